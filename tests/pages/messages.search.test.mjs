@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
+import { byName, letterOf } from "./static/messages/people/directory.js";
 import { dateText, hitsIn, isFiltered, parse, timeOf, withFilter, withoutContent } from "./static/messages/search/search-query.js";
 
 const day = (year, month, date = 1) => new Date(year, month - 1, date).getTime();
@@ -42,4 +43,13 @@ it("words are marked where the server finds them", () => {
   assert.deepEqual(marks("今天晚上八点在老地方见", "地方 点"), ["点", "地方"]);
   assert.deepEqual(marks("ＦＵＬＬ 👍 e\u0301tude", "full etude 👍"), ["ＦＵＬＬ", "👍", "e\u0301tude"]);
   assert.deepEqual(marks("a.b", "? ("), []);
+});
+
+it("names stand below their letters: Chinese ones below those of pinyin, on a Chinese page", () => {
+  const names = ["Anna", "安然", "赵强", "Zoe", "吕布", "Élan"];
+  const people = { nameOf: (user) => user };
+  const ordered = byName({ language: "zh-CN", people }, names);
+  assert.deepEqual(ordered.map((name) => letterOf(name, "zh-CN")), ["A", "A", "E", "L", "Z", "Z"]);
+  assert.deepEqual(ordered.slice(2, 4), ["Élan", "吕布"]);
+  assert.equal(letterOf("吕布", "en"), "文");
 });

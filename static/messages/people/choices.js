@@ -34,7 +34,7 @@ export class Everybody {
   #isDone = false;
   #found;
   #directory;
-  /** User → the letter of their name. @type {Map<string, string>} */
+  /** User, behind the language that orders names → the letter of their name. @type {Map<string, string>} */
   #letters = new Map();
 
   /**
@@ -69,7 +69,7 @@ export class Everybody {
    */
   list(text) {
     const { people, words } = this.session;
-    const { users, online } = this.#directory;
+    const { users, online, isOrdered } = this.#directory;
     const peers = this.#peers;
     if (text) {
       const known = this.#listed([...peers, ...this.#contacts, ...users]);
@@ -80,7 +80,7 @@ export class Everybody {
     return [
       ...this.#section("recent", words.messages_section_recent, recent),
       ...this.#section("online", words.messages_online, byName(this.session, this.#listed([...online, ...all]).filter((user) => people.card(user)?.presence === "online"))),
-      ...this.#lettered(this.#listed(all)),
+      ...this.#lettered(this.#listed(all), isOrdered || !users.length ? this.session.language : ""),
     ];
   }
 
@@ -102,15 +102,17 @@ export class Everybody {
 
   /**
    * @param {string[]} users  by their names
+   * @param {string} language  that orders them; empty: the server has
    * @returns {Entry[]}
    */
-  #lettered(users) {
+  #lettered(users, language) {
     /** @type {Entry[]} */
     const entries = [];
     let last = "";
     for (const user of users) {
-      const letter = this.#letters.get(user) ?? letterOf(this.session.people.nameOf(user));
-      this.#letters.set(user, letter);
+      const key = language + user;
+      const letter = this.#letters.get(key) ?? letterOf(this.session.people.nameOf(user), language);
+      this.#letters.set(key, letter);
       if (letter !== last) entries.push({ key: `letter:${letter}:${user}`, heading: letter });
       entries.push({ key: user, user });
       last = letter;

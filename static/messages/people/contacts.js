@@ -19,6 +19,8 @@ import { RowList } from "./row-list.js";
 
 /** @type {ListName[]} */
 const LISTS = ["friends", "incoming", "outgoing", "blocked"];
+/** With more people, letters beside the list lead to them. */
+const LETTERS_FROM = 100;
 /** Contacts whose presence is loaded at once. */
 const MOST_FRESH = 200;
 
@@ -50,6 +52,8 @@ class ContactsView {
   #tabs = make("div", "chips");
   #tiles;
   #none = make("p", "muted");
+  /** For pointers alone: keys have the search. */
+  #letters = make("div", "letters");
   /** Looks for what is typed as a whole phone number, e-mail address or user name. */
   #exact = button("", "link find-exact");
   /** @type {(() => void)[]} */
@@ -74,7 +78,14 @@ class ContactsView {
     this.#tabs.setAttribute("role", "group");
     this.#tabs.setAttribute("aria-label", words.messages_people);
     this.#none.setAttribute("role", "status");
-    root.append(make("div", "contacts-find", this.#text), this.note, this.#tiles, this.#requests, this.#tabs, this.list.root, this.#none, this.#exact);
+    this.#letters.setAttribute("aria-hidden", "true");
+    const jump = (/** @type {PointerEvent} */ { buttons, clientX, clientY }) => {
+      const letter = buttons ? document.elementFromPoint(clientX, clientY) : null;
+      if (letter instanceof HTMLElement && letter.dataset.to) this.list.reveal(letter.dataset.to, this.#text.offsetHeight);
+    };
+    this.#letters.addEventListener("pointerdown", jump);
+    this.#letters.addEventListener("pointermove", jump);
+    root.append(make("div", "contacts-find", this.#text), this.note, this.#tiles, this.#requests, this.#tabs, make("div", "", this.#letters, this.list.root), this.#none, this.#exact);
     this.#ends = [
       session.on("people", () => this.#draw()), // somebody may have come online
       session.on("contact", () => this.#load()),
@@ -174,11 +185,24 @@ class ContactsView {
     this.#tiles.hidden = Boolean(text);
     const entries = text || this.#tab === "everybody" ? this.people.list(text) : byName(session, lists[this.#tab]).map((user) => ({ key: user, user }));
     this.list.show(entries.map((entry) => ("user" in entry ? { key: entry.key, draw: () => this.#row(entry.user), version: () => this.#versionOf(entry.user) } : entry)));
+    this.#drawLetters(entries.length > LETTERS_FROM ? entries.flatMap((entry) => ("heading" in entry && entry.key.startsWith("letter:") ? [entry] : [])) : []);
     const isLoading = text || this.#tab === "everybody" ? this.people.isLoading(text) : !this.#isLoaded;
     this.#none.hidden = entries.length > 0 || (isLoading && !this.note.hidden);
     this.#none.textContent = this.#none.hidden ? "" : isLoading ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts;
     this.#exact.hidden = !text;
     this.#exact.textContent = fill(words.messages_find_exact, { text });
+  }
+
+  /** @param {{ key: string, heading: string }[]} letters */
+  #drawLetters(letters) {
+    const shown = letters.map(({ key }) => key).join();
+    if (this.#letters.dataset.shown === shown) return; // one of them may be pressed
+    this.#letters.dataset.shown = shown;
+    this.#letters.replaceChildren(...letters.map(({ key, heading }) => {
+      const letter = make("span", "", heading);
+      letter.dataset.to = key;
+      return letter;
+    }));
   }
 
   /** @param {string} text  with one, only what is found is shown */

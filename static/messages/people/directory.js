@@ -16,6 +16,11 @@ const EMPTY_PAGES = 5;
 const MOST_MEMBERS = 20;
 /** People on a page of the directory: the server's maximum. */
 const PAGE = 200;
+/** So many people are loaded at once, and ordered as the language of the page orders names. */
+const MOST_ORDERED = 600;
+/** The first sign of each letter in the order of pinyin, from the last one on. */
+const PINYIN = "帀Z 丫Y 夕X 穵W 他T 仨S 呥R 七Q 妑P 噢O 拏N 妈M 垃L 咔K 讥J 哈H 旮G 发F 妸E 哒D 嚓C 八B 阿A".split(" ");
+const pinyin = new Intl.Collator("zh-u-co-pinyin");
 /** After a failure the next page is loaded so much later. */
 const AGAIN_MS = 5_000;
 /** Typing pauses so long before the server searches. */
@@ -128,6 +133,8 @@ export class Directory {
   online = [];
   /** Whether the server has answered. */
   isDone = false;
+  /** Whether the language of the page has ordered them; else the server has. */
+  isOrdered = false;
   /** Where the next page begins; null: there is none. @type {string | null} */
   #next = "";
   #isLoading = false;
@@ -141,10 +148,12 @@ export class Directory {
     this.changed = changed;
   }
 
-  /** Loads who is online, and the first page. */
+  /** Loads who is online, and the first pages. */
   async load() {
     if (!(await hasDirectory(this.session))) return;
-    await Promise.all([this.#list({ online: true }).then(({ users }) => { this.online = users; }, () => {}), this.more()]);
+    const online = this.#list({ online: true }).then(({ users }) => { this.online = users; }, () => {});
+    for (let before = -1; before < this.users.length && this.users.length < MOST_ORDERED; await this.more()) before = this.users.length;
+    await online;
     this.changed();
   }
 
@@ -155,11 +164,11 @@ export class Directory {
     const { session } = this;
     try {
       if (!(await hasDirectory(session))) return;
-      const isFirst = !this.users.length;
       const { users, next } = await this.#list({ cursor: this.#next, limit: PAGE });
       this.users.push(...users);
       this.#next = next || null;
-      if (isFirst && !next) this.users = byName(session, this.users); // as the language of the page orders them
+      this.isOrdered = !next && this.users.length <= MOST_ORDERED;
+      if (this.isOrdered) this.users = byName(session, this.users);
     } catch (error) {
       toast(reasonOf(error, session.words));
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
@@ -185,9 +194,10 @@ export class Directory {
  * @param {string[]} users
  * @returns {string[]}
  */
-export function byName(session, users) {
-  const collator = new Intl.Collator(session.language);
-  return [...users].sort((a, b) => collator.compare(session.people.nameOf(a), session.people.nameOf(b)));
+export function byName({ language, people }, users) {
+  const collator = new Intl.Collator(language);
+  const names = users.map((user) => ({ user, name: people.nameOf(user), letter: language.startsWith("zh") ? letterOf(people.nameOf(user), language) : "" })); // 安 and Anna stand together
+  return names.sort((a, b) => collator.compare(a.letter, b.letter) || collator.compare(a.name, b.name)).map(({ user }) => user);
 }
 
 /**
@@ -203,10 +213,12 @@ export function fittingOf({ people }, users, typed) {
 
 /**
  * @param {string} name
- * @returns {string} the letter under which it stands; one sign for all of a script with very many
+ * @param {string} [language]  that orders the names
+ * @returns {string} the letter under which it stands, in Chinese by its pinyin; one sign for all of a script with very many
  */
-export function letterOf(name) {
+export function letterOf(name, language = "") {
   const first = Array.from(wordsOf(name)[0] ?? "#")[0];
+  if (language.startsWith("zh") && /\p{Script=Han}/u.test(first)) return PINYIN.find(([sign]) => pinyin.compare(sign, first) <= 0)?.[1] ?? "A";
   if (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u.test(first)) return "文";
   if (/\p{Script=Hangul}/u.test(first.normalize("NFC"))) return "가";
   return /\p{L}/u.test(first) ? first.toUpperCase() : "#";

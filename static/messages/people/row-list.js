@@ -71,6 +71,19 @@ export class RowList {
     this.#draw();
   }
 
+  /**
+   * Scrolls to an item.
+   *
+   * @param {string} key
+   * @param {number} above  so many pixels of the visible part are covered
+   */
+  reveal(key, above) {
+    const index = this.#items.findIndex((each) => each.key === key);
+    if (!this.#scroller || index < 0) return;
+    this.#scroller.scrollTop += this.root.getBoundingClientRect().top + this.#tops[index] - this.#scroller.getBoundingClientRect().top - above;
+    this.#draw();
+  }
+
   /** Hears from now on what scrolls the list. */
   #follow() {
     if (this.#scroller?.isConnected || !this.root.isConnected) return;
