@@ -352,6 +352,10 @@ class AttackConnection:
         self.sock.setblocking(False)
         loop.add(self.sock.fileno(), READ | WRITE, self)
 
+    def has_subscribed(self) -> bool:
+        """Whether the answer to the second command has come, or nothing will."""
+        return self.ended or b'"id":2' in b"".join(self.answers)
+
     def ready(self, fd: int, mask: int) -> None:
         try:
             if mask & WRITE and self.unsent:
@@ -408,7 +412,7 @@ def gather(generator: Generator) -> Json:
     every = generator.state.setdefault("subscribers", [])
     while len(every) < SUBSCRIBERS:
         every.append(AttackConnection(generator.loop, address, _bystander(target)))
-        generator.loop.until(lambda: b'"id":2' in b"".join(every[-1].answers), ANSWER_SECONDS)
+        generator.loop.until(every[-1].has_subscribed, ANSWER_SECONDS)
     return {}
 
 

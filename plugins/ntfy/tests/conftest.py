@@ -2,6 +2,7 @@
 has the WSGI server."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.integration.plug_ins import install, running
 from tests.support import Server
 
 PLUGIN = Path(__file__).parents[1]
+sys.path.insert(0, str(PLUGIN))  # as it is here; the servers have the distribution
 PUSH_KEY, READ_KEY = "key-that-pushes-0123456789", "key-that-reads-0123456789"
 ADMIN_KEY = "key-of-the-admin-0123456789"
 SECRET = "the-secret-of-the-shop-that-nobody-guesses"

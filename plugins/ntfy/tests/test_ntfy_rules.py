@@ -18,6 +18,8 @@ import pytest
 import python_ntfy
 import yaml
 from conftest import ADMIN_KEY, CONFIG, KEPT, PUSH_KEY, READ_KEY, Pair, own_listener, token
+from imserver_ntfy.message import Parameters
+from imserver_ntfy.wire import STREAMS, Wish
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -164,6 +166,13 @@ def test_streams_deliver_what_is_published_on_the_other_node(pair: Pair) -> None
         assert _data(events) == low
         assert _next(texts) == "two lines\n"
         assert json.loads(socket.recv(60)) == high
+
+
+def test_no_sign_of_life_precedes_the_word_that_opens_a_stream() -> None:
+    wish, codec = Wish.read("/ntfy/tea/json", Parameters({}, "")), STREAMS["json"]
+    assert codec.encode_ping(wish) == b""
+    wish.is_open = True
+    assert b'"keepalive"' in codec.encode_ping(wish)
 
 
 def _next(lines: Any) -> str:
