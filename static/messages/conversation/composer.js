@@ -173,7 +173,7 @@ export class Composer {
     const key = this.#tools.get(tool) ?? button("", "round page-tool");
     if (!this.#tools.has(tool)) {
       this.#tools.set(tool, key);
-      key.append(icon(tool.sign));
+      key.append(icon(tool.icon));
       key.setAttribute("aria-haspopup", "dialog");
       key.addEventListener("click", () => this.#conversation && act(this.session, this.#conversation, this.#editing ? null : this.#content, () => this.#clear()));
       this.#send.before(key);

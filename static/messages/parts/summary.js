@@ -61,7 +61,7 @@ export const pageCommands = [];
  * A button of a feature beside the text boxes.
  *
  * @typedef {object} PageTool
- * @property {Parameters<typeof import("./file.js").icon>[0]} sign
+ * @property {Parameters<typeof import("./file.js").icon>[0]} icon
  * @property {string} word
  * @property {(conversation: import("../session/store.js").Conversation) => number} count  it is shown without a text, too, if there is something
  * @property {(session: Session, conversation: import("../session/store.js").Conversation, content: import("../session/outbox.js").Content | null, clear: () => void) => unknown} act  `content`: what would be sent, or null; `clear` empties the text box

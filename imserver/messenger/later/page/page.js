@@ -8,7 +8,7 @@ export function start(page) {
   const { addCard, addTool, fill, make, words } = page;
   const scheduled = scheduledOf(page);
   addTool({
-    sign: "clock", word: words.later_send,
+    icon: "clock", word: words.later_send,
     count: (/** @type {any} */ conversation) => scheduled.of(conversation).length,
     act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ content, /** @type {() => void} */ clear) => {
       try {
