@@ -201,9 +201,11 @@ class WishEvent(Struct, rename="camel"):
 
 
 class ConversationWishesAnswer(Struct):
-    """The wishes of a user, ordered by conversation."""
+    """The wishes of a user, ordered by conversation, and those for all groups."""
 
     conversations: list[ConversationWishShown]
+    groups: GroupsLevel
+    keywords: Keywords
 
 
 class NotificationTestAnswer(Struct):
@@ -414,7 +416,9 @@ def conversation_wishes(
         wishes = list(rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values())
     else:
         wishes = rows.conversation_wishes_of(call.app, call.user)
-    return ConversationWishesAnswer([_wish_shown(each) for each in wishes])
+    usual = rows.wishes_of(call.app, call.user)
+    shown = [_wish_shown(each) for each in wishes]
+    return ConversationWishesAnswer(shown, _level_of_groups(usual), list(usual.keywords))
 
 
 @routes.post(
@@ -498,8 +502,11 @@ def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> Wishe
     begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
     quiet = QuietShape(begin, end, wished.quiet.zone)
     general = wished.preview, wished.mail, quiet, wished.language
-    groups: Literal["all", "mentions"] = "all" if wished.groups == "all" else "mentions"
-    return WishesShown(*general, groups, list(wished.keywords), possible, confirmed)
+    return WishesShown(*general, _level_of_groups(wished), list(wished.keywords), possible, confirmed)
+
+
+def _level_of_groups(wished: Wishes) -> Literal["all", "mentions"]:
+    return "all" if wished.groups == "all" else "mentions"
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:

@@ -245,7 +245,8 @@ def test_wishes_for_a_conversation(node: Harness) -> None:
     assert bob.get(route, conversation=conversation)["conversations"] == [wish]
     assert ann.get(route)["conversations"] == []
     bob.post(route, conversation=conversation, level="all", mute_until=0)
-    assert bob.get(route)["conversations"] == []
+    bob.post("notifications/wishes", groups="mentions", keywords=["tea"])
+    assert bob.get(route) == {"conversations": [], "groups": "mentions", "keywords": ["tea"]}
     for wrong in (conversation, 1 << 40):
         refused = person(node).refused(route, conversation=wrong, level="nothing")
         assert refused == (404, "unknown_conversation")

@@ -377,13 +377,14 @@ def voters(
 ) -> VotersShown:
     """Show who has voted for an option of a poll.
 
-    Of an anonymous poll nobody learns it (403).
+    Of an anonymous poll nobody learns it (403). For each 1,000 who have voted it counts as one request more.
     """
     poll = api.show(call.app, call.user, id).poll
     if poll is UNSET:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     if poll.anonymous:
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
+    api.messages.rates.charge(call.principal, call.request.host, poll.voters // 1000)
     has_votes = choice < len(poll.counts)  # who has left the group sees none
     users = api.log.asks.voters(call.app, id, choice, after, limit + 1) if has_votes else []
     return VotersShown(users[:limit], len(users) > limit)

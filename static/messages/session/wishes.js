@@ -69,9 +69,9 @@ export class Wishes {
   /** Never rejected: else those that the browser remembers stay. */
   async load() {
     if (!this.session.hasNotifications) return;
-    const [page, general] = await Promise.all(["conversations", "wishes"].map((name) => this.session.api("GET", `notifications/${name}`).catch(() => null)));
-    if (general) this.general = general;
+    const page = await this.session.api("GET", "notifications/conversations").catch(() => null);
     if (!page) return;
+    if (page.keywords) this.general = page; // a node of the release before has none
     this.#conversations.clear();
     for (const each of page.conversations) this.#put(each);
     this.#changed();

@@ -150,6 +150,20 @@ def test_a_poll_takes_votes_until_its_author_closes_it(
     assert node.person().refused("asks/voters", id=id, choice=1)[0] == 404
 
 
+def test_who_asks_for_the_voters_of_a_large_poll_pays_for_the_look(
+    node: Messenger, ann: User, bob: User
+) -> None:
+    poll = {"voters": 5000, "counts": [5000, 0], "users": [[], []], "time": 1}
+    meta = json.dumps({"ask": {"options": YES_NO, "of": [], "poll": poll}}).encode()
+    draft = Draft(sender=ann.user, body=b"tea?", conversation=int(ann.group(bob)), meta=meta)
+    (sent,) = node.node.core.store.part(MessageLog).writer.append(ann.app, [draft])
+    assert isinstance(sent, Appended)
+    node.node.servers.api.rates.set(3)
+    assert bob.post("asks/voters", id=sent.entry.id, choice=0)["users"] == []
+    assert bob.refused("asks/voters", id=sent.entry.id, choice=0)[0] == 429
+    node.node.servers.api.rates.set(0)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
