@@ -219,9 +219,11 @@ def done(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
+KUBERNETES = DEPLOY / "kubernetes"
+OVERLAY = KUBERNETES / "overlays" / "example"
 MANIFESTS = [
     each
-    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for file in (KUBERNETES / "base" / "nodes.yaml", OVERLAY / "backups.yaml", OVERLAY / "network.yaml")
     for each in yaml.safe_load_all(file.read_text("utf-8"))
 ]
 BY_KIND: dict[str, Any] = {each["kind"]: each for each in MANIFESTS}
@@ -241,12 +243,30 @@ def test_kubernetes_knows_each_field(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_its_settings_are_valid_and_a_pod_has_more_time_to_end_than_its_drain_takes(tmp_path: Path) -> None:
+@pytest.mark.needs("kubectl")
+@pytest.mark.parametrize("folder", [KUBERNETES / "base", OVERLAY], ids=lambda folder: folder.name)
+def test_kustomize_makes_of_them_what_kubernetes_knows(folder: Path) -> None:
+    output = done(require("kubectl"), "kustomize", str(folder))
+    assert (output.returncode, output.stderr) == (0, "")
+    manifests = list(yaml.safe_load_all(output.stdout))
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    (settings,) = [each for each in manifests if each["kind"] == "ConfigMap"]
+    assert settings["data"]["imserver.yaml"] == (folder / "settings.yaml").read_text("utf-8")
+    # Each pod has these settings: their name has a hash, so that a change restarts the nodes.
+    assert set(re.findall(r"imserver-\w{10}$", output.stdout, re.MULTILINE)) == {settings["metadata"]["name"]}
+    assert len(set(re.findall(r"image: (.*)", output.stdout))) == 1
+
+
+@pytest.mark.parametrize("folder", [KUBERNETES / "base", OVERLAY], ids=lambda folder: folder.name)
+def test_its_settings_are_valid_and_a_pod_has_more_time_to_end_than_its_drain_takes(
+    folder: Path, tmp_path: Path
+) -> None:
     """A node of this machine has the secret elsewhere."""
     secret, path = tmp_path / "secret", tmp_path / "imserver.yaml"
     secret.write_bytes(bytes(range(32, 96)))
     secret.chmod(0o600)
-    (text,) = BY_KIND["ConfigMap"]["data"].values()
+    text = (folder / "settings.yaml").read_text("utf-8")
     text = text.replace("/etc/imserver/secret/secret", str(secret)).replace("/data", str(tmp_path / "data"))
     path.write_text(text, encoding="utf-8")
     checked = run_cli("check-config", str(path), **SECRETS)
