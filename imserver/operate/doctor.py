@@ -58,7 +58,7 @@ _TRIES: Final = 9
 Findings = Iterator[Finding]
 
 
-def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False) -> Finding:
+def finding_of(bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False) -> Finding:
     """A warning or failure with its meaning and remedy if it is bad, else ``ok``."""
     if bad:
         return Finding("fail" if fails else "warn", name, found, meaning, mend)
@@ -90,7 +90,7 @@ def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = config.limits
     wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
-    yield _finding(
+    yield finding_of(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
         f"{hard} (the server raises its limit of {soft} to that)",
@@ -101,14 +101,16 @@ def _files(config: Config) -> Findings:
     if machine := _kernel("fs.file-max"):
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
         meaning = f"all processes of the machine share it, and this server may open {need}"
-        yield _finding(int(machine) < need, "fs.file-max", machine, meaning, _sysctl("fs.file-max", 4 * need))
+        yield finding_of(
+            int(machine) < need, "fs.file-max", machine, meaning, _sysctl("fs.file-max", 4 * need)
+        )
 
 
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number, available = planned.server.processes, cores()
     result = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
-    yield _finding(
+    yield finding_of(
         number > available,
         "processes",
         result,
@@ -123,7 +125,7 @@ def _listen_queues(config: Config) -> Findings:
         if value := _kernel(name):
             backlog = config.server.backlog
             meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
-            yield _finding(int(value) < backlog, name, value, meaning, _sysctl(name, 65_535))
+            yield finding_of(int(value) < backlog, name, value, meaning, _sysctl(name, 65_535))
 
 
 def _ports(config: Config) -> Findings:
@@ -171,7 +173,7 @@ def _ports(config: Config) -> Findings:
         reserved.update(range(int(first), int(last or first) + 1))
     everything = [port for _, _, ports in listeners for port in ports if port <= LAST_PORT]
     inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
-    yield _finding(
+    yield finding_of(
         bool(inside),
         "ip_local_port_range",
         f"{low}-{high}",
@@ -193,9 +195,9 @@ def _unix_sockets(config: Config) -> Findings:
             refuse_taken(row.socket)
         except StartError as error:
             where = f"a server listens on {row.socket}" if own else str(error)
-            yield _finding(not own, name, where, "the server does not start", f"ss -lxp src {row.socket}")
+            yield finding_of(not own, name, where, "the server does not start", f"ss -lxp src {row.socket}")
             continue
-        yield _finding(
+        yield finding_of(
             not os.access(folder, os.W_OK | os.X_OK),
             name,
             row.socket,
@@ -217,8 +219,8 @@ def server_at(data_dir: str, port: int) -> int:
     return 0
 
 
-def _server(config: Config) -> Findings:
-    """The running server of these settings: its version, and whether it is ready."""
+def running_server(config: Config) -> Findings:
+    """The running server of these settings: the versions of its nodes, and whether this one is ready."""
     port = config.app.http_port
     own = server_at(config.server.data_dir, port) if port else 0
     if not own:
@@ -236,7 +238,7 @@ def _server(config: Config) -> Findings:
             f"kill -USR2 {own}  # writes the stacks of all greenlets to the log",
         )
         return
-    yield _finding(
+    yield finding_of(
         status != OK,
         "server",
         f"{version} runs (pid {own}) and is {answer.get('status', f'at status {status}')}",
@@ -246,12 +248,13 @@ def _server(config: Config) -> Findings:
 
 
 def _version(config: Config, host: str, port: int) -> str:
-    """The version of the running server, which it tells whoever has a key for everything."""
+    """The versions of all nodes, which the running server tells whoever has a key for everything."""
     keys = [each.key for each in config.api.keys if "admin" in each.scopes and not each.apps]
     key = os.environ.get("IMSERVER_KEY", "") or next(iter(keys), "")
-    status, answer = _get(host, port, "/system/state?detail=true", key)
+    status, answer = _get(host, port, "/system/state?cluster=true&detail=true", key)
     data = answer.get("data") if status == OK else None
-    version = data.get("version", "") if isinstance(data, dict) else ""
+    nodes = data.get("nodes", {}) if isinstance(data, dict) else {}
+    version = ", ".join(sorted({node["version"] for node in nodes.values() if "version" in node}))
     return f"imserver {version}" if version else "a server (for its version, set IMSERVER_KEY)"
 
 
@@ -294,7 +297,7 @@ def _socket_memory(_config: Config) -> Findings:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     result = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
     third = memory // 3 // BYTES_PER_PAGE
-    yield _finding(
+    yield finding_of(
         most > memory // 2,
         "net.ipv4.tcp_mem",
         result,
@@ -335,7 +338,7 @@ def _redis(config: Config) -> Findings:
     version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
     is_old = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS
     needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
-    yield _finding(is_old, "Redis version", version, needed, "install a newer Redis", fails=True)
+    yield finding_of(is_old, "Redis version", version, needed, "install a newer Redis", fails=True)
     waits = "every login waits for one round trip"
     yield _speed("Redis round trip", median(times), waits, "move Redis nearer")
     yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
@@ -343,11 +346,11 @@ def _redis(config: Config) -> Findings:
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
     result = f"{seconds * 1000:.2f} ms (median of {_TRIES})"
-    return _finding(seconds > SLOW_SECONDS, name, result, meaning, mend)
+    return finding_of(seconds > SLOW_SECONDS, name, result, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
-    return _finding(
+    return finding_of(
         abs(difference) > CLOCK_SECONDS,
         name,
         f"{abs(difference):.2f} s apart",
@@ -403,7 +406,7 @@ def _damage(database: Path) -> Findings:
         words = damage_of(database, PROBE_SECONDS)
     except (sqlite3.Error, OSError) as error:
         commits, words = 0, str(error)
-    yield _finding(
+    yield finding_of(
         commits > 0,
         "write-ahead log",
         f"{commits} commits in {database}-wal cannot be read" if commits else "no damage",
@@ -416,7 +419,7 @@ def _damage(database: Path) -> Findings:
     else:
         result = f"{database}: {words}" if words else "no damage"
     meaning = "some rows cannot be read, or are wrong"
-    yield _finding(bool(words), "pages of SQLite", result, meaning, mend, fails=True)
+    yield finding_of(bool(words), "pages of SQLite", result, meaning, mend, fails=True)
 
 
 def _disk(config: Config) -> Findings:
@@ -430,7 +433,7 @@ def _disk(config: Config) -> Findings:
     limits = dict(marked(config, "free_bytes"))
     wanted = max([1 << 30, *limits.values()])
     before = "".join(f"{name} applies, then " for name in limits)
-    yield _finding(
+    yield finding_of(
         free < wanted,
         "disk space",
         f"{_size(free)} free for {config.server.data_dir}",
@@ -473,7 +476,7 @@ def _fsync_times(folder: Path) -> list[float]:
     return times
 
 
-def _features(config: Config) -> Findings:
+def findings_of_features(config: Config) -> Findings:
     for feature in load_features(config):
         yield from feature.commands().get("doctor settings", lambda _: ())(config)
 
@@ -486,7 +489,7 @@ def _synchronised(_config: Config) -> Findings:
     except (OSError, AttributeError):
         return
     free = status == 5
-    yield _finding(
+    yield finding_of(
         free,
         "time service",
         f"the clock is {'not ' * free}synchronised",
@@ -505,7 +508,7 @@ def _names(config: Config) -> Findings:
             yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
             continue
         seconds = perf_counter() - before
-        yield _finding(
+        yield finding_of(
             seconds > 1,
             f"DNS {host}",
             f"{', '.join(sorted(map(str, addresses)))} in {seconds * 1000:.0f} ms",
@@ -555,7 +558,7 @@ def _certificates(config: Config) -> Findings:
             yield Finding("fail", where, str(error), meaning, mend)
             continue
         text, mend = f"valid for {days:.0f} more days", "renew it, and reload the proxy"
-        yield _finding(days < 14, where, text, "after that, clients refuse to connect", mend)
+        yield finding_of(days < 14, where, text, "after that, clients refuse to connect", mend)
 
 
 def _expiry(host: str, port: int) -> float:
@@ -583,12 +586,12 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _listen_queues,
     _ports,
     _unix_sockets,
-    _server,
+    running_server,
     _socket_memory,
     _disk,
     _synchronised,
     _database,
-    _features,
+    findings_of_features,
     _redis,
     _names,
     _certificates,
@@ -635,8 +638,14 @@ def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
     except StartError as error:
         fail(error)
     given = {name: value for name, value in tries.items() if value is not None}
+    if show(chain(findings(config), _tried(config, path, data_dir, given))):
+        sys.exit(1)
+
+
+def show(findings: Iterable[Finding]) -> int:
+    """Print findings. Returns how many of them are failures."""
     failed = 0
-    for finding in chain(findings(config), _tried(config, path, data_dir, given)):
+    for finding in findings:
         failed += finding.level == "fail"
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         mark = click.style(f"{finding.level:4}", fg=colours[finding.level])
@@ -645,5 +654,4 @@ def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
             click.echo(f"      {finding.meaning}")
         if finding.mend:
             click.echo(f"      to mend: {finding.mend}")
-    if failed:
-        sys.exit(1)
+    return failed

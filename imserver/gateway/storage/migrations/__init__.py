@@ -51,18 +51,17 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 
 
 @cache
-def _modules() -> dict[str, Path]:
+def _modules(package: str = imserver.__file__) -> dict[str, Path]:
     """Owner → its module; the core is first, whose tables the others use."""
-    files = Path(imserver.__file__).parent.rglob("steps.py")
-    owners = {file.parent.name: file for file in sorted(files)}
+    owners = {file.parent.name: file for file in sorted(Path(package).parent.rglob("steps.py"))}
     return {"storage": owners["storage"], **owners}
 
 
 @cache
-def newest_steps() -> dict[str, int]:
+def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
     """Owner → the number of its newest step. They are read in the texts: a node with a current database loads
-    none of the modules."""
-    return {owner: int(_numbers(file.read_text("utf-8"))[-1]) for owner, file in _modules().items()}
+    none of the modules. ``package``: the ``__init__.py`` of another release."""
+    return {owner: int(_numbers(file.read_text("utf-8"))[-1]) for owner, file in _modules(package).items()}
 
 
 def steps_of(owner: str) -> Mapping[int, Migration]:
@@ -88,14 +87,15 @@ def taken_steps(connection: Connection) -> dict[str, int]:
     return {owner: int(step) if step.isdecimal() else 0 for step in shared for owner in newest_steps()}
 
 
-def missing_steps(taken: Mapping[str, int]) -> dict[str, int]:
+def missing_steps(taken: Mapping[str, int], package: str = imserver.__file__) -> dict[str, int]:
     """Owner → its newest step, of those owners whose newest step a database lacks."""
-    return {owner: step for owner, step in newest_steps().items() if taken.get(owner, 0) < step}
+    return {owner: step for owner, step in newest_steps(package).items() if taken.get(owner, 0) < step}
 
 
-def newer_steps(taken: Mapping[str, int]) -> dict[str, int]:
-    """The steps of a database that this release does not have: a newer one has taken them."""
-    return {owner: step for owner, step in taken.items() if step > max(newest_steps().get(owner, 0), _SHARED)}
+def newer_steps(taken: Mapping[str, int], package: str = imserver.__file__) -> dict[str, int]:
+    """The steps of a database that a release does not have: a newer one has taken them."""
+    newest = newest_steps(package)
+    return {owner: step for owner, step in taken.items() if step > max(newest.get(owner, 0), _SHARED)}
 
 
 def named(steps: Mapping[str, int]) -> str:

@@ -1,0 +1,221 @@
+"""``imserver upgrade``: another release beside this one, and a link that says which of them runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.metadata import distributions, entry_points
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+from typing import Final
+
+import click
+from msgspec import Struct
+
+from imserver import __version__
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.node.feature_list import GROUP
+from imserver.gateway.offline import load_settings, settings_options
+from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.migrations import missing_steps, named, newer_steps, taken_steps
+from imserver.gateway.terminal import fail
+from imserver.operate.database import probe
+from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
+from imserver.plugin.commands import Finding
+
+_NEEDED_MB: Final = 400
+"""What a release needs on the disk with its packages, and while they are unpacked."""
+_READY_SECONDS: Final = 60.0
+_BEFORE: Final = ".before"
+"""The end of the name of the link to the release that ran before."""
+
+
+class Release(Struct, frozen=True):
+    """A release. ``package``: the ``__init__.py`` of its server. ``names``: the distributions that come with
+    it. ``home``: the folder in which it is installed; None: it must be installed first."""
+
+    version: str
+    package: str
+    names: frozenset[str]
+    home: Path | None
+
+
+def read_release(dist: Path, stack: ExitStack) -> Release:
+    """Read a wheel, the folder of a release's files, or a folder in which one is installed. Raises
+    StartError."""
+    try:
+        if (site := next(dist.glob("lib/python*/site-packages"), None)) is None:
+            with zipfile.ZipFile(next(dist.glob("imserver-*.whl")) if dist.is_dir() else dist) as wheel:
+                site = Path(stack.enter_context(TemporaryDirectory()))
+                wheel.extractall(site)
+            files, home = {each.name.split("-")[0] for each in dist.glob("*.whl")}, None
+        else:
+            home = dist
+            files = {each.metadata["Name"].replace("-", "_") for each in distributions(path=[str(site)])}
+        own = next(iter(distributions(name="imserver", path=[str(site)])))
+        return Release(own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home)
+    except (OSError, zipfile.BadZipFile, StopIteration):
+        raise StartError(f"{dist} is no wheel and no folder of a release") from None
+
+
+# --- what speaks for and against it -------------------------------------------------------------------------
+
+
+def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
+    """What speaks for and against running this release in place of this one."""
+    old, new = (tuple(map(int, re.findall(r"\d+", each)[:2])) for each in (__version__, release.version))
+    is_far = new[0] != old[0] or abs(new[1] - old[1]) > 1
+    meaning = "nodes of both cannot be one cluster, and only a backup leads back"
+    mend = "stop all nodes, make a backup, and read the notes; or take the releases between one by one"
+    yield finding_of(is_far, "version", f"{__version__}, then {release.version}", meaning, mend)
+    yield from running_server(config)
+    yield from findings_of_features(config)
+    address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
+    if address.exists:
+        probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
+        missing, newer = missing_steps(taken, release.package), newer_steps(taken, release.package)
+        words = f"its first node adds {named(missing)}" if missing else "none is missing"
+        more = f"; {named(newer)} stay, unused" if newer else ""
+        yield Finding("ok", "steps of the database", words + more)
+    lost = ", ".join(sorted(_plug_ins() - release.names))
+    meaning, mend = "they are not in it", "add their wheels"
+    yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
+    if release.home is None:
+        free, needed = shutil.disk_usage(Path(sys.prefix).parent).free >> 20, f"{_NEEDED_MB} MB are needed"
+        where = f"{free} MB free beside {sys.prefix}"
+        yield finding_of(free < _NEEDED_MB, "space", where, needed, "make room", fails=True)
+    if (dist / "SHA256SUMS").is_file():
+        _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
+
+
+def _plug_ins() -> set[str]:
+    """The distributions of features that are installed beside this release."""
+    return {each.dist.name.replace("-", "_") for each in entry_points(group=GROUP) if each.dist}
+
+
+# --- installing it, and the link ----------------------------------------------------------------------------
+
+
+def _link_of_this() -> Path:
+    """The link beside the folder of this release that names it. Raises StartError."""
+    home = Path(sys.prefix)
+    for path in sorted(home.parent.iterdir()):
+        if path.is_symlink() and path.suffix != _BEFORE and path.resolve() == home.resolve():
+            return path
+    raise StartError(f"no link names {home}: docs/operations.md says how to install with one")
+
+
+def _install(release: Release, dist: Path) -> Path:
+    """Install a release into a new folder beside this one. Returns the folder. Raises StartError."""
+    home = Path(sys.prefix).with_name(f"imserver-{release.version}")
+    if home.exists():
+        raise StartError(f"{home} exists already: name it in place of {dist}, or delete it")
+    pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-index"] if (dist / "wheels").is_dir() else []
+    commands = [[*pip, str(dist.absolute())]]
+    if dist.is_dir():
+        lists = [each.name for each in dist.glob("imserver-*-requirements.txt")]
+        wanted = [each.name for each in dist.glob("imserver_*.whl") if each.name.split("-")[0] in _plug_ins()]
+        commands = [[*pip, *offline, "--require-hashes", "-r", *lists]]
+        commands += [[*pip, *offline, *wanted]] if wanted else []
+    click.echo(f"installs into {home}")
+    try:
+        _run(
+            [
+                f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}",
+                "-m",
+                "venv",
+                str(home),
+            ]
+        )
+        for command in commands:
+            _run(command, dist if dist.is_dir() else None)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return home
+
+
+def _run(command: list[str], folder: Path | None = None, output: int | None = None) -> None:
+    try:
+        status = subprocess.run(command, cwd=folder, stdout=output, check=False).returncode
+    except OSError as error:
+        raise StartError(f"{command[0]}: {error.strerror}") from None
+    if status:
+        raise StartError(f"{' '.join(command)} ended with status {status}")
+
+
+def _switch(link: Path, target: Path) -> None:
+    """Let the link name another release; the one of now is named by ``.before`` beside it."""
+    for path, home in ((link.with_name(link.name + _BEFORE), link.readlink()), (link, Path(target.name))):
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(home)
+        new.replace(path)
+
+
+def _restart(command: str, config: Config, link: Path, before: Path) -> None:
+    """Restart the server. If it is not ready then, let the link name the release of before, and restart it
+    again. Raises StartError."""
+    deadline = monotonic() + _READY_SECONDS
+    try:
+        _run(shlex.split(command))
+        while [each.level for each in running_server(config)] != ["ok"]:
+            if monotonic() > deadline:
+                raise StartError(f"the server is not ready after {_READY_SECONDS:.0f} s")
+            sleep(1)
+    except StartError as error:
+        _switch(link, before)
+        subprocess.run(shlex.split(command), check=False)
+        raise StartError(f"{error}; {link} is {before} again, and was restarted") from None
+    show(running_server(config))
+
+
+@click.command()
+@settings_options
+@click.option("--check", "is_check", is_flag=True, help="Only say what speaks against it.")
+@click.option("--back", is_flag=True, help="Take the release that ran before this one, in place of DIST.")
+@click.option("--restart", metavar="COMMAND", help="Restarts the server; if it is not ready then, go back.")
+@click.argument("dist", type=click.Path(path_type=Path, exists=True), required=False)
+def upgrade(
+    path: str | None, data_dir: str | None, is_check: bool, back: bool, restart: str | None, dist: Path | None
+) -> None:
+    """Install DIST beside this release, and let the link that names this one name it.
+
+    DIST is the folder of a release's files, a wheel, or the folder of an installed release. First the command
+    says what speaks against it, and ends if that is a failure. Servers run on until they are restarted.
+    """
+    try:
+        if back == (dist is not None):
+            raise StartError("name DIST, or give --back")
+        config, link = load_settings(path, data_dir), None if is_check and not back else _link_of_this()
+        if link is not None and dist is None:
+            dist = link.with_name(link.name + _BEFORE).resolve()
+            if not dist.exists():
+                raise StartError(f"{dist} names no release that ran before")
+        assert dist is not None
+        with ExitStack() as stack:
+            release = read_release(dist, stack)
+            if show(findings(config, release, dist)):
+                raise StartError("nothing has changed")
+        if is_check or link is None:
+            return
+        home, before = release.home or _install(release, dist), link.resolve()
+        check = [str(home / "bin" / "imserver"), "check-config", *(["-c", path] if path else [])]
+        _run(check, output=subprocess.DEVNULL)
+        _switch(link, home)
+        click.echo(f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back")
+        if restart is not None:
+            _restart(restart, config, link, before)
+    except (StartError, OSError) as error:
+        fail(error)
+    if restart is None:
+        click.echo("now restart the server")

@@ -1,0 +1,118 @@
+"""``imserver upgrade``: what it says beforehand, and that the link names what it should at every moment."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from imserver import __version__
+from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
+from imserver.operate.upgrade import findings, read_release
+from tests.gateway.storage.servers import migrate
+from tests.support import ROOT, clean_environment
+from tests.test_packaging import build, copy_sources
+
+NEXT = "1.1.0"
+
+
+def wheel(folder: Path, version: str, step: int) -> Path:
+    """The wheel of a release whose core has steps up to this one."""
+    file = folder / f"imserver-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as file_of_wheel:
+        file_of_wheel.writestr("imserver/__init__.py", "")
+        file_of_wheel.writestr("imserver/storage/steps.py", f"STEPS = {{\n    {step}: '',\n}}\n")
+        head = f"Metadata-Version: 2.1\nName: imserver\nVersion: {version}\n"
+        file_of_wheel.writestr(f"imserver-{version}.dist-info/METADATA", head)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("version", "step", "level", "words"),
+    [
+        (__version__, 99, "ok", "its first node adds 99 of storage; "),
+        ("1.1.0", 1, "ok", "none is missing; "),
+        ("1.9.0", 1, "warn", "none is missing; "),
+        ("2.0.0", 1, "warn", "none is missing; "),
+    ],
+)
+def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
+    tmp_path: Path, version: str, step: int, level: str, words: str
+) -> None:
+    migrate(f"sqlite:///{tmp_path}/imserver.db")
+    config = Config(app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path)))
+    file = wheel(tmp_path, version, step)
+    with ExitStack() as stack:
+        rows = {each.name: each for each in findings(config, read_release(file, stack), file)}
+    assert rows["version"].level == level
+    assert rows["steps of the database"].found.startswith(words)
+    assert "of messages" in rows["steps of the database"].found, "it does not have them"
+
+
+class Installation:
+    """A folder with this release and the link that names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / f"imserver-{__version__}"
+        venv.create(self.home, with_pip=True)
+        self.environment = clean_environment(
+            PIP_NO_DEPS="1", PIP_NO_INDEX="1", PYTHONPATH=sysconfig.get_path("purelib")
+        )
+        self._call(self.home / "bin" / "pip", "install", "-q", self.wheel(__version__))
+        (folder / "imserver").symlink_to(self.home.name)
+        (folder / "imserver.yaml").write_text("server: {data_dir: data}\n", "utf-8")
+
+    def wheel(self, version: str) -> Path:
+        tree = self.folder / f"tree-{version}" / "tree"
+        copy_sources(ROOT, tree)
+        package = tree / "imserver" / "__init__.py"
+        package.write_text(package.read_text("utf-8").replace(f'"{__version__}"', f'"{version}"'), "utf-8")
+        return build(tree)
+
+    def run(self, *words: object, fails: bool = False) -> str:
+        return self._call(self.folder / "imserver" / "bin" / "imserver", *words, fails=fails)
+
+    def _call(self, *words: object, fails: bool = False) -> str:
+        done = subprocess.run(
+            [*map(str, words)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == fails, done.stdout
+        return done.stdout
+
+    def links(self) -> dict[str, str]:
+        return {each.name: os.readlink(each) for each in self.folder.iterdir() if each.is_symlink()}
+
+
+@pytest.mark.full("programs")
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> None:
+    here = Installation(tmp_path)
+    old, new = f"imserver-{__version__}", f"imserver-{NEXT}"
+    assert "names no release" in here.run("upgrade", "--back", fails=True)
+    file = here.wheel(NEXT)
+    here.run("upgrade", "--check", file)
+    assert here.links() == {"imserver": old}
+    assert "now restart" in here.run("upgrade", file)
+    assert here.links() == {"imserver": new, "imserver.before": old}
+    assert here.run("version") == f"{NEXT}\n"
+    assert "exists already" in here.run("upgrade", file, fails=True)
+    here.run("upgrade", "--back")
+    assert here.links() == {"imserver": old, "imserver.before": new}
+    command = f"{sys.executable} -c 'raise SystemExit(3)'"
+    assert "status 3" in here.run("upgrade", "--restart", command, new, fails=True)
+    assert here.links()["imserver"] == old
+    (tmp_path / "imserver.yaml").write_text("unknown: {}\n", "utf-8")
+    assert "unknown" in here.run("upgrade", "--back", fails=True)
