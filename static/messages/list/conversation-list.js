@@ -138,7 +138,7 @@ export class ConversationList {
     const { store, words } = this.session;
     const { listed, archived } = store.lists;
     this.open = open;
-    if (this.#waits) return void this.showSigns();
+    if (this.#waits) return void this.showSigns().then(() => this.session.changed());
     if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
       delete this.#list.dataset.early;
       this.#inArchive = true;
