@@ -68,6 +68,7 @@ export class Filters {
     const shown = filters.map(({ key, word, has, counts }) => ({ key, word, count: counts && isOffered ? unread.filter(has).length : 0 }));
     const version = JSON.stringify([shown, chosen.key]);
     if (version !== this.#version) redraw(this.#chips, [...shown.map((each) => this.#chip(each)), ...(inbox.isOffered ? [this.#edit()] : [])]);
+    if (!this.#version) this.#chips.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" }); // that of the last visit
     this.#version = version;
     this.#chips.removeAttribute("tabindex");
     if (chosen.key === "all") return listed;
