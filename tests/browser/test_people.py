@@ -1,6 +1,7 @@
 """People on the page of stored messages, in real browsers: finding, groups, invitation links, profiles."""
 
 from pathlib import Path
+from string import ascii_uppercase
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat, open_page, register
 from tests.conftest import StartServer
 from tests.support import Server, eventually
+from tests.users import User
 
 pytestmark = pytest.mark.full("browser")
 
@@ -26,6 +28,11 @@ WIDE = """
 return [...document.querySelectorAll("dialog[open] *")]
   .filter((each) => each.checkVisibility() && each.getBoundingClientRect().right > innerWidth + 1)
   .map((each) => each.outerHTML);
+"""
+BELOW_THE_SEARCH = """
+const { bottom } = document.querySelector(".contacts-find").getBoundingClientRect();
+const headings = [...document.querySelectorAll(".row-heading")];
+return headings.find((each) => Math.abs(each.getBoundingClientRect().top - bottom) < 16)?.textContent;
 """
 
 
@@ -170,6 +177,18 @@ def test_five_of_everybody_make_a_group_with_eight_taps(pair: Pair, start_server
     page.click("#conversation-open", f"[data-key='open:{bob.user}']")
     page.has(".card-title", "Baker")
     page.has(".common-groups .choice bdi", "Tea", "Zoe, Bob, Émile, Dan")
+
+
+def test_letters_lead_to_people_of_a_long_directory(pair: Pair, start_server: StartServer) -> None:
+    apps = {"gochat": {"accounts": {"search": True}}}
+    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    for number in range(104):
+        User.register(server, nickname=f"{ascii_uppercase[number % 26]}{number}")
+    page = Chat(pair[0], Account(server, "Ann"), size=(390, 844))
+    page.click("#new-conversation")
+    page.has(".letters span", *ascii_uppercase)
+    page.find(".letters [data-to^='letter:M']").click()  # with a pointer
+    page.gives(BELOW_THE_SEARCH, "M")
 
 
 def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, tmp_path: Path) -> None:
