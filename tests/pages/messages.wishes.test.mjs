@@ -38,7 +38,7 @@ it("those of the server replace what the browser remembers, which stays if the s
 });
 
 it("a level for all groups and keywords come from the server", async () => {
-  const { wishes } = fake(async (_method, path) => (path.endsWith("wishes") ? { groups: "mentions", keywords: ["Green Tea", "设计"] } : { conversations: [] }));
+  const { wishes } = fake(async () => ({ conversations: [], groups: "mentions", keywords: ["Green Tea", "设计"] }));
   await wishes.load();
   assert.deepEqual([wishes.isQuiet(9), wishes.isQuiet(9, true), wishes.isQuiet(7)], [true, false, false]);
   wishes.receive({ conversation: 9, level: "all", muteUntil: 0 });
