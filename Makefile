@@ -20,7 +20,7 @@ CHOSEN := $(foreach test,$(filter tests/% plugins/%,$(ARGS)),$(firstword $(subst
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve quick test test-all night style types coverage faults schema sdk bench million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
+.PHONY: help serve quick test test-all night style types coverage faults schema sdk bench million screenshots page-speed autobahn judges wheel release site guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -84,6 +84,9 @@ page-speed: $(VENV)/dev  ## measure the messages page as on a slow phone (needs 
 
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
+
+judges: $(VENV)/dev $(NPM_TOOLS)  ## let suites, clients and checkers of others judge us, and write docs/judges.md; ARGS="cent axe": a part
+	$(RUN) -m tools.judges $(ARGS)
 
 wheel: $(VENV)/runtime  ## build the wheels of server and client in dist/
 	rm -f dist/imserver-*.whl dist/imserver_client-*.whl

@@ -18,7 +18,8 @@ from imserver import __version__
 from imserver.version import full_version
 from tests.support import ROOT, clean_environment
 from tests.tools import leave_out
-from tools import release
+from tools import key, release
+from tools.version import set_version
 
 EPOCH = 1_800_000_000
 
@@ -251,6 +252,23 @@ def test_a_commit_without_a_tag_is_built_with_a_warning(
     write(sources / "CHANGELOG.md", "changed")
     release.check_tag("", commit, "1.2.3", "")
     assert "not committed" in capsys.readouterr().err
+
+
+def test_a_version_is_set_in_all_packages_and_dated(sources: Path) -> None:
+    write(sources / "CHANGELOG.md", "## 1.3.0 (unreleased)\n\nNew.\n")
+    set_version(sources, "1.3.0", "2026-01-02")
+    assert set(release.versions(sources).values()) == {"1.3.0"}
+    assert "## 1.3.0 (2026-01-02)\n" in (sources / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_a_new_key_is_published_and_the_old_one_ends() -> None:
+    policy = (ROOT / "SECURITY.md").read_text("utf-8")
+    one, other = "RW" + "a" * 54, "RW" + "b" * 54
+    first = key.publish(policy, one, "2026-01-02")
+    assert "There is no key yet" not in first
+    second = key.publish(first, other, "2027-03-04")
+    assert f"| `{one}` | 2026-01-02 | 2027-03-04 |\n| `{other}` | 2027-03-04 | |\n" in second
+    assert release.public_keys(second)[-2:] == [one, other]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,9 @@ def main() -> int:
     wrong = judge(rows, ALL_CASES if options.cases == "all" else None)
     for line in wrong:
         print(line)
+    for case, row in rows.items():
+        if "NON-STRICT" in (row["behavior"], row["behaviorClose"]):
+            print(f"exception: case {case}: NON-STRICT")
     good = sum(row["behavior"] in GOOD and row["behaviorClose"] in GOOD for row in rows.values())
     print(f"autobahn: {good} of {len(rows)} cases good, {time.monotonic() - started:.0f} s")
     print(f"report: {options.work / 'report' / 'index.html'}")

@@ -10,7 +10,9 @@ import re
 import shutil
 import string
 import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +21,13 @@ from typing import Any, Final
 import pytest
 
 from imserver import __version__
+from tests.docs.markdown import blocks
 from tests.ports import fixed_ports
 from tests.processes import ended_on_failure, spawn
-from tests.support import ROOT, eventually
-from tests.test_packaging import build, copy_sources
+from tests.support import ROOT, clean_environment, eventually
 from tests.test_release import clone_with_key, git, make_key, released
 from tests.tools import leave_out
+from tools.release import public_keys
 
 from .test_containers import instructions_of
 
@@ -160,14 +163,46 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
     return Dist(tmp_path_factory.mktemp("dist"))
 
 
-def documented_steps() -> str:
-    """The commands of the documents that verify and install the files of a release."""
-    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
-    blocks = [
-        block for page in pages for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    ]
-    (steps,) = [block for block in blocks if "minisign -Vm" in block and "venv" in block]
-    return steps
+class Fork:
+    """The release of a team that has taken the server over, by the commands of the guide, with a key of its
+    own."""
+
+    def __init__(self, dist: Dist, folder: Path) -> None:
+        git(folder, "clone", "-q", str(dist.clone), "fork")
+        tree, key = folder / "fork", folder / "ours.key"
+        changes = tree / "CHANGELOG.md"
+        text = changes.read_text("utf-8").replace("\n## ", f"\n## {NEXT} (unreleased)\n\nOurs.\n\n## ", 1)
+        changes.write_text(text, encoding="utf-8")
+        steps = example("guides/take-over.md", "tools.key").replace("1.1.0", NEXT)
+        steps = steps.replace("/media/safe/ours.key            #", f"{key} --no-password  #")
+        # "make" would install what is here into an environment of the clone.
+        steps = re.sub(r'make release ARGS="(.*)"', r"python -m tools.release \1", steps)
+        steps = steps.replace("/media/safe/ours.key", str(key))
+        who = {
+            f"GIT_{role}_{what}": "tests" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = clean_environment(PYTHONPATH="", PATH=path, TZ="UTC", **who)
+        subprocess.run(["sh", "-ec", steps], cwd=tree, env=environment, check=True)
+        self.files = tree / "dist"
+        keys = public_keys((tree / "SECURITY.md").read_text("utf-8"))
+        (self.public,) = [each for each in keys if each != dist.public]
+
+
+NEXT: Final = "99.0.0"
+"""The version of the fork."""
+
+
+def example(page: str, word: str) -> str:
+    """The only shell commands of a page that have this word."""
+    (found,) = [block.text for block in blocks(ROOT / "docs" / page, "sh") if word in block.text]
+    return found
+
+
+def documented_steps(folder: str, public: str) -> str:
+    """The commands of the documents that verify and install the files of a release, in this folder."""
+    steps = example("operations.md", "minisign -Vm")
+    return steps.replace("cd dist", f"cd {folder}").replace("RW…", public)
 
 
 @contextmanager
@@ -208,43 +243,62 @@ def push(root: BareRoot, url: str, key: str, id: str) -> Any:
     return eventually(results, 60, "the push is accepted")[0]
 
 
-def test_a_stranger_verifies_installs_serves_upgrades_and_goes_back(
+def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
     base: Path, dist: Dist, tmp_path: Path
 ) -> None:
-    """From the files of the release alone: no package registry but Debian's."""
+    """By the commands of the documents, from the files of the release and of a fork.
+
+    No package registry is used but Debian's.
+    """
+    fork = Fork(dist, tmp_path)
     copy(base, tmp_path / "root")
     root = BareRoot(tmp_path / "root")
-    copy(dist.files, root.path("/root/dist"))
     root.install("python3-venv", "minisign", "curl", "ca-certificates")
+    copy(dist.files, root.path("/root/dist"))
+    copy(fork.files, root.path("/root/new"))
+    imserver, restarts = "/opt/imserver/bin/imserver", r' --restart ".*"'
+    began = [time.monotonic()]
+
+    def follow(what: str, steps: str) -> None:
+        # No registry can be reached: neither that of the settings of this machine nor the usual one.
+        steps = re.sub(restarts, "", steps.replace("/etc/imserver.yaml", "/srv/im/imserver.yaml"))
+        print(root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/"))
+        report(what)
+
+    def report(what: str) -> None:
+        began.append(time.monotonic())
+        print(f"{what}: {(began[-1] - began[-2]) / 60:.1f} minutes")
+
     root.workdir = "/root"
-    steps = documented_steps().replace("RW…", dist.public)
-    # No registry can be reached: neither that of the settings of this machine nor the usual one.
-    root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/")
-    assert root.run("/opt/imserver/bin/imserver", "version").strip() == __version__
+    follow("verify and install", documented_steps("dist", dist.public))
+    assert root.run(imserver, "version").strip() == __version__
     root.run("/opt/imserver/bin/pip", "check")
     root.path("/srv/im").mkdir()
     root.workdir = "/srv/im"
-    root.run("/opt/imserver/bin/imserver", "init")
+    root.run(imserver, "init")
     settings = root.path("/srv/im/imserver.yaml").read_text(encoding="utf-8")
     key = re.findall(r'{key: "(\w+)"', settings)[0]
-    with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
+    with serving(root, imserver, "serve") as url:
         first = push(root, url, key, "first")
         assert first["status"] == "stored"
-    # The server of a later release.
-    tree = tmp_path / "next" / "tree"
-    copy_sources(dist.clone, tree)
-    package = tree / "imserver" / "__init__.py"
-    text = package.read_text(encoding="utf-8")
-    package.write_text(text.replace(f'"{__version__}"', '"99.0.0"'), encoding="utf-8")
-    wheel = build(tree)
-    shutil.copy(wheel, root.path("/root"))
-    root.run("python3", "-m", "venv", "/opt/next")
-    how = ("--no-index", "--find-links", "/root/dist/wheels")
-    root.run("/opt/next/bin/pip", "install", "--quiet", *how, f"/root/{wheel.name}")
-    for folder in ("/opt/next", "/opt/imserver"):
-        with serving(root, f"{folder}/bin/imserver", "serve") as url:
+        report("init and serve")
+        follow("verify the fork", documented_steps("/root/new", fork.public).partition("release=")[0])
+        follow("back up", f"{imserver} backup --everything before.tar")
+        follow("upgrade", example("support.md", "upgrade --check dist").replace(" dist ", " /root/new "))
+    pushed = []
+    for version in (NEXT, __version__):
+        assert root.run(imserver, "version").strip() == version
+        with serving(root, imserver, "serve") as url:
             assert push(root, url, key, "first") == first, "it is known"
-            assert push(root, url, key, folder)["status"] == "stored"
+            pushed.append(push(root, url, key, version)["stored"]["id"])
+        report(f"serve {version}")
+        if version == NEXT:
+            follow("go back", example("support.md", "upgrade --back"))
+    follow("restore", example("support.md", "restore --yes"))
+    with serving(root, imserver, "serve") as url:
+        assert push(root, url, key, "first") == first, "it is known"
+        again = push(root, url, key, NEXT)["stored"]["id"]
+        assert again not in (first["stored"]["id"], *pushed), "it was lost, and no id is given twice"
 
 
 class Image:

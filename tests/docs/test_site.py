@@ -30,6 +30,7 @@ QUESTIONS = (
     ("How do I delete a user and their data?", "delete user data", "operations/#erase-users"),
     ("How do I add a login with Google?", "google login", "guides/log-in-with/"),
     ("How do phones get notifications?", "notifications phones", "guides/notifications/"),
+    ("Will it stay free, and what if its makers stop?", "free licence paid edition", "support/"),
 )
 """Question of a newcomer → what they type → the page that answers it."""
 
