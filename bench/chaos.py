@@ -45,17 +45,14 @@ SETTLE_SECONDS: Final = 60.0
 AUDIT_SECONDS: Final = 300.0
 GROUP_MEMBERS = 8
 GROUP_PERCENT = 40
-MOST_WAITING = 16
-"""Number of unacknowledged messages at which a client sends no new one."""
+MOST_WAITING = 16  # unacknowledged messages at which a client sends no new one
 LONG_PERCENT, LONG_BYTES, SHORT_BYTES = 1, 20_000, 60
 LAZY, LAZY_ACK_SECONDS = 8, 14.0
 """Every eighth client acknowledges so late that some entries are sent again."""
 QUIET_SECONDS = 3.0
 """A node without news checks each second for missed entries. After this time nothing more can arrive."""
-RACES = 8
-"""So often all devices of each user log in at once, when nothing is broken any more."""
-READERS_AT_ONCE = 8
-"""Number of clients that read everything again at the same time, at the end."""
+RACES = 8  # so often all devices of each user log in at once, when nothing is broken any more
+READERS_AT_ONCE = 8  # clients that read everything again at the same time, at the end
 
 
 class ChatClients(Clients):
@@ -249,12 +246,9 @@ def audit(generator: Generator, seconds: float) -> Json:
 
 
 CONFIGS: Final = {"messages": _CONFIG, "channels": chaos_channels.CONFIG}
-CHANNEL_FAULTS: Final = "kill,restart,pause,redis,flush,cut,hold"
-"""Those of a run with channels, if no others are named."""
-LEAD_SECONDS: Final = 1.0
-"""Chat without faults before the first fault."""
-CHAT_SECONDS: Final = 600.0
-"""Time limit of a fault with its repair."""
+CHANNEL_FAULTS: Final = "kill,restart,pause,redis,flush,cut,hold"  # if no others are named
+LEAD_SECONDS: Final = 1.0  # without faults, before the first fault
+CHAT_SECONDS: Final = 600.0  # limit of a fault with its repair
 _MOST_NOTES: Final = 20
 _HARMLESS: Final = ("node", "database", "receiver", "disk")
 """What can break while nodes reach Redis and each other, or end."""

@@ -356,15 +356,18 @@ class Rival(Client):
     lost connections, until it is replaced or refused."""
 
     def __init__(self, rivals: Rivals, app: int, user: int, index: int, name: str) -> None:
-        shared = rivals.shared
         dialect = CmdDialect(app, user, "", acks=False, resumes=False)
-        super().__init__(shared, index, dialect, name)
+        super().__init__(rivals.shared, index, dialect, name)
         self.counts = Counts()  # those of the chat are figures
         self.rivals = rivals
         self.object = f"{'register' if app == SINGLE else 'lock'}:user {user}"
         self.session = ""
         self.wanted = False
         self._login_at = 0.0
+
+    def ready(self, fd: int, mask: int) -> None:
+        self._heard_before = self._heard_at
+        super().ready(fd, mask)
 
     def _take_upgrade(self, now: float) -> None:
         super()._take_upgrade(now)
@@ -378,7 +381,7 @@ class Rival(Client):
 
     def _frame(self, opcode: int, payload: bytes, now: float) -> None:
         if opcode == CLOSE and int.from_bytes(payload[:2]) in (REPLACED, REFUSED):
-            self.wanted = False
+            self.wanted, self._heard_at = False, self._heard_before  # it counted as dead while it was silent
         super()._frame(opcode, payload, now)
 
     def lose(self, now: float) -> None:
