@@ -12,7 +12,7 @@ import logging
 from collections import Counter, deque
 from hashlib import blake2b
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -33,8 +33,10 @@ LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AWAITED_SECONDS: Final = 2.0
 """How often, while messages await somebody: a node knows who comes to it alone."""
+SEND_SECONDS: Final = 60.0
+"""So long a node waits for the result of a message on its way to the log: reviews take a while."""
 MOST_SENDING: Final = 200
-"""With so many messages on their way to the log, a node takes no more: reviews take a while."""
+"""With so many on their way, a node takes no more."""
 AGAIN_MS: Final = 600_000
 """After this time a message is sent again whose app has used up its quota, which may be raised."""
 BANNED, QUOTA = "banned", "quota"
@@ -55,8 +57,8 @@ class ScheduledMessages:
         self._news = News()
         self._awaited: tuple[str, str] = ("", "")
         """The last user whose coming was looked at."""
-        self._sending: set[ScheduledMessage] = set()
-        """Their results have not come."""
+        self._sending: dict[ScheduledMessage, float] = {}
+        """Those whose results have not come → until when they are waited for."""
         self._results: deque[tuple[ScheduledMessage, Any]] = deque()
         """Those that have come."""
 
@@ -117,6 +119,7 @@ class ScheduledMessages:
             self._settle(*self._results.popleft())
         is_awaiting = self._look_for_awaited()
         due, left = self.rows.due()
+        self._sending = {row: until for row, until in self._sending.items() if until > monotonic()}
         if len(self._sending) >= MOST_SENDING:
             return LOOK_SECONDS
         for row in self.rows.lease(due) if due else ():
@@ -159,11 +162,11 @@ class ScheduledMessages:
         to_account = self.core.logins.wants_account(row.app, by_account)
 
         def done(result: Any) -> None:
-            self._sending.discard(row)
+            self._sending.pop(row, None)
             self._results.append((row, result))
             self._news.set()
 
-        self._sending.add(row)
+        self._sending[row] = monotonic() + SEND_SECONDS
         if row.reminds:
             self._messaging.send(row.app, draft, done, source=SourceRow(row))
         else:
