@@ -30,6 +30,7 @@ FEATURES = (
     "imserver.operate.safety",
     "imserver.operate.admin",
     "imserver.operate.quotas",
+    "imserver.media.emoji",
     "imserver.media.previews",
     "imserver.operate.exports",
     "imserver.operate.erasure",

@@ -55,6 +55,7 @@ SECTIONS = "|".join(DEFAULTS)
 YES = {True: "yes", False: "no"}
 FOR_PROGRAMS = """
     already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
+    emoji_exists too_many_emoji unknown_emoji
     export_unfinished unknown_export
     headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
     not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable

@@ -4,6 +4,7 @@
 import { make } from "../../text.js";
 import { rowsOf } from "../parts/api.js";
 import { loadStyle } from "../parts/form.js";
+import { plain } from "../parts/formatted.js";
 import { mentionable } from "../parts/names.js";
 import { pageCommands } from "../parts/summary.js";
 
@@ -179,14 +180,14 @@ export class Completions {
    */
   #emojiFor([, whole, name, isClosed], end) {
     if (!this.#findEmoji) {
-      import("./emoji-picker.js").then(({ emojiFinder }) => emojiFinder(this.session.language)).catch(() => null).then((find) => {
+      import("./emoji-picker.js").then(({ emojiFinder }) => emojiFinder(this.session)).catch(() => null).then((find) => {
         this.#findEmoji = find; // without it, what is typed next tries again
         if (find) this.complete();
       });
       return [];
     }
     return this.#findEmoji(name, isClosed !== "").slice(0, MOST_NAMES).map(({ emoji, code }) => (
-      { parts: [make("span", "emoji-sign", emoji), make("bdi", "", `:${code}:`)], start: end - whole.length, text: isClosed ? emoji : `${emoji} `, user: "" }
+      { parts: [make("span", "emoji-sign", plain.draw(emoji)), make("bdi", "", `:${code}:`)], start: end - whole.length, text: isClosed ? emoji : `${emoji} `, user: "" }
     ));
   }
 

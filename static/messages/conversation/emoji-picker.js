@@ -1,19 +1,24 @@
 // @ts-check
-/** All emoji in groups, with search, the recent ones and skin tones. Loaded when it is opened first. */
+/** All emoji in groups, with those of a feature, search, the recent ones and skin tones. Loaded when it is opened first. */
 
 import { EMOJI } from "../../emoji.js";
 import { fill, make } from "../../text.js";
+import { added } from "../parts/additions.js";
 import { input, loadStyle } from "../parts/form.js";
+import { plain } from "../parts/formatted.js";
 import { button } from "../parts/panel.js";
 
 /** An emoji, its name, more words for it, whether it has skin tones, and its version if not all systems draw it. @typedef {[emoji: string, name: string, words: string, tones: 0 | 1, version: number]} Row */
 
 /** @typedef {{ recent: string[], tone: number }} Choices */
+/** @typedef {import("../session/session.js").Session} Session */
+/** @typedef {import("../parts/additions.js").OwnEmoji} OwnEmoji */
 
 const TONES = ["", "🏻", "🏼", "🏽", "🏾", "🏿"];
 const SIGNS = ["😀", "👋", "🐻", "🍔", "🚗", "⚽", "💡", "🔣", "🏁"];
 const HAND = "✋";
 const CLOCK = "🕘";
+const OWN = "✨";
 const MOST_RECENT = 27;
 const MOST_FOUND = 180;
 const STORE_KEY = "imserver:emoji";
@@ -69,23 +74,44 @@ export function searched(groups, query, others = []) {
   return found.sort(([, one], [, other]) => one - other).slice(0, MOST_FOUND).map(([row]) => row);
 }
 
-/** @typedef {(query: string, isWhole: boolean) => { emoji: string, code: string }[]} FindEmoji  `isWhole`: only those of which it is a name */
+/**
+ * @param {Session} session
+ * @returns {Promise<OwnEmoji | null>} the emoji of a feature; null: there are none
+ */
+async function loadOwn(session) {
+  return (await added.emoji?.load(session).catch(() => null)) ?? null;
+}
 
 /**
- * @param {string} tag  the language of the page
+ * @param {OwnEmoji | null} own
+ * @param {string} query
+ * @returns {string[]} the names that contain it, first those that begin with it
+ */
+function ownNamed(own, query) {
+  const wanted = query.trim().toLowerCase().replaceAll(" ", "_");
+  const names = own?.names().filter((name) => name.includes(wanted)) ?? [];
+  return names.sort((one, other) => Number(other.startsWith(wanted)) - Number(one.startsWith(wanted)));
+}
+
+/** @typedef {(query: string, isWhole: boolean) => { emoji: string, code: string }[]} FindEmoji  `isWhole`: only those of which it is a name, and no own one: that stays as it is typed */
+
+/**
+ * @param {Session} session
  * @returns {Promise<FindEmoji>} rejected if the names cannot be loaded
  */
-export async function emojiFinder(tag) {
-  const [language] = tag.split("-");
-  const english = await table("en");
+export async function emojiFinder(session) {
+  const [language] = session.language.split("-");
+  const [english, own] = await Promise.all([table("en"), loadOwn(session)]);
   const groups = language === "en" ? english : await table(language).catch(() => english);
   const drawn = new Set(drawnHere(groups).flat());
   const inEnglish = new Map(english.flat().map((row) => [row[0], row]));
   return (query, isWhole) => {
     const wanted = query.toLowerCase().replaceAll("_", " ").trim();
     const isNamed = (/** @type {Row} */ row) => [row, inEnglish.get(row[0]) ?? row].some(([, name, more]) => codeOf(name) === codeOf(wanted) || more.toLowerCase().split(" ").includes(wanted));
+    const ownRows = ownNamed(own, query).map((name) => ({ emoji: `:${name}:`, code: name }));
+    if (isWhole && ownRows.some(({ code }) => code === query)) return [];
     const rows = searched(groups, wanted, groups === english ? [] : [english]).filter((row) => drawn.has(row) && (!isWhole || isNamed(row)));
-    return rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, storedChoices().tone) : emoji, code: codeOf(name) }));
+    return [...(isWhole ? [] : ownRows), ...rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, storedChoices().tone) : emoji, code: codeOf(name) }))];
   };
 }
 
@@ -98,17 +124,18 @@ function codeOf(name) {
  * A picker for an element, which its `open` fills.
  *
  * @param {HTMLElement} root
- * @param {{ words: Record<string, string>, language: string }} page
+ * @param {Session} session
  * @param {(emoji: string) => void} onPick
  * @returns {Promise<Picker>}
  */
-export async function makePicker(root, { words, language: tag }, onPick) {
-  const [language] = tag.split("-");
-  const [groups] = await Promise.all([
+export async function makePicker(root, session, onPick) {
+  const [language] = session.language.split("-");
+  const [groups, own] = await Promise.all([
     table(language).catch(() => table("en")).catch(() => /** @type {Row[][]} */ ([EMOJI.map((emoji) => /** @type {Row} */ ([emoji, "", "", 0, 0]))])),
+    loadOwn(session),
     loadStyle(new URL("../later/emoji-picker.css", import.meta.url)),
   ]);
-  return new Picker(root, words, language, groups, onPick);
+  return new Picker(root, session.words, language, groups, own, onPick);
 }
 
 /** Owns what is drawn in an element. */
@@ -130,11 +157,13 @@ export class Picker {
    * @param {Record<string, string>} words
    * @param {string} language
    * @param {Row[][]} groups
+   * @param {OwnEmoji | null} own
    * @param {(emoji: string) => void} onPick
    */
-  constructor(root, words, language, groups, onPick) {
+  constructor(root, words, language, groups, own, onPick) {
     this.words = words;
     this.language = language;
+    this.own = own;
     this.groups = drawnHere(groups);
     this.onPick = onPick;
     this.#field = input({ className: "search-field", type: "search", placeholder: words.messages_emoji_search, ariaLabel: words.messages_emoji_search, enterKeyHint: "done" });
@@ -178,8 +207,11 @@ export class Picker {
     this.#field.value = this.#note.textContent = "";
     this.#choices = storedChoices();
     const names = this.words.messages_emoji_groups.split("|");
-    const recent = this.#choices.recent.map((emoji) => /** @type {Row} */ ([emoji, this.#nameOf(emoji), "", 0, 0]));
-    const sections = [...(recent.length ? [{ name: this.words.messages_emoji_recent, sign: CLOCK, rows: recent }] : []), ...this.groups.map((rows, index) => ({ name: names[index], sign: SIGNS[index], rows }))];
+    const ownRows = this.#ownRows("");
+    const isThere = (/** @type {string} */ emoji) => !emoji.startsWith(":") || ownRows.some(([each]) => each === emoji);
+    const recent = this.#choices.recent.filter(isThere).map((emoji) => /** @type {Row} */ ([emoji, this.#nameOf(emoji), "", 0, 0]));
+    const own = this.own && (ownRows.length || this.own.edit) ? [{ name: this.own.title, sign: OWN, rows: ownRows, edit: this.own.edit }] : [];
+    const sections = [...(recent.length ? [{ name: this.words.messages_emoji_recent, sign: CLOCK, rows: recent }] : []), ...own, ...this.groups.map((rows, index) => ({ name: names[index], sign: SIGNS[index], rows }))];
     const drawn = this.#draw(sections);
     this.#tabs.hidden = sections.length < 2;
     this.#tabs.replaceChildren(...sections.map(({ name, sign }, index) => {
@@ -196,8 +228,17 @@ export class Picker {
     this.#markTab();
   }
 
+  /**
+   * @param {string} query
+   * @returns {Row[]}
+   */
+  #ownRows(query) {
+    return ownNamed(this.own, query).map((name) => [`:${name}:`, name, "", 0, 0]);
+  }
+
   /** @param {string} emoji */
   #nameOf(emoji) {
+    if (emoji.startsWith(":")) return emoji.slice(1, -1);
     const plain = emoji.replace(/[\u{1f3fb}-\u{1f3ff}]/gu, "");
     return this.groups.flat().find(([each]) => each === emoji || each.replace("\ufe0f", "") === plain)?.[1] ?? "";
   }
@@ -205,7 +246,7 @@ export class Picker {
   /**
    * Draws the first section now, and each other one in a frame of its own.
    *
-   * @param {{ name: string, rows: Row[] }[]} sections
+   * @param {{ name: string, rows: Row[], edit?: OwnEmoji["edit"] }[]} sections
    * @returns {HTMLElement[]}
    */
   #draw(sections) {
@@ -223,7 +264,8 @@ export class Picker {
     const turn = (this.#drawing += 1);
     const fillOne = (/** @type {number} */ index) => {
       if (turn !== this.#drawing || !made[index]) return;
-      made[index].append(make("div", "picker-rows", ...sections[index].rows.map((row) => this.#key(row))));
+      const { rows, edit } = sections[index];
+      made[index].append(make("div", "picker-rows", ...rows.map((row) => this.#key(row)), ...(edit ? [this.#editKey(edit)] : [])));
       const first = this.#grid.querySelector("button");
       if (!this.#current && first) this.#mark(first);
       if (document.hidden) setTimeout(() => fillOne(index + 1)); // a hidden page gets no animation frames
@@ -233,10 +275,21 @@ export class Picker {
     return made;
   }
 
+  /** @param {NonNullable<OwnEmoji["edit"]>} edit */
+  #editKey({ word, act }) {
+    const key = button("＋", "");
+    key.tabIndex = -1;
+    key.title = word;
+    key.setAttribute("aria-label", word);
+    key.addEventListener("click", () => act(() => this.show()));
+    return key;
+  }
+
   /** @param {Row} row */
   #key([emoji, name, , tones]) {
     const sign = tones ? toned(emoji, this.#choices.tone) : emoji;
-    const key = button(sign, "");
+    const key = button("", "");
+    key.append(sign.startsWith(":") ? plain.draw(sign) : sign);
     key.tabIndex = -1;
     key.dataset.emoji = sign;
     if (name) {
@@ -264,7 +317,7 @@ export class Picker {
     const query = this.#field.value;
     if (!query.trim()) return this.show();
     const draw = (/** @type {(Row[][])[]} */ others) => {
-      const rows = searched(this.groups, query, others);
+      const rows = [...this.#ownRows(query), ...searched(this.groups, query, others)];
       this.#draw([{ name: this.words.messages_emoji_found, rows }]);
       this.#note.textContent = rows.length ? "" : fill(this.words.messages_emoji_none, { query: query.trim() });
       this.#markTab();

@@ -4,7 +4,7 @@
 import { cut, fill, make, moments } from "../../text.js";
 import { mentions } from "../parts/entries.js";
 import { ALL_NAMES, loaded } from "../parts/names.js";
-import { formatted } from "../parts/formatted.js";
+import { formatted, plain } from "../parts/formatted.js";
 import { icon } from "../parts/file.js";
 import { button } from "../parts/panel.js";
 import { hueOf } from "../session/people.js";
@@ -49,10 +49,12 @@ import { threadsOf } from "../session/threads.js";
  * @property {Pending} [edit]     that is not stored yet
  */
 
-const SHORT_COLUMNS = 600; // of a longer text only the start is shown, with a button for the rest
+/** Of a longer text only the start is shown, with a button for the rest. */
+const SHORT_COLUMNS = 600;
 const SHORT_ROWS = 16;
 const MAX_TEXT = 100_000;
-const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
+/** Nearly all characters from here on are two columns wide. */
+const WIDE_FROM = 0x2e80;
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
 /** Views that need no bubble around them. */
 const BARE = ".media-picture, .media-waiting, .album";
@@ -400,7 +402,7 @@ export class MessageView {
     for (const { emoji, count, users, mine } of entry.reactions ?? []) {
       const chip = button("", "reaction");
       animate(chip, "pops", this.fresh.get(`${entry.id} ${emoji}`));
-      chip.append(make("span", "sign", emoji), make("span", "", String(count)));
+      chip.append(make("span", "sign", plain.draw(emoji)), make("span", "", String(count)));
       chip.setAttribute("aria-pressed", String(mine));
       const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
       chip.title = names;

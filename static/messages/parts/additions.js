@@ -6,6 +6,7 @@ import { CommandRefused } from "../../../sdk/errors.js";
 import { drawn, fill, make } from "../../text.js";
 import { downloadFile, reasonOf } from "./api.js";
 import { loadStyle, withModule } from "./form.js";
+import { plain } from "./formatted.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { addCard, pageCommands, pageTools, redraw, registerView } from "./summary.js";
 
@@ -19,6 +20,8 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
+/** Emoji of a feature: `names` without colons, `edit` lets the user change them; null: they must not. @typedef {{ names: () => string[], title: string, edit: { word: string, act: (done: () => void) => unknown } | null }} OwnEmoji */
+/** @typedef {{ draw: (text: string, session: Session) => Node | string, load: (session: Session) => Promise<OwnEmoji> }} EmojiSource */
 /** @typedef {{ id: string, word: string, path: string, act: (session: Session, about: string) => unknown }} NewPlace  `path`: of an icon of 24 × 24 */
 /** @typedef {{ show: (count: number | null) => void }} Place  null: it is hidden */
 
@@ -36,13 +39,14 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
  * @property {(command: import("./summary.js").PageCommand) => void} addCommand  adds a command to text boxes
  * @property {(tool: import("./summary.js").PageTool) => void} addTool  adds a button beside text boxes
+ * @property {(source: EmojiSource) => void} addEmoji  says how texts without marks and reactions are drawn, and which emoji one may choose besides
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(place: NewPlace) => Place} addPlace  adds a button beside that of the settings, which is hidden until it is shown
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
  * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
- * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind, and with `online` that there is a connection again
+ * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind; with `online`, that there is a connection again, with `ended`, that the login is over
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {(session: Session, options: any) => void} choosePeople  opens the dialog that chooses people; see `people/picker.js`
  * @property {(label: string, tabs: import("./tabs.js").Tab[]) => Promise<ReturnType<typeof import("./tabs.js").makeTabs>>} makeTabs
@@ -56,8 +60,8 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {typeof fill} fill
  */
 
-/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], news: NewEntry[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[] }} */
-export const added = { actions: [], news: [], messageActions: [], personActions: [], sections: [] };
+/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], news: NewEntry[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[], emoji: EmojiSource | null }} */
+export const added = { actions: [], news: [], messageActions: [], personActions: [], sections: [], emoji: null };
 /** The login of the user. @type {Session} */
 let session;
 /** The modules start once; a later login of the page uses them, too. `true`: those of menus and settings. @type {Map<boolean, Promise<void>>} */
@@ -77,7 +81,10 @@ export async function addFeatures(current, isLater) {
   if (session !== current) {
     current.on("signal", ({ kind, data }) => tell(kind, data));
     current.on("state", ({ state }) => state === "online" && tell("online", null));
-    current.on("ended", () => places.forEach((place) => place.show(null)));
+    current.on("ended", () => {
+      places.forEach((place) => place.show(null));
+      tell("ended", null);
+    });
     const isFirst = !session;
     session = current;
     if (!isFirst) tell("online", null);
@@ -142,6 +149,10 @@ async function start(additions) {
     addPlace,
     addCommand: (command) => void pageCommands.push(command),
     addTool: (tool) => void pageTools.push(tool),
+    addEmoji: (source) => {
+      added.emoji = source;
+      plain.draw = (text) => drawn(() => source.draw(text, session), () => text);
+    },
     addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),

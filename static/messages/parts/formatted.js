@@ -10,6 +10,8 @@ import { BLOCK_KINDS, parse } from "./format.js";
 /** @typedef {import("./format.js").Table} Table */
 /** @typedef {import("./format.js").Part} Part */
 
+/** How a text without marks is drawn, and a reaction: a feature may know more. @type {{ draw: (text: string) => Node | string }} */
+export const plain = { draw: (text) => text };
 const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
 
 /**
@@ -79,9 +81,9 @@ function tableOf({ rows: [head, ...rows] }) {
 
 /** @param {Inline} part */
 function drawn(part) {
-  if (part.kind === "text") return part.text;
+  if (part.kind === "text") return plain.draw(part.text);
   if (part.kind === "mention") return make("span", "mention", part.text);
-  if (part.kind !== "link") return make(TAGS[part.kind], "", part.text);
+  if (part.kind !== "link") return make(TAGS[part.kind], "", part.kind === "code" ? part.text : plain.draw(part.text));
   const link = make("a", "", part.text);
   link.setAttribute("href", part.address);
   if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address); // where it leads

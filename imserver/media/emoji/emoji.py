@@ -1,0 +1,118 @@
+"""The emoji of apps: their rows, and their pictures, which are files of a user who does not exist."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from time import time
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.media.emoji.declared import (
+    HTTP_EMOJI_EXISTS,
+    HTTP_TOO_MANY_EMOJI,
+    HTTP_UNKNOWN_EMOJI,
+    MOST,
+    MOST_BYTES,
+    MOST_PIXELS,
+    TYPES,
+)
+from imserver.media.uploads.contract import Upload
+from imserver.media.uploads.declared import HTTP_FILE_TOO_LARGE, HTTP_KIND_REFUSED
+from imserver.media.uploads.uploads import Offer, Uploads
+from imserver.plugin.errors import ServiceRefused, StorageUnavailable
+from imserver.plugin.storage import PooledStatements, RowsOf, Store
+
+OWNER: Final = "emoji of the app, " * 16
+"""The owner of the pictures: longer than the id of any user who logs in, so that nobody is it."""
+
+
+class EmojiRow(Struct, frozen=True):
+    """An emoji. ``picture``: the id of its file. ``created``: in Unix milliseconds."""
+
+    name: str
+    picture: str
+    width: int
+    height: int
+    member: str
+    """Who has added it; ``""``: a back end, or an erased user."""
+    created: int
+
+
+_ROWS: Final = RowsOf(EmojiRow, "own_emoji")
+
+
+def version_of(rows: list[EmojiRow]) -> str:
+    """A digest of names and pictures: it is the same while the list is the same, on all nodes."""
+    names = msgspec.json.encode([(row.name, row.picture) for row in rows])
+    return blake2b(names, digest_size=12).hexdigest()
+
+
+class OwnEmoji(Store.Rows):
+    """Stores, lists and removes the emoji of apps. Methods may switch, and raise StorageUnavailable."""
+
+    page_folder: ClassVar = Path(__file__).parent / "page"
+
+    def __init__(self, store: Store, uploads: Uploads) -> None:
+        super().__init__(store)
+        self._uploads = uploads
+
+    def of(self, app: str) -> list[EmojiRow]:
+        """All emoji of an app, by name."""
+        return _ROWS.find(self._store.rows, "WHERE app = %s ORDER BY name", app)
+
+    def add(self, app: str, name: str, content: bytes, member: str = "", address: str = "") -> EmojiRow:
+        """Add an emoji with the picture ``content``. ``address``: from which it comes; it pays for the bytes.
+
+        Raises ServiceRefused and MediaUnavailable; then nothing is stored.
+        """
+        if self._find(app, name) is not None:  # before the picture is read
+            raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
+        offer = Offer(app, OWNER, name, "picture", len(content), address)
+        file = self._uploads.receive(offer, BytesIO(content).read)
+        row = EmojiRow(name, file.id, file.width, file.height, member, int(time() * 1000))
+        try:
+            _check(file)
+            self._add(app, row)
+        except StorageUnavailable:
+            raise  # the row may have been committed, so its picture must stay
+        except BaseException:
+            self._uploads.delete(file.id)
+            raise
+        return row
+
+    def remove(self, app: str, name: str) -> None:
+        """Remove an emoji. Raises ServiceRefused if there is none.
+
+        The picture goes first: a removal that fails in between can be repeated.
+        """
+        row = self._find(app, name)
+        if row is None:
+            raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
+        self._uploads.delete(row.picture)
+        statement = "DELETE FROM own_emoji WHERE app = %s AND name = %s AND picture = %s"
+        self._store.execute(statement, (app, name, row.picture))
+
+    def _find(self, app: str, name: str) -> EmojiRow | None:
+        return _ROWS.first(self._store.rows, "WHERE app = %s AND name = %s", app, name)
+
+    @Store.writing
+    def _add(self, sql: PooledStatements, app: str, row: EmojiRow) -> None:
+        if sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0] >= MOST:
+            raise ServiceRefused(problem=HTTP_TOO_MANY_EMOJI)
+        sql.insert_new("own_emoji", f"app, {_ROWS.columns}", [(app, *_ROWS.values(row))])
+        stored = _ROWS.first(sql.query, "WHERE app = %s AND name = %s", app, row.name)
+        if stored != row:  # another request was first
+            raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
+
+
+def _check(file: Upload) -> None:
+    if file.type not in TYPES:
+        raise ServiceRefused(f"The picture is no PNG, GIF or WebP: {file.type}", HTTP_KIND_REFUSED)
+    if file.bytes > MOST_BYTES or max(file.width, file.height) > MOST_PIXELS:
+        size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"
+        most = f"{MOST_PIXELS} × {MOST_PIXELS} pixels and {MOST_BYTES} bytes"
+        raise ServiceRefused(f"The picture has {size}; at most {most} are accepted", HTTP_FILE_TOO_LARGE)
