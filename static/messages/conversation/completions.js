@@ -138,7 +138,7 @@ export class Completions {
     if (code?.[3] && this.#choices.length) return this.#take(0);
     this.host.list.hidden = !this.#choices.length;
     if (!this.#choices.length) return this.host.field.removeAttribute("aria-activedescendant");
-    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : code ? this.session.words.emoji : this.session.words.messages_mention);
+    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : code ? this.session.words.messages_emoji_search : this.session.words.messages_mention);
     this.host.list.replaceChildren(...this.#choices.map(({ parts }, index) => {
       const option = make("li", "", ...parts);
       option.id = `${this.host.list.id}-${index}`;

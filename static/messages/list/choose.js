@@ -65,7 +65,7 @@ export async function chooseConversation(session, title, first) {
     taken = conversation;
     layer.close();
   });
-  const layer = openDialog(title, make("div", "", make("p", "muted", session.words.messages_choose_where), chooser.root));
+  const layer = openDialog(title, make("div", "chooser", make("p", "muted", session.words.messages_choose_where), chooser.root));
   chooser.filter.focus();
   await layer.closed;
   await whenLeft();

@@ -63,7 +63,7 @@ class Welcome {
     this.#ends.push(
       () => moved.disconnect(),
       session.on("people", () => this.#draw()),
-      session.on("entry", (entry) => this.#heard(entry)),
+      session.on("changed", () => !this.#hasWritten && this.#draw()),
       session.on("ended", () => this.#leave()),
     );
     this.#settle();
@@ -77,18 +77,13 @@ class Welcome {
     if (before && before.previousElementSibling !== this.#root) before.before(this.#root);
   }
 
-  /** @param {import("../parts/entries.js").Entry} entry */
-  #heard({ kind, from }) {
-    if (kind !== "message" || from !== this.session.user || this.#hasWritten) return;
-    this.#hasWritten = true;
-    this.#draw();
-  }
-
   #draw() {
     if (this.#isOver) return;
     const { session } = this;
-    const { words, people, wishes } = session;
-    const hasFace = Boolean(people.card(session.user)?.avatar);
+    const { words, people, store, user, wishes } = session;
+    const isOurs = (/** @type {import("../parts/entries.js").Entry | null} */ each) => each?.kind === "message" && each.from === user;
+    this.#hasWritten ||= store.lists.listed.some(({ last, entries }) => isOurs(last) || entries?.some(isOurs));
+    const hasFace = Boolean(people.card(user)?.avatar);
     redraw(this.#list, [
       this.#item("smile", words.messages_first_hello, this.#hasWritten, "hello", () => this.#greet()),
       this.#item("M12 4.5a4 4 0 1 1 0 8 4 4 0 0 1 0-8M4.5 20a7.5 7.5 0 0 1 15 0", words.messages_first_face, hasFace, "face", () => this.#profile()),

@@ -65,8 +65,8 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
   const note = noteLine();
   const go = /** @type {HTMLButtonElement} */ (make("button", "wide"));
   const list = new RowList(title, () => choices.more());
-  const scroller = make("div", "picker-list", list.root);
-  const form = make("form", "picker", ...head, make("div", "picker-find", search, chips), scroller, state, note, go);
+  const scroller = make("div", "picker-list", list.root, state);
+  const form = make("form", "picker", ...head, make("div", "picker-find", search, chips), scroller, note, go);
   const layer = openDialog(title, form);
   const typed = () => search.value.trim();
 
@@ -87,8 +87,9 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
       const { name, face } = choices.show(id);
       const chip = button("", "quiet chosen");
       chip.dataset.key = `chosen:${id}`;
-      chip.append(face(), make("bdi", "", name), make("span", "", "×"));
-      chip.setAttribute("aria-label", fill(words.messages_unchoose, { name }));
+      const shown = [face(), make("bdi", "", name), make("span", "", "×")];
+      for (const each of shown) each.setAttribute("aria-hidden", "true"); // the next one says it
+      chip.append(...shown, make("span", "heard", fill(words.messages_unchoose, { name })));
       chip.addEventListener("click", () => choose(id, false));
       return chip;
     })]);
@@ -208,6 +209,6 @@ export function openNewGroup(session, chosen = []) {
       tellInvited(session, created);
     },
   });
-  layer.dialog.querySelector(".wide")?.setAttribute("id", "group-create");
+  layer.dialog.querySelector("button.wide")?.setAttribute("id", "group-create");
   if (mayHaveKeys()) name.focus();
 }
