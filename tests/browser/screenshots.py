@@ -25,9 +25,10 @@ from imserver.gateway.assets import DEFAULT_CONFIG
 from imserver.gateway.config.yaml import read_yaml
 from imserver.pages.text import LANGUAGES
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import APP, Chat, Story, save
+from tests.browser.messenger import APP, Account, Chat, Story, save
 from tests.integration.v1 import call
 from tests.support import ROOT, Server, eventually
+from tests.users import User
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
 CONFIG: Final = {
@@ -70,20 +71,20 @@ PAGES: Final = {
 """View → address, and what is there when it has been drawn."""
 
 
-PHONES: Final = """
+ANSWER: Final = """
+const [path, document] = arguments;
 const real = window.fetch;
-window.fetch = async (address, ...more) => {
-  if (!String(address.url ?? address).includes("notifications/endpoints")) return real(address, ...more);
-  const row = { language: "en", enabled: true, created: 1795000000 };
-  const endpoints = [
-    { ...row, id: 1, host: "fcm/shop", device: "Pixel 9" },
-    { ...row, id: 2, host: "apns/shop", device: "", enabled: false },
-    { ...row, id: 3, host: "fcm.googleapis.com", device: "Chrome" },
-  ];
-  return Response.json({ endpoints });
-};
+window.fetch = async (address, ...more) =>
+  String(address.url ?? address).includes(path) ? Response.json(document) : real(address, ...more);
 """
-"""Phones need a plug-in, and accounts of their makers: the page gets the answer of a server that has both."""
+"""Phones and mails need servers of others: the page gets the answer of a server that has them."""
+PHONES: Final = [
+    {"id": number, "host": host, "device": name, "enabled": name != "", "language": "en", "created": 1}
+    for number, host, name in ((1, "fcm/shop", "Pixel 9"), (2, "apns/shop", ""), (3, "fcm.example", "Chrome"))
+]
+STATES: Final = "waiting", "sent", "refused", "joined"
+_MAILS = [{"code": each, "email": f"{each}@example.com", "state": each, "created": 0} for each in STATES]
+MAILS: Final = {"refusal": "", "next": "", "counts": dict.fromkeys(STATES, 1), "mails": _MAILS}
 CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
@@ -91,6 +92,7 @@ row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: t
 return document.querySelector("[role=menu]") !== null;
 """
 CHOOSE: Final = "[...document.querySelectorAll('.line[data-id]')].slice(-4, -2).forEach((row) => row.click())"
+WINDOW: Final = "return [[innerWidth, innerHeight], matchMedia('(prefers-color-scheme: dark)').matches]"
 END: Final = "document.querySelector('#latest').click()"
 HELP: Final = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '?', bubbles: true }))"
 
@@ -100,6 +102,10 @@ Step = str | Callable[[Chat, Story], object]
 
 def _run(script: str) -> Step:
     return lambda chat, _: chat.run(script)
+
+
+def _answer(path: str, document: object) -> Step:
+    return lambda chat, _: chat.run(ANSWER, path, document)
 
 
 def _tap(word: str, within: str = "") -> Step:
@@ -158,8 +164,8 @@ def _select(chat: Chat, _: Story) -> None:
     chat.run(CHOOSE)
 
 
-def _report(chat: Chat, _: Story) -> None:
-    chat.act(next(text for text in reversed(chat.messages) if text), "safety_report")
+def _act(word: str) -> Step:
+    return lambda chat, _: chat.act(next(text for text in reversed(chat.messages) if text), word)
 
 
 def _blocked(chat: Chat, story: Story) -> None:
@@ -188,6 +194,34 @@ def _quiet(chat: Chat, _: Story) -> None:
         chat.click("[data-key=notify-quiet]")
 
 
+def _own(chat: Chat, story: Story) -> None:
+    """The page of an owner, who has a report to decide."""
+    ann, bob, cat = story.ann, story.bob, story.cat
+    User(ann.server, "", app=APP).post("accounts/role", user=ann.user, role="owner")
+    message = next(each["id"] for each in ann.history(story.group) if each["from"] == cat.user)
+    bob.post("reports/send", message=message, reason="spam", text=story.texts[0])
+    chat.reload()
+
+
+def _appeal(chat: Chat, story: Story) -> None:
+    """The page of somebody who is banned."""
+    eve = Account(story.ann.server, "Eve")
+    size, dark = chat.run(WINDOW)
+    page = Chat(chat.browser, eve, language=story.language, size=size, dark=dark)
+    User(eve.server, "", app=APP).post("moderation/ban", user=eve.user, seconds=3600, reason="Advertising")
+    page.sees("#banner-button")
+
+
+def _ask(chat: Chat, story: Story) -> None:
+    """A question, and a poll in which somebody has voted."""
+    options = [{"text": each, "value": each} for each in ("Udon", "Risotto")]
+    for poll in (False, True):
+        fields = {"to": story.ann.user, "options": options, "client_msg_id": f"ask {poll}", "poll": poll}
+        poll_message = story.bob.post("asks/create", text=story.texts[6], **fields)
+    story.bob.post("asks/answer", id=poll_message["id"], choices=[0])
+    chat.go(f"#u/{story.bob.user}")
+
+
 def _newcomer(chat: Chat, story: Story) -> None:
     _guest(chat, story)
     chat.write("#nickname", "Gil" + Keys.ENTER)
@@ -199,10 +233,9 @@ def _dead(chat: Chat, story: Story) -> None:
 
 def _guest(chat: Chat, story: Story, code: str = "") -> None:
     """The page of somebody without an account who opens the link of an invitation."""
-    dark = chat.run("return matchMedia('(prefers-color-scheme: dark)').matches")
-    width, height, address = chat.run("return [innerWidth, innerHeight, location.href]")
-    link = f"{address.partition('#')[0]}#invite={code or story.invitation}"
-    chat.browser.open(link, size=(width, height), dark=dark, forget=True)
+    size, dark = chat.run(WINDOW)
+    link = f"{chat.run('return location.href').partition('#')[0]}#invite={code or story.invitation}"
+    chat.browser.open(link, size=size, dark=dark, forget=True)
 
 
 def _remind(chat: Chat, story: Story) -> None:
@@ -240,6 +273,13 @@ CONTACTS: Final = (_tap("messages_people"),)
 PROFILE: Final = (_tap("messages_profile"),)
 SETTINGS: Final = (_tap("messages_settings"),)
 BOT: Final = (_go(lambda story: f"#u/{story.bot.user}"), ".key")
+MANAGE: Final = (_own, "#manage")
+FOLDERS: Final = (
+    lambda _, story: story.ann.post("inbox/folders", folders=[{"id": 7, "name": "Tea"}]),
+    "#list-filters [data-key=edit]",
+)
+POLL: Final = (_ask, _show(".poll-option"))
+NEW: Final = Keys.CONTROL + "a" + Keys.NULL
 COLLEAGUES: Final = (lambda _, story: story.team,)
 
 VIEWS: Final[dict[str, tuple[Step, ...]]] = {
@@ -257,7 +297,18 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "viewer": (*NEWEST, ".album .media-picture", ".viewer-about"),
     "thread": (*NEWEST, "#log .thread-line", _more(1, ".thread .bubble > .text"), ".thread"),
     "more-emoji": (*GROUP, _menu, _tap("messages_more_emoji"), "dialog .picker-grid button"),
-    "report": (*NEWEST, _report, ".safety-form"),
+    "report": (*NEWEST, _act("safety_report"), ".safety-form"),
+    "remind": (*NEWEST, _act("later_remind"), ".later-times"),
+    "formats": (*GROUP, _write("#message", NEW + "tea" + Keys.CONTROL + "a" + Keys.NULL), ".formats"),
+    "shortcodes": (*GROUP, _write("#message", NEW + ":tea"), "#mentions li"),
+    "poll": (*POLL, ".poll-option"),
+    "voters": (*POLL, "[data-key$=':who']", ".poll-voters li"),
+    "new-poll": (*GROUP, _write("#message", NEW + "/poll Tea?" + Keys.ENTER), "#poll-text"),
+    "new-question": (*GROUP, _write("#message", NEW + "/question Tea?" + Keys.ENTER), ".ask-form"),
+    "new-menu": ("#new-menu", "[role=menu]"),
+    "open-groups": ("#new-menu", _tap("messages_open_groups"), "#open-group-text"),
+    "folders": (*FOLDERS, ".folders li"),
+    "folder": (*FOLDERS, ".folders .folder-name", "#folder-name"),
     "blocked": (_blocked, "[role=log]"),
     "search": (_write("#search", "make serve"), "#hits li"),
     "search-filters": (_focus_search, _tap("messages_has_link"), "#hits .preview"),
@@ -281,7 +332,7 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "bot-card": (*CONTACTS, "#bot-gallery", ".bots .person", ".card-of-person #bot-start"),
     "start-card": (_go(lambda story: f"#u/{story.guide.user}"), "#start-card #bot-start"),
     "buttons": (*BOT, ".key[aria-pressed=true]"),
-    "commands": (*BOT, _write("#message", Keys.CONTROL + "a" + Keys.NULL + "/"), "#mentions b"),
+    "commands": (*BOT, _write("#message", NEW + "/"), "#mentions b"),
     "keys": (_show("[data-conversation]"), _run(HELP), ".shortcuts"),
     "group": (*GROUP_INFO, ".group-info .person-row"),
     "group-edit": (*GROUP_INFO, "[data-key=rename]", "#group-name"),
@@ -310,13 +361,32 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "status": (*PROFILE, _show("#profile-status"), "#profile-status"),
     "streamed": (_stream, ".streamed .key"),
     "phones": (
-        *(_run(PHONES), *SETTINGS, _quiet, _show("[data-key='endpoint:1']")),
+        *(
+            _answer("notifications/endpoints", {"endpoints": PHONES}),
+            *SETTINGS,
+            _quiet,
+            _show("[data-key='endpoint:1']"),
+        ),
         "[data-key=notify-begin]",
     ),
     "offline": (*GROUP, _offline, ".pending .status"),
     "guest": (_guest, "#guest-form"),
     "dead-link": (_dead, ".dead-link"),
     "newcomer": (_newcomer, ".newcomer"),
+    "appeal": (_appeal, "#banner-button", "dialog textarea"),
+    "invite-mails": (
+        _answer("invitations/mails", MAILS),
+        *CONTACTS,
+        "#my-link",
+        ".invite-progress summary",
+        "#invite-send",
+    ),
+    "reports": (*MANAGE, ".manage [data-key^='report:']"),
+    "reported": (*MANAGE, ".manage [data-key^='report:']", ".manage .reported"),
+    "manage-people": (*MANAGE, ".manage [data-key=people]", ".manage-body .person-row"),
+    "manage-guests": (*MANAGE, ".manage [data-key=guests]", ".manage-body p"),
+    "manage-links": (*MANAGE, ".manage [data-key=links]", ".manage-body .person-row"),
+    "manage-rules": (*MANAGE, ".manage [data-key=rules]", ".manage-body textarea"),
 }
 """Views of the messages page → what leads there, and what is shown then."""
 

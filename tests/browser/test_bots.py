@@ -137,7 +137,6 @@ def test_a_bot_of_the_gallery_is_started(pair: Pair, server: Server) -> None:
     chat.has(".bots .person small", about)
     chat.click(".bots .person")
     chat.has(".card-of-person code", "/today")
-    assert violations(chat) == []
     chat.click("#bot-start")
     chat.reads("/start")
     second = Chat(pair[1], ann)
@@ -339,7 +338,6 @@ def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
     ann.field.send_keys("/poll Lunch?" + Keys.ENTER)
     ann.sees(".ask-form")
     ann.named("field", "Option 1").send_keys("Soup" + Keys.ENTER + "Pizza" + Keys.ENTER + "Tea")
-    assert violations(ann) == []
     ann.named("field", "Several answersOne may choose more than one option.").click()
     ann.tap(ann.word("ask_poll_go"), within="dialog")
     ann.misses(".ask-form")
@@ -378,7 +376,6 @@ def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(pair: Pair, team: Te
     chat = team.open(pair, 0, team.ann, language="de")
     chat.field.send_keys("Hallo :thumbs_u")
     chat.has_some("#mentions li", ":daumen_hoch:")
-    assert violations(chat) == []
     chat.field.send_keys(Keys.ENTER + ":rocket: um 10:30")
     value = "return document.querySelector('#message').value"
     chat.gives(value, "Hallo 👍️ 🚀 um 10:30")
@@ -388,6 +385,5 @@ def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(pair: Pair, team: Te
     chat.gives(value, "Hallo 👍️ 🚀 um 10:30")
     chat.field.send_keys(Keys.CONTROL + "a" + Keys.NULL)
     chat.sees(".formats")
-    assert violations(chat) == []
     chat.click(".format-quote")
     chat.gives(value, "> Hallo 👍️ 🚀 um 10:30")

@@ -6,7 +6,6 @@ import pytest
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat, login_form, open_page
-from tests.browser.test_accessibility import violations
 from tests.browser.test_kinds import CHOOSE
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -65,7 +64,6 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     eventually(lambda: key.get("bans")["count"] == 1)
 
 
-@pytest.mark.needs("axe-core")
 def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pair, server: Server) -> None:
     ann, bob, eve = Account(server, "Ann"), Account(server, "Bob"), Account(server, "Eve")
     key = User(server, KEY, app="gochat")
@@ -81,11 +79,9 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pa
     desk.sees("#manage[data-count='1']")
     desk.click("#manage")
     desk.has_some(".manage", "Message of Eve")
-    assert violations(desk) == []
     desk.click(f"[data-key='report:{report}']")
     desk.has_some(".manage", "Every day.")
     desk.has_some(".manage .reported", "buy now")
-    assert violations(desk) == []
     desk.tap("Delete…", within=".manage")
     desk.tap("Delete for everyone", within="dialog[open]")
     desk.has_some(".manage", "Nothing to decide")
@@ -116,7 +112,6 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pa
     ):
         desk.tap(view.title(), within=".manage .tabs")
         desk.has_some(".manage-body", text)
-        assert violations(desk) == [], view
     desk.click("#manage-people")
     desk.sees(role := f"[data-key='role:{bob.user}']")
     desk.run(CHOOSE, role, "owner")
