@@ -110,8 +110,7 @@ class Principal(Struct, frozen=True):
         return self.apps is None or app in self.apps
 
     def may_act_on(self, role: Role) -> bool:
-        """Whether the principal may lock, ban or mute users with this role, and give them another one, which
-        has to be below, too.
+        """Whether the principal may lock, ban or mute users with this role, and give them another one.
 
         A back end acts on all, an account that acts by its role on those below it: an owner on moderators
         and members, a moderator on members. Nobody acts on themselves or on their equals: API keys and
