@@ -320,7 +320,7 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "threads": (_show("[data-key=threads]"), "[data-key=threads]", ".threads .thread-row"),
     "notify-question": (_question, "#notify-question"),
     "notify-blocked": (_question, "#notify-question .wide", "#notify-question [role=alert]"),
-    "settings": (*SETTINGS, ".settings .segment"),
+    "settings": (*SETTINGS, _more(0, "[data-key=notify-quiet]"), ".settings .segment"),
     "erase": (*SETTINGS, "[data-key=erase]", "dialog:modal form"),
     "second-factor": (*PROFILE, "#security", "#second-factor", ".factor button"),
     "notify-settings": (*SETTINGS, _quiet, "[data-key=notify-begin]"),
