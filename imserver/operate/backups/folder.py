@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from calendar import timegm
 from pathlib import Path
-from time import gmtime, strftime, strptime
+from time import gmtime, strftime, strptime, time
 from typing import Final
 
 from msgspec import Struct
 
 _FORM: Final = "%Y%m%dT%H%M%SZ"
+_LEFT_SECONDS: Final = 86_400.0
 _ENDS: Final = (".unproven.tar", ".tar")
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
 
@@ -50,14 +52,16 @@ def mark(path: Path, is_proven: bool) -> Path:
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
-    """Delete all but the newest ``count`` proven backups, and all but as many others. Returns those that are
-    gone. Raises OSError."""
+    """Delete all but the newest ``count`` proven backups, and all but as many others; also what a run left
+    that was killed a day ago. Returns what is gone. Raises OSError."""
     files = backups_of(folder)
     gone = [
         each.path
         for is_proven in (True, False)
         for each in [file for file in files if file.is_proven is is_proven][count:]
     ]
+    for pattern in (".trial.*", ".imserver-*", "imserver-*.part"):
+        gone += [each for each in folder.glob(pattern) if each.stat().st_mtime < time() - _LEFT_SECONDS]
     for path in gone:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return gone

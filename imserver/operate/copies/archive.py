@@ -22,6 +22,7 @@ from msgspec import Struct, json
 from imserver.gateway.errors import StartError
 from imserver.gateway.process import SECRET_BYTES
 from imserver.gateway.threads import synchronise
+from imserver.operate.copies.progress import announce
 
 _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
@@ -131,6 +132,7 @@ class BackupArchive:
         self.has_checksum = False
         digest = sha256()
         try:
+            announce("reading", path)
             last = ""
             for member, content in self._members():
                 last = member.name

@@ -30,6 +30,7 @@ from imserver.gateway.storage.numbers import (
 )
 from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 from imserver.gateway.threads import synchronise
+from imserver.operate.copies.progress import announce
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _LONGEST_VALUE: Final = 64 << 20
@@ -51,6 +52,7 @@ def backup(database: Path, copy: Path) -> None:
         raise StartError(f"{database}: there is no such database")
     if copy.exists():
         raise StartError(f"{copy} exists already")
+    announce("copying", database)
     unfinished = copy.with_name(f"{copy.name}.part")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
@@ -148,6 +150,7 @@ def check(copy: Path, is_own: bool = False) -> None:
     here, and expressions, which cost what they want."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
+    announce("checking", copy)
     try:
         with closing(_connect(copy)) as connection:
             if not is_own:

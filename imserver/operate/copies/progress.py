@@ -1,6 +1,7 @@
 """One line about long work, for whoever waits for it."""
 
 import sys
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -39,4 +40,11 @@ class Progress:
             self._has_line = False
 
 
+def announce(what: str, file: Path) -> None:
+    """Say that work on a large file begins, of which nothing is seen until it ends."""
+    if (megabytes := file.stat().st_size >> 20) >= _LARGE_MB:
+        click.echo(f"{what} {file} ({megabytes} MB)", err=True)
+
+
 _REPEAT_SECONDS: Final = 10.0
+_LARGE_MB: Final = 64

@@ -111,7 +111,11 @@ def test_the_newest_stay_and_a_proven_one_stays_longest(tmp_path: Path) -> None:
         if day < 3:
             mark(file, is_proven=True)
     (tmp_path / "notes.tar").touch()
-    assert len(delete_old(tmp_path, 2)) == 2
+    for name, seconds in ((".trial.new", time()), (".trial.old", BEGAN - 900_000_000)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert len(delete_old(tmp_path, 2)) == 3
+    assert (tmp_path / ".trial.new").exists(), "it is being made"
     files = backups_of(tmp_path)
     assert [(each.created - BEGAN) // 86_400 for each in files] == [5, 4, 2, 1]
     assert [each.is_proven for each in files] == [False, False, True, True]
