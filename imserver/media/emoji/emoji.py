@@ -92,7 +92,9 @@ class OwnEmoji(Store.Rows):
         row = self._find(app, name)
         if row is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
-        self._uploads.delete(row.picture)
+        file = self._uploads.find(row.picture)
+        if file is not None and (file.app, file.user) == (app, OWNER):  # an archive may have named any file
+            self._uploads.delete(file.id)
         statement = "DELETE FROM own_emoji WHERE app = %s AND name = %s AND picture = %s"
         self._store.execute(statement, (app, name, row.picture))
 

@@ -138,3 +138,7 @@ def test_each_engine_stores_what_was_added(url: str, open_store: OpenStore, tmp_
         assert own.of(APP) == rows[::-1]
         own.remove(APP, "tea")
         assert own.of(APP) == rows[1:]
+        statement = "UPDATE own_emoji SET app = 'shop' WHERE app = %s"
+        store.execute(statement, (APP,))
+        own.remove("shop", "cake_2")
+        assert uploads.find(rows[1].picture), "it is a file of another app"
