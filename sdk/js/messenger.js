@@ -68,9 +68,9 @@ const FIELDS = new Map(Object.entries({
 }));
 /** The types of what `meta` may have. Other keys are left as they are. */
 const META = new Map(Object.entries({
-  mentions: listOf(isText), users: listOf(isText), bots: listOf(isText), edited: isCount, reacted: isCount, count: isCount, members: isCount,
+  mentions: listOf(isText), handles: listOf(isText), users: listOf(isText), bots: listOf(isText), edited: isCount, reacted: isCount, count: isCount, members: isCount,
   incomplete: isTrueOrFalse, forwarded: recordOf({ from: isText, id: isCount }), buttons: listOf(listOf(recordOf({ text: isText, value: isText }))),
-  command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText, name: isText, avatar: isText, description: isText, role: isText,
+  command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText, name: isText, avatar: isText, description: isText, handle: isText, role: isText,
   pin: isText, invited_by: isText, thread: isCount, also: isTrueOrFalse,
   replies: recordOf({ count: isCount, last: isCount, time: isTime, users: listOf(isText) }),
 }));
@@ -93,10 +93,10 @@ const NOT_STORED = 1008;
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
+ * @property {{ mentions?: string[], handles?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
  *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
@@ -194,7 +194,7 @@ const NOT_STORED = 1008;
  * @property {any} [data]            JSON instead of text
  * @property {string} [type]
  * @property {number} [replyTo]
- * @property {string[]} [mentions]   ids of users, or only `all`
+ * @property {string[]} [mentions]   ids of users, and handles of groups behind an `@`; or only `all`
  * @property {Button[][]} [buttons]  rows of buttons, only of a bot
  * @property {number} [thread]       a message of the conversation: this one is a reply in its thread
  * @property {boolean} [also]        the conversation shows the reply, too

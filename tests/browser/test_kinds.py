@@ -1,6 +1,7 @@
 """Kinds of groups on the messages page, and lines about who comes and goes."""
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
@@ -72,3 +73,33 @@ def test_joins_are_one_line_and_a_new_group_is_marked(pair: Pair, server: Server
     second.gives(LINES, ["Ann created the group “Tea”", "Cat, Dan, Eve and 3 others joined by the link"])
     second.click(".notice button")
     second.has(".named-people bdi", "Cat", "Dan", "Eve", "Fay", "Gil", "Hal")
+
+
+def test_a_group_gets_a_handle_and_is_mentioned_by_it(pair: Pair, server: Server) -> None:
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    ann.create_group("Designers", bob)
+    tea = ann.create_group("Tea", bob, cat)
+    first = Chat(pair[0], ann)
+    first.choose("Designers")
+    first.click("#conversation-open", "[data-key=rename]")
+    first.write("#group-handle", "two words")
+    first.click(".panel-form .wide")
+    first.has(".panel-form .note", first.word("messages_fault_handle"))
+    first.write("#group-handle", Keys.CONTROL + "a" + Keys.NULL, "@Design")
+    first.click(".panel-form .wide")
+    first.has(".card-head .presence bdi", "@design")
+    first.gives(LINES, ["You created the group “Designers”", "You chose @design for mentions of this group"])
+    first.choose("Tea")
+    first.write("#message", "@des")
+    first.has("#mentions .description", "Designers")
+    first.has("#mentions .whose", "1 person here")
+    first.find("#message").send_keys("\nlook at this\n")
+    first.has("[role=log] .mention", "@design")
+    second = Chat(pair[1], bob)
+    second.sees(f"[data-conversation='{tea}'] .count.at")
+    second.choose("Tea")
+    second.has("[role=log] .mentioned .mention", "@design")
+    first.act("@design look at this", "messages_edit")
+    first.find("#message").send_keys(" again\n")
+    second.reads("@design look at this again")
+    second.has("[role=log] .mentioned .mention", "@design")

@@ -4,7 +4,8 @@ import { readFile } from "node:fs/promises";
 import { it } from "node:test";
 
 import { mentions } from "./static/messages/parts/entries.js";
-import { ALL_NAMES, fitOf, mentionable } from "./static/messages/parts/names.js";
+import { mentionable } from "./static/messages/conversation/completions.js";
+import { ALL_NAMES, fitOf, namesIn } from "./static/messages/parts/names.js";
 import { parse, unformatted } from "./static/messages/parts/format.js";
 import { withoutEmpty } from "./static/messages/parts/formatted.js";
 import { runFrom } from "./static/messages/conversation/kinds.js";
@@ -102,6 +103,11 @@ it("a mention of all is one in each language, but none of its author; all are th
   const names = { all: "all", ann: "Ann", bob: "Bob", ali: "Ali" };
   const offered = (typed, most = 8) => mentionable(["ann", "bob", "ali"], typed, (user) => names[user], most);
   assert.deepEqual([offered(""), offered("a"), offered("al"), offered("x"), offered("", 2)], [["ann", "bob", "ali", "all"], ["ann", "ali", "all"], ["ali", "all"], [], ["ann", "all"]]);
+});
+
+it("a handle of a group is marked as a name is, also before the server has answered", () => {
+  const names = namesIn({ mentions: ["1", "@qa"], handles: ["design"] }, (user) => (user === "1" ? "Ann" : user)).map(([name]) => name);
+  assert.deepEqual(shown("@design, @Ann @qa", names), ["<mention>@design", ", ", "<mention>@Ann", " ", "<mention>@qa"]);
 });
 
 it("who has written lately is offered first, then who has a word that begins so, then the others", () => {

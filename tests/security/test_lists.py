@@ -49,6 +49,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("groups/members", "keys/usage", "messages/receipts"), (1_000, 700)),
     **dict.fromkeys(("invitations", "invitations/list"), (1_000, 700)),
     "groups/open": (50, _ROW),
+    "groups/mentions": (50, _CARD),
     "notifications/wishes": (100, _ID),
     **dict.fromkeys(("accounts/search", "accounts/directory", "accounts/cards"), (1_000, _CARD)),
     **dict.fromkeys(("groups/create", "groups/invite", "groups/remove", "groups/leave"), (1_000, 2 * _ID)),

@@ -16,7 +16,9 @@ from imserver.messenger.groups.groups import (
     Group,
     GroupMemberShown,
     Groups,
+    HandleTaken,
     MemberId,
+    MentionedGroup,
     NewGroup,
     NoMember,
     Role,
@@ -55,6 +57,15 @@ GroupDescription = Annotated[
         "What the group is for; it may have several lines.",
         max_length=500,
         pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
+    ),
+]
+GroupHandle = Annotated[
+    str,
+    about(
+        "Behind an `@`, it mentions the members of the group, in messages to any group; empty: none. "
+        "Letters, digits, `_`, `.` and `-`, at least 2; capital letters become small.",
+        max_length=32,
+        pattern=_ONE_LINE,
     ),
 ]
 MemberIds = Annotated[
@@ -142,6 +153,7 @@ class GroupUpdate(GroupChange, kw_only=True):
     name: GroupName | UnsetType = UNSET
     avatar: GroupAvatar | UnsetType = UNSET
     description: GroupDescription | UnsetType = UNSET
+    handle: GroupHandle | UnsetType = UNSET
 
 
 class GroupShown(Struct):
@@ -166,6 +178,7 @@ class GroupShown(Struct):
     everybody: WhoseGroup = ""
     write: Write = "member"
     reply: Reply = "member"
+    handle: GroupHandle = ""
 
 
 class GroupDetail(GroupShown):
@@ -188,6 +201,13 @@ class OpenGroupsAnswer(Struct):
 
     groups: list[GroupDetail]
     next: NextCursor
+
+
+class MentionedGroups(Struct):
+    """Groups that a message may mention, in the order of their handles."""
+
+    groups: list[MentionedGroup]
+    more: Annotated[bool, about("There may be others: search them by `text`.")]
 
 
 class GroupMembersAnswer(Struct):
@@ -330,6 +350,28 @@ def open_groups(
     )
 
 
+@routes.get("/groups/mentions", problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
+def mentioned(
+    groups: Groups,
+    call: Call,
+    group: GroupId,
+    text: Annotated[
+        str,
+        about(
+            "Only groups whose handles and names contain all words of this text, in any order, without "
+            "accents; empty: all.",
+            max_length=64,
+        ),
+    ] = "",
+) -> MentionedGroups:
+    """List the groups that messages to a group may mention by their handles.
+
+    At most 50, of which each mentions 1 to 100 others there. Guests mention only groups of which they are
+    members. The time that the searches of a user take is limited.
+    """
+    return MentionedGroups(*groups.mentioned(call.app, id_of(group), call.user, text))
+
+
 @routes.get("/groups/show", problems=_UNKNOWN)
 def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     """Show a group, the acting user's role in it, and the number of members."""
@@ -421,12 +463,12 @@ def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> Group
     return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
-@routes.post("/groups/update", voice=True, problems=_NOT_PERMITTED)
+@routes.post("/groups/update", voice=True, problems=(*_NOT_PERMITTED, HandleTaken.problem))
 def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
-    """Change the name, picture and description of a group.
+    """Change the name, picture, description and handle of a group.
 
-    For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
-    Members see each change as an entry of the kind `group`.
+    For the owner and admins, and where the option `rename` allows it for members; the handle for the owner
+    and admins alone. Upload the picture first. Members see each change as an entry of the kind `group`.
     """
     fields: dict[str, str] = {
         text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET

@@ -8,6 +8,7 @@ everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic, time
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
@@ -25,6 +26,7 @@ from imserver.messenger.groups.wire import (
     UpdateGroup,
 )
 from imserver.messenger.messages.log.contract import Everybody
+from imserver.messenger.messages.log.handles import spelled
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import (
@@ -47,6 +49,7 @@ TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
     "name": (1, 50),
     "avatar": (0, 1000),
     "description": (0, 500),
+    "handle": (0, 32),
 }
 """The fewest and most characters of the texts of a group. The picture is a URL."""
 OPTIONS: Final = ("history", "invite", "rename", "pin", "bots", "write", "reply")
@@ -67,6 +70,9 @@ _SEARCH_STEP: Final = 1000
 """Members whose names one query compares."""
 _MOST_APPS: Final = 20
 """Apps that :meth:`Groups.find` searches."""
+MOST_MENTIONED: Final = 50
+"""Groups to mention that one request lists."""
+_handle: Final = re.compile(r"\w[\w.-]*\w")
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -97,6 +103,12 @@ class Strangers(
     """Users whom the caller may not add, and whom nobody invites on this node."""
 
 
+class HandleTaken(
+    ServiceRefused, problem=HttpProblem(409, "handle_taken", "Another group of the app has this handle.")
+):
+    """Another group has the handle."""
+
+
 class TooManyMembers(
     ServiceRefused,
     problem=HttpProblem(
@@ -125,6 +137,8 @@ class Group(Struct, frozen=True):
     avatar: str = ""
     """URL of the picture."""
     description: str = ""
+    handle: str = ""
+    """By which messages to any group mention its members; ``""``: it has none."""
 
 
 class NewGroup(Struct, frozen=True):
@@ -145,6 +159,16 @@ class OpenGroup(Struct, frozen=True):
 
     group: Group
     members: int
+
+
+class MentionedGroup(Struct):
+    """A group that messages to another one may mention."""
+
+    group: Annotated[str, about("The id of the group.")]
+    handle: Annotated[str, about("What stands behind the `@`.")]
+    name: Annotated[str, about("The name of the group.")]
+    avatar: Annotated[str, about("The address of its picture; empty: none.")]
+    members: Annotated[int, about("How many others it mentions there.")]
 
 
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -275,7 +299,7 @@ class Groups(Service, dict=True):
         rows: list[Conversation] = []
         while len(rows) <= limit and monotonic() - began < SEARCH_SECONDS:
             page = log.open_groups(app, below or 2**63 - 1, _OPEN_STEP)
-            rows += [each for each in page if not words or _has_words(each, words)]
+            rows += [each for each in page if _has_words(words, each.name, each.description)]
             if len(page) < _OPEN_STEP:
                 below = 0
                 break
@@ -290,6 +314,34 @@ class Groups(Service, dict=True):
             OpenGroup(_group(each, own[each.id].role if each.id in own else ""), sizes[each.id])
             for each in rows
         ], below
+
+    def mentioned(self, app: str, group: int, by: str, text: str) -> tuple[list[MentionedGroup], bool]:
+        """The groups that a message of ``by`` to a group may mention, whose handles and names contain all
+        words of a text, in the order of their handles: at most :data:`MOST_MENTIONED`, and fewer if the
+        search takes long; and whether there may be more. A group that mentions nobody there, or too many,
+        is left out.
+
+        Raises TooManyRequests if the searches of ``by`` took too long.
+        """
+        self._seen(app, group, by)
+        log, words = self.store.part(MessageLog).conversations, Statements.words(text)
+        payer = (app, by) if by else None
+        self.searches.require(payer)
+        began = monotonic()
+        groups = [each for each in log.with_handles(app) if _has_words(words, each.handle, each.name)]
+        if by and not self.relations.may_gather(app, by):
+            own = {row.conversation for row in log.memberships(app, by) if row.left_id is None}
+            groups = [each for each in groups if each.id in own]
+        rows, more = list[MentionedGroup](), False
+        for each in groups:
+            more = len(rows) == MOST_MENTIONED or monotonic() - began > SEARCH_SECONDS
+            if more:
+                break
+            if count := len({*(log.reached(app, each.id, group) or ())} - {by}):
+                rows.append(MentionedGroup(str(each.id), each.handle, each.name, each.avatar, count))
+        if payer:
+            self.searches.charge(payer, int((monotonic() - began) * 1000))
+        return rows, more
 
     def accounts_among(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
         """Those of these users of an app who have accounts, whose names contain all ``words``."""
@@ -559,9 +611,15 @@ class Groups(Service, dict=True):
         return count
 
     def describe(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
-        """Change name, picture and description. Raises BadGroup and NotAllowed."""
+        """Change name, picture, description and handle; only the owner and admins change this one. Raises
+        BadGroup, NotAllowed and HandleTaken."""
+        least = ""
+        if "handle" in given:
+            self._check_gathering(app, by)
+            given, least = {**given, "handle": spelled(given["handle"])}, ADMIN
         _check_texts(given)
-        right = _permitted(by, "rename", "only the owner and admins change name, picture and description")
+        words = "only the owner and admins change name, picture, description and handle"
+        right = _permitted(by, "rename", words, least)
         _done(self._log_with(group).groups.describe(app, group, given, by, right=right))
         return self.show(app, group, by)
 
@@ -612,8 +670,8 @@ class Groups(Service, dict=True):
         return self.store.part(MessageLog)
 
 
-def _has_words(group: Conversation, words: Sequence[str]) -> bool:
-    folded = " ".join(Statements.words(f"{group.name} {group.description}"))
+def _has_words(words: Sequence[str], *texts: str) -> bool:
+    folded = " ".join(Statements.words(" ".join(texts))) if words else ""
     return all(word in folded for word in words)
 
 
@@ -639,13 +697,14 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
     return right
 
 
-def _permitted(by: str, option: str, words: str) -> Right:
-    """Require that the caller is not muted, and has at least the role that an option of the group demands."""
+def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
+    """Require that the caller is not muted, and has at least the role ``least``, or (``""``) the one that an
+    option of the group demands."""
 
     def right(state: GroupState) -> Rejected | None:
         if by in state.muted:
             return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
-        return _ranked(by, state.options[option], words)(state)
+        return _ranked(by, least or state.options[option], words)(state)
 
     return right
 
@@ -699,6 +758,9 @@ def _check_texts(given: Mapping[str, str]) -> None:
             raise BadGroup(
                 f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
             )
+    handle = given.get("handle")
+    if handle and (not _handle.fullmatch(handle) or handle in ("all", "everyone", "here")):
+        raise BadGroup("handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody")
 
 
 def _done(change: T | Rejected) -> T:
@@ -712,6 +774,7 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
     RejectReason.NOT_MEMBER: NoMember,
     RejectReason.NOT_ALLOWED: NotAllowed,
     RejectReason.FULL: TooManyMembers,
+    RejectReason.TAKEN: HandleTaken,
 }
 
 
@@ -732,6 +795,7 @@ class GroupView(Struct, omit_defaults=True):
     everybody: str = ""
     write: str = "member"
     reply: str = "member"
+    handle: str = ""
 
 
 class GroupPage(Struct):
@@ -813,7 +877,7 @@ class GroupCommands(Struct, frozen=True):
         """Change name, picture and description of one of the user's groups."""
         app, user = self._with_voice(connection)
         texts: dict[str, str] = {
-            text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
+            text: value for text in TEXT_CHARACTERS if (value := getattr(command, text, None)) is not None
         }
         return Reply(ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts)))
 
@@ -860,4 +924,5 @@ def _view(group: Group) -> GroupView:
         everybody=group.everybody,
         write=options["write"],
         reply=options["reply"],
+        handle=group.handle,
     )

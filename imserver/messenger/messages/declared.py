@@ -188,7 +188,7 @@ TABLES: Final = (
         name="conversation",
         types="""log int*, id big* out, kind small out, pair bytes511? out, name name500 out,
             last_seq big out, last_id big out, created big out, open small=0 out, options small=0 out,
-            bots name500? out, avatar name1000? out, description name2000? out""",
+            bots name500? out, avatar name1000? out, description name2000? out, handle name128? out""",
         of_user=_OF_MEMBERS,
         erase_user=_BY_LOG,
     ),

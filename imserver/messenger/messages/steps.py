@@ -60,4 +60,9 @@ STEPS: Final = {
     ordered ask_tally: log big*, id big*, due big
       unique ask_tally_by_due: due log id
     """,
+    49: """
+    # By its handle, a message to any group mentions the members of this one; NULL and '': it has none.
+    columns conversation: handle name128?
+      index conversation_by_handle: log handle
+    """,
 }

@@ -54,12 +54,13 @@ export type Entry = {
     /**
      * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
      * `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
-     * `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+     * `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
      * `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
      * `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
      */
     meta?: {
         mentions?: string[];
+        handles?: string[];
         edited?: number;
         users?: string[];
         members?: number;
@@ -305,7 +306,7 @@ export type More = {
     type?: string;
     replyTo?: number;
     /**
-     * ids of users, or only `all`
+     * ids of users, and handles of groups behind an `@`; or only `all`
      */
     mentions?: string[];
     /**
@@ -554,10 +555,10 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
+ * @property {{ mentions?: string[], handles?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
  *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
@@ -643,7 +644,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {any} [data]            JSON instead of text
  * @property {string} [type]
  * @property {number} [replyTo]
- * @property {string[]} [mentions]   ids of users, or only `all`
+ * @property {string[]} [mentions]   ids of users, and handles of groups behind an `@`; or only `all`
  * @property {Button[][]} [buttons]  rows of buttons, only of a bot
  * @property {number} [thread]       a message of the conversation: this one is a reply in its thread
  * @property {boolean} [also]        the conversation shows the reply, too

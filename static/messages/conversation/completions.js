@@ -1,12 +1,13 @@
 // @ts-check
 /** What a text box offers to complete: names behind an `@`, commands behind a `/`, emoji behind a `:`. Loaded when one is typed. */
 
-import { make } from "../../text.js";
+import { fill, make } from "../../text.js";
 import { rowsOf } from "../parts/api.js";
 import { loadStyle } from "../parts/form.js";
 import { plain } from "../parts/formatted.js";
-import { mentionable } from "../parts/names.js";
+import { fitOf, folded, wordsOf } from "../parts/names.js";
 import { pageCommands } from "../parts/summary.js";
+import { avatarOf, hueOf } from "../session/people.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -17,11 +18,17 @@ const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 /** Not `:)`, nor a time. At its end, a colon takes the emoji that has just this name. */
 const EMOJI = /(?:^|[\s(（])(:([\p{L}\d+-][\p{L}\d_+-]{1,31})(:?))$/u;
 const MOST_NAMES = 8;
+/** Groups among them. */
+const MOST_GROUPS = 3;
+/** Typing pauses so long before the server searches groups. */
+const SEARCH_AFTER_MS = 250;
 /** Entries whose writers are offered first. */
 const RECENT = 100;
 const MEMBERS_PAGE = 500;
 
 /** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
+
+/** A group to mention. `members`: how many others it mentions. @typedef {{ group: string, handle: string, name: string, avatar: string, members: number }} MentionedGroup */
 
 /**
  * What the text box offers to complete.
@@ -30,7 +37,7 @@ const MEMBERS_PAGE = 500;
  * @property {HTMLElement[]} parts
  * @property {number} start    what is typed from here on is replaced
  * @property {string} text
- * @property {string} user     is mentioned by it; empty: nobody
+ * @property {string} user     is mentioned by it, or the handle of a group behind an `@`; empty: nobody
  * @property {boolean} [sends]  a command without a text behind it
  */
 
@@ -54,6 +61,12 @@ export class Completions {
   #conversation = null;
   /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
   #members = null;
+  /** Groups whose handles are completed; null: not loaded. @type {MentionedGroup[] | null} */
+  #groups = null;
+  /** Not all of them are loaded. */
+  #hasMoreGroups = false;
+  /** The text for which groups were searched last. */
+  #groupText = "";
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
   #commands = null;
   /** @type {Choice[]} */
@@ -73,12 +86,12 @@ export class Completions {
   /** @param {Conversation | null} conversation  that is open now */
   show(conversation) {
     this.#conversation = conversation;
-    this.#members = this.#commands = null;
+    this.#members = this.#groups = this.#commands = null;
   }
 
   /** Somebody has come or gone: the members are loaded with the next mention. */
   membersChanged() {
-    this.#members = null;
+    this.#members = this.#groups = null;
   }
 
   /**
@@ -105,6 +118,46 @@ export class Completions {
     } catch {
       if (this.#members === loading) this.#members = null; // nobody is completed
     }
+  }
+
+  /**
+   * Loads the groups that may be mentioned; of very many, those that fit what is typed.
+   *
+   * @param {Conversation} conversation
+   * @param {string} typed
+   */
+  async #loadGroups(conversation, typed) {
+    const text = this.#groups && this.#hasMoreGroups ? typed : "";
+    if (this.#groups && (!text || text === this.#groupText)) return;
+    this.#groupText = text;
+    const loading = (this.#groups ??= []);
+    try {
+      if (text) await new Promise((resolve) => setTimeout(resolve, SEARCH_AFTER_MS));
+      if (text !== this.#groupText) return; // more was typed
+      const { groups, more } = await this.session.api("GET", "groups/mentions", { group: String(conversation.id), text });
+      if (loading !== this.#groups) return;
+      const known = new Set(loading.map(({ group }) => group));
+      loading.push(...groups.filter((/** @type {MentionedGroup} */ { group }) => !known.has(group)));
+      if (!text) this.#hasMoreGroups = more;
+      if (groups.length) this.complete();
+    } catch {
+      if (loading === this.#groups && !text) this.#groups = null; // no group is completed until it is typed again
+    }
+  }
+
+  /**
+   * @param {string} typed
+   * @returns {{ user: string, name: string, parts: HTMLElement[] }[]} those whose handle begins with it, else those in whose name a word does
+   */
+  #groupsFor(typed) {
+    const groups = this.#groups ?? [];
+    const fitting = groups.filter(({ handle }) => handle.startsWith(folded(typed)));
+    const others = groups.filter((each) => !fitting.includes(each) && !fitOf(`${each.handle} ${each.name}`, typed));
+    return [...fitting, ...others].slice(0, MOST_GROUPS).map(({ group, handle, name, avatar, members }) => {
+      const reaches = make("span", "whose", fill(this.session.words.messages_handle_reaches, { count: members }));
+      const parts = [avatarOf(name, avatar, `group ${hueOf(`#${group}`)}`), make("bdi", "", handle), make("span", "description", name), reaches];
+      return { user: `@${handle}`, name: handle, parts };
+    });
   }
 
   /**
@@ -162,15 +215,20 @@ export class Completions {
     const found = conversation?.group ? MENTION.exec(before) : null;
     if (!conversation || !found || [...this.host.mentioned().keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
     if (!this.#members) this.#loadMembers(conversation);
+    this.#loadGroups(conversation, found[1]);
     const members = this.#members ?? [];
     if (found[1] && members.length && members.length < conversation.members) import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.complete())).catch(() => {}); // then those who are loaded
     const others = members.filter((user) => user !== self);
     const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
-    return mentionable(others, found[1], (user) => this.host.nameOf(user), MOST_NAMES, writers).map((user) => {
+    const groups = this.#groupsFor(found[1]);
+    const users = mentionable(others, found[1], (user) => this.host.nameOf(user), MOST_NAMES - groups.length, writers).map((user) => {
       const name = this.host.nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
-      return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
+      return { user, name, parts: [face, make("bdi", "", name), ...people.marks(user)] };
     });
+    const isFirst = Boolean(found[1]) && groups[0]?.name.startsWith(folded(found[1]));
+    const all = users.at(-1)?.user === "all" ? users.splice(-1) : [];
+    return [...(isFirst ? groups : []), ...users, ...(isFirst ? [] : groups), ...all].map(({ user, name, parts }) => ({ parts, start: before.lastIndexOf("@"), text: `@${name} `, user }));
   }
 
   /**
@@ -238,7 +296,7 @@ export class Completions {
   /** @param {number} index  of the choice that replaces what is typed */
   #take(index) {
     const { start, text, user, sends } = this.#choices[index];
-    if (user) this.host.mentioned().set(this.host.nameOf(user), user);
+    if (user) this.host.mentioned().set(text.slice(1).trimEnd(), user);
     this.host.field.setRangeText(text, start, this.host.field.selectionStart, "end");
     this.host.changed();
     if (sends) this.host.submit();
@@ -248,4 +306,29 @@ export class Completions {
     this.host.list.hidden = true;
     this.host.field.removeAttribute("aria-activedescendant");
   }
+}
+
+/**
+ * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the
+ * others whose names contain it; all of a group at the end. Of two words, which may be a mention and a text, the first one is a whole
+ * word of the name, and another word begins with the second one.
+ *
+ * @param {string[]} members
+ * @param {string} typed
+ * @param {(user: string) => string} nameOf
+ * @param {number} most
+ * @param {string[]} [writers]  who has written lately, the last one first
+ * @returns {string[]}
+ */
+export function mentionable(members, typed, nameOf, most, writers = []) {
+  const before = typed.split(" ").slice(0, -1).flatMap(wordsOf);
+  const fit = (/** @type {string} */ user) => {
+    const fits = fitOf(nameOf(user), typed);
+    return before.length && (fits || !before.every((word) => wordsOf(nameOf(user)).includes(word))) ? 2 : fits;
+  };
+  const fits = new Map(members.map((user) => [user, fit(user)]));
+  const recent = writers.filter((user) => fits.has(user));
+  const ordered = [...new Set([...recent, ...members.filter((user) => fits.get(user) === 0), ...members])].filter((user) => fits.get(user) !== 2);
+  const all = fit("all") < 2 ? ["all"] : [];
+  return [...ordered.slice(0, most - all.length), ...all];
 }

@@ -5,7 +5,7 @@ import { leftOf, leftText } from "../../page-parts.js";
 import { element, fill, moments, timeOf } from "../../text.js";
 import { icon } from "../parts/file.js";
 import { withModule } from "../parts/loading.js";
-import { ALL_NAMES, loaded } from "../parts/names.js";
+import { loaded, namesIn } from "../parts/names.js";
 import { button, toast } from "../parts/panel.js";
 import { History } from "../session/history.js";
 import { keyOf } from "../session/store.js";
@@ -252,21 +252,21 @@ export class Composer {
 
   /**
    * @param {Entry} entry
-   * @returns {{ text: string, mentions: string[] }} as it is shown: perhaps by an edit that waits
+   * @returns {{ text: string, meta: any }} as it is shown: perhaps by an edit that waits
    */
   #textOf({ id, text, meta }) {
     const waiting = this.session.outbox.editOf(id);
-    return { text: (waiting ?? { text }).text ?? "", mentions: (waiting ?? meta)?.mentions ?? [] };
+    return { text: (waiting ?? { text }).text ?? "", meta: waiting ?? meta ?? {} };
   }
 
   /** @param {Entry} entry */
   edit(entry) {
     if (this.readOnlyReason) return toast(this.readOnlyReason);
-    const { text, mentions } = this.#textOf(entry);
+    const { text, meta } = this.#textOf(entry);
     this.#editing = entry;
     [this.#replyTo, this.#replied] = [0, null];
     this.#field.value = text;
-    this.#mentioned = new Map(mentions.flatMap((/** @type {string} */ user) => (user === "all" ? ALL_NAMES : [this.#nameOf(user)]).map((name) => [name, user])));
+    this.#mentioned = new Map(namesIn(meta, (user) => this.#nameOf(user)));
     this.#drawBar();
     this.#changed();
     this.focus();

@@ -3,8 +3,8 @@
 
 import { cut, fill, make, moments } from "../../text.js";
 import { mentions } from "../parts/entries.js";
-import { ALL_NAMES, loaded } from "../parts/names.js";
 import { formatted, plain } from "../parts/formatted.js";
+import { loaded, namesIn } from "../parts/names.js";
 import { icon } from "../parts/file.js";
 import { button } from "../parts/panel.js";
 import { hueOf } from "../session/people.js";
@@ -97,7 +97,7 @@ export class MessageView {
     const name = own ? words.you : entry.from ? people.nameOf(entry.from) : words.messages_server;
     const { edit } = around;
     const bubble = this.#bubble(
-      edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
+      edit ? { ...entry, text: edit.text, meta: { ...entry.meta, handles: [], mentions: edit.mentions } } : entry,
       edit ? [this.#status(edit)] : this.#time(entry, own, around),
     );
     const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
@@ -281,8 +281,7 @@ export class MessageView {
    */
   #text(entry, text) {
     const { words, people, store } = this.session;
-    const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
-    const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
+    const names = namesIn(entry.meta ?? {}, (user) => people.nameOf(user)).map(([name]) => name);
     const options = { isMarkdown: people.card(entry.from)?.bot, words };
     const short = store.wasStreamed(entry) ? text : startOf(text);
     const language = languageOf(text, this.session.language);

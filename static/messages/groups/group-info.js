@@ -11,7 +11,7 @@ import { attempt, field, input, load, loadStyle, namedList, noteLine, redraw, se
 import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
 import { mediaStrip, openMedia } from "../media/media-list.js";
 import { kindRules, kindText } from "../people/group-kinds.js";
-import { fitOf } from "../parts/names.js";
+import { ALL_NAMES, fitOf } from "../parts/names.js";
 import { button, confirm, openDialog, openPanel, toast, whenLeft } from "../parts/panel.js";
 import { signOf } from "../parts/signs.js";
 import { summaryOf } from "../parts/summary.js";
@@ -31,6 +31,7 @@ import { openNotices } from "../settings/notice-settings.js";
  * @property {string} name
  * @property {string} avatar    address of the picture; empty: none
  * @property {string} description
+ * @property {string} handle    by which messages to any group mention its members; empty: none
  * @property {Role} role        ours
  * @property {number} muted_until
  * @property {"all" | "since_joining"} history  what members who join from now on can read
@@ -56,6 +57,8 @@ const FOUND_PAGE = 100;
 const EMPTY_PAGES = 5;
 const NAME_LENGTH = 50;
 const DESCRIPTION_LENGTH = 500;
+const HANDLE_LENGTH = 32;
+const HANDLE = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*[\p{L}\p{N}_]$/u;
 const HOUR = 3_600;
 
 /**
@@ -191,7 +194,7 @@ class GroupView {
     const { words } = session;
     const head = make(
       "div", "card-head", avatarOf(group.name, group.avatar, `group large ${hueOf(`#${this.id}`)}`), make("bdi", "card-name", group.name),
-      make("p", "presence", [membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · ")),
+      make("p", "presence", ...(group.handle ? [make("bdi", "", `@${group.handle}`), " · "] : []), [membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · ")),
     );
     if (group.description) head.append(make("p", "card-text", group.description));
     if (!this.#may(group.rename)) return head;
@@ -201,7 +204,7 @@ class GroupView {
     return head;
   }
 
-  /** @param {Partial<Pick<Group, "name" | "avatar" | "description">>} changes */
+  /** @param {Partial<Pick<Group, "name" | "avatar" | "description" | "handle">>} changes */
   async #update(changes) {
     const { session, id } = this;
     this.#group = await session.api("POST", "groups/update", { group: id, ...changes });
@@ -342,16 +345,24 @@ class GroupView {
     name.id = "group-name";
     const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
     Object.assign(description, { id: "group-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: group.description });
+    const handle = input({ value: group.handle, maxLength: HANDLE_LENGTH, autocapitalize: "none", autocomplete: "off", spellcheck: false });
+    handle.id = "group-handle";
+    const mayName = this.#may("admin") && !this.session.isGuest;
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
-    const form = make("form", "panel-form", field(words.messages_group_name, name), field(words.messages_description, description, words.messages_group_description_hint), note, go);
+    const form = make(
+      "form", "panel-form", field(words.messages_group_name, name), field(words.messages_description, description, words.messages_group_description_hint),
+      ...(mayName ? [field(words.messages_handle, handle, words.messages_handle_hint)] : []), note, go,
+    );
     const layer = openDialog(words.messages_group_edit, form);
     name.focus();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!name.value.trim()) return show(note, words.messages_fault_group_name);
+      const called = handle.value.trim().replace(/^@/, "");
+      if (called && (!HANDLE.test(called) || ALL_NAMES.includes(called.toLowerCase()))) return show(note, words.messages_fault_handle);
       attempt(go, note, words, async () => {
-        await this.#update({ name: name.value.trim(), description: description.value.trim() });
+        await this.#update({ name: name.value.trim(), description: description.value.trim(), ...(mayName && { handle: called }) });
         layer.close();
       });
     });

@@ -107,7 +107,8 @@ export function reasonOf(error, words) {
   if (error instanceof NotConnected) return noAnswer(words);
   if (error instanceof CommandRefused) {
     const { cmd, code, reason, refused } = error;
-    if (refused === "blocked") return words.messages_refused_blocked;
+    const named = words[`messages_refused_${refused}`];
+    if (named) return named;
     if (reason !== null) return fill(words.send_rejected, { reason: reason || words.no_reason });
     return words[`messages_refused_${code}_${cmd}`] ?? words[`messages_refused_${code}`] ?? fill(words.messages_refused_other, { code });
   }

@@ -41,28 +41,14 @@ export function fitOf(names, typed) {
 }
 
 /**
- * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the
- * others whose names contain it; all of a group at the end. Of two words, which may be a mention and a text, the first one is a whole
- * word of the name, and another word begins with the second one.
- *
- * @param {string[]} members
- * @param {string} typed
+ * @param {{ mentions?: string[], handles?: string[] }} meta  of a message
  * @param {(user: string) => string} nameOf
- * @param {number} most
- * @param {string[]} [writers]  who has written lately, the last one first
- * @returns {string[]}
+ * @returns {[name: string, user: string][]} what stands behind an `@` in its text; of a group, `user` is its handle behind an `@`
  */
-export function mentionable(members, typed, nameOf, most, writers = []) {
-  const before = typed.split(" ").slice(0, -1).flatMap(wordsOf);
-  const fit = (/** @type {string} */ user) => {
-    const fits = fitOf(nameOf(user), typed);
-    return before.length && (fits || !before.every((word) => wordsOf(nameOf(user)).includes(word))) ? 2 : fits;
-  };
-  const fits = new Map(members.map((user) => [user, fit(user)]));
-  const recent = writers.filter((user) => fits.has(user));
-  const ordered = [...new Set([...recent, ...members.filter((user) => fits.get(user) === 0), ...members])].filter((user) => fits.get(user) !== 2);
-  const all = fit("all") < 2 ? ["all"] : [];
-  return [...ordered.slice(0, most - all.length), ...all];
+export function namesIn({ mentions = [], handles = [] }, nameOf) {
+  return [...mentions, ...handles.map((handle) => `@${handle}`)].flatMap((user) => (
+    (user === "all" ? ALL_NAMES : [nameOf(user).replace(/^@/, "")]).map((name) => /** @type {[string, string]} */ ([name, user]))
+  ));
 }
 
 /** What `conversation/kinds.js` has, once it is loaded. @type {{ kinds: any }} */

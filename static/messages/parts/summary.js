@@ -149,6 +149,7 @@ function noticeOf(entry, { words, people, user, language }) {
   if (meta.change === "rename") return say(words.messages_renamed, { name, group: meta.name ?? "" });
   if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name });
   if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name });
+  if (meta.change === "handle") return say(meta.handle ? words.messages_handle_set : words.messages_handle_gone, { name, handle: meta.handle });
   const options = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name })).filter(Boolean).join(" · ");
   if (options) return options;
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name, names });

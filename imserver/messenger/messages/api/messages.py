@@ -84,7 +84,11 @@ class Content(Acting, kw_only=True):
     client_msg_id: OwnId = ""
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
-        about("Mentioned users, or only `all`: everybody in the conversation.", max_length=Limit.MENTIONS),
+        about(
+            "Mentioned users, and handles of groups behind an `@`; or only `all`: everybody in the "
+            "conversation.",
+            max_length=Limit.MENTIONS,
+        ),
     ] = field(default_factory=list)
     buttons: Annotated[
         list[Annotated[list[ButtonShape], Meta(min_length=1, max_length=MAX_BUTTONS)]],

@@ -59,6 +59,8 @@ class RejectReason:
     """The question is closed, or the user has given another answer to it."""
     FULL: Final = "full"
     """A limit in ``detail``, or too many members."""
+    TAKEN: Final = "taken"
+    """Another group has the handle."""
     WITHDRAWN: Final = "withdrawn"
     """The row from which the draft was made is gone, or has changed."""
 
@@ -84,7 +86,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     about: int = 0
     """Id of the entry that this one recalls, edits or replies to; 0: of none."""
     meta: bytes = b""
-    """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
+    """JSON, for example mentions: users, and handles of groups behind an ``@``. Buttons only of bots;
+    ``command``, ``bots`` and ``handles`` are made by the log."""
     to_user: str = ""
     """The receiver: the message is in the conversation of the two, which the first one makes."""
     saved: bool = False
@@ -219,6 +222,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Of a group: URL of its picture."""
     description: str = ""
     """Of a group."""
+    handle: str = ""
+    """By which messages to any group mention the members of this one; ``""``: it has none."""
 
     def peer(self, reader: str) -> str:
         """The other user of the conversation of ``reader``, who may be the reader; ``""`` in a group."""
@@ -405,8 +410,8 @@ def openness_of(column: int) -> tuple[bool, Everybody]:
     return OPENNESS[column] if column < len(OPENNESS) else OPENNESS[0]
 
 
-GroupText = Literal["name", "avatar", "description"]
-"""What a group has as text: its name, the URL of its picture, and what it is for."""
+GroupText = Literal["name", "avatar", "description", "handle"]
+"""What a group has as text: its name, the URL of its picture, what it is for, and its handle."""
 
 
 def may_write(options: int, role: str, in_thread: bool = False) -> bool:

@@ -20,6 +20,7 @@ from imserver.messenger.messages.log.contract import (
     Membership,
     page_size,
 )
+from imserver.messenger.messages.log.handles import MOST_HANDLES, reached
 from imserver.messenger.messages.log.read import fetch, reads
 from imserver.messenger.messages.log.rows import (
     ANNOTATIONS,
@@ -39,7 +40,7 @@ from imserver.plugin.storage import Store
 
 _COLUMNS: Final = (
     "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots, c.avatar, "
-    "c.description"
+    "c.description, c.handle"
 )
 _CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
 _MEMBERS: Final = (
@@ -95,6 +96,19 @@ class ConversationReader(Store.Rows):
             (head.number, below, limit),
         )
         return list(map(conversation_of, rows))
+
+    @in_log(list)
+    def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
+        """The groups that have a handle, in the order of these."""
+        rows = sql.query(
+            f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s", (head.number, MOST_HANDLES)
+        )
+        return list(map(conversation_of, rows))
+
+    @in_log()
+    def reached(self, sql: Statements, head: LogHead, group: int, conversation: int) -> Sequence[str] | None:
+        """The members of a group whom its handle mentions in a conversation; None: they are too many."""
+        return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
         """The groups of all apps in which everybody is: (app, id, whose group it is)."""
@@ -200,7 +214,7 @@ class ConversationReader(Store.Rows):
                 unread_more=unread > MOST_UNREAD,
             )
             for row in rows[:limit]
-            for role, read, position, is_new, last_id, unread, mentions in (row[12:],)
+            for role, read, position, is_new, last_id, unread, mentions in (row[13:],)
         ]
         count = count_fitting(page_size(each.last) if each.last else 0 for each in summaries)
         return summaries[:count], len(rows) > count

@@ -28,6 +28,7 @@ from imserver.messenger.messages.log.contract import (
     openness_of,
     options_of,
 )
+from imserver.messenger.messages.log.handles import MOST_HANDLES
 from imserver.messenger.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart, in_transaction
@@ -37,7 +38,7 @@ OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
 ROLES: Final = (OWNER, ADMIN, MEMBER)
-TEXT_BYTES: Final[dict[GroupText, int]] = {"name": 500, "avatar": 1000, "description": 2000}
+TEXT_BYTES: Final[dict[GroupText, int]] = {"name": 500, "avatar": 1000, "description": 2000, "handle": 128}
 """Limits of the texts of a group."""
 MOST_LEAVING: Final = 1000
 """Members of a deleted group that leave in one transaction. Its entry names them."""
@@ -182,6 +183,8 @@ class GroupWriter(WritingPart):
         if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
             _promote_heir(transaction, state, leaving, by)
         count = count_members(transaction.sql, transaction.log, conversation) - len(leaving)
+        if not count:
+            transaction.set_group(conversation, "handle", "")
         entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
         end_members(transaction, state, leaving)
         if note is not None:
@@ -204,8 +207,11 @@ class GroupWriter(WritingPart):
         """Change texts of a group. For each that has changed there is an entry of kind ``group``.
 
         Its ``change`` is the name of the text; ``rename`` for the name. Nothing is stored if nothing changes.
+        A handle that another group has is refused.
         """
         state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
+        if not isinstance(state, Rejected) and given.get("handle"):
+            state = _wrong_handle(transaction, conversation, given["handle"]) or state
         if isinstance(state, Rejected):
             return state
         entry = None
@@ -485,6 +491,15 @@ def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
         if text in given and (wrong := text_objection(given[text], most)):
             return Rejected(RejectReason.INVALID, f"{text}: {wrong}")
     return None
+
+
+def _wrong_handle(transaction: AppTransaction, conversation: int, handle: str) -> Rejected | None:
+    statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
+    rows = transaction.sql.query(statement, (transaction.log, conversation))
+    if len(rows) >= MOST_HANDLES:
+        return Rejected(RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles")
+    taken = any(text_of(row[1]) == handle for row in rows)
+    return Rejected(RejectReason.TAKEN, handle) if taken else None
 
 
 def _wrong_role(role: str) -> Rejected | None:

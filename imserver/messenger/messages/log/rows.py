@@ -196,7 +196,7 @@ def conversation_state_of(row: Any) -> ConversationState:
 
 def conversation_of(row: Any) -> Conversation:
     """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options, bots, avatar,
-    description``."""
+    description, handle``."""
     return Conversation(
         id=row[0],
         kind=CONVERSATION_KINDS[row[1]],
@@ -211,6 +211,7 @@ def conversation_of(row: Any) -> Conversation:
         bots=bots_from(row[9]),
         avatar=text_of(row[10] or ""),
         description=text_of(row[11] or ""),
+        handle=text_of(row[12] or ""),
     )
 
 

@@ -45,6 +45,7 @@ from imserver.messenger.messages.log.contract import (
     Stored,
     may_write,
 )
+from imserver.messenger.messages.log.handles import IN_META, with_handles
 from imserver.messenger.messages.log.lost import EntriesLost, next_after_loss
 from imserver.messenger.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.messenger.messages.log.rows import (
@@ -262,7 +263,7 @@ class AppTransaction:
     def set_group(
         self,
         conversation: int,
-        column: Literal["name", "avatar", "description", "open", "options", "bots"],
+        column: Literal["name", "avatar", "description", "handle", "open", "options", "bots"],
         value: str | int | None,
     ) -> None:
         """Write one column of a group."""
@@ -599,6 +600,11 @@ class AppTransaction:
                 return Rejected(RejectReason.MUTED)
             if state.id in facts.roles and not self._may_say(state, draft, facts.roles[state.id]):
                 return _READ_ONLY
+        if IN_META in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
+            named = with_handles(self.sql, self.app, self.log, state, draft)
+            if isinstance(named, Rejected):
+                return named
+            draft = named
         if draft.thread:
             reply = self.in_thread(state, draft)
             if isinstance(reply, Rejected):

@@ -1,0 +1,100 @@
+"""Handles: names of groups by which a message mentions those members of the group who may read it.
+
+A draft has the handle, behind an ``@``, among its ``mentions``. The log puts the members in its place, in the
+transaction that stores the message: so whatever knows mentions of users knows these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from unicodedata import normalize
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver.gateway.model import Limit
+from imserver.gateway.storage.statements import Statements, text_of
+from imserver.messenger.messages.log.bots import accounts_among
+from imserver.messenger.messages.log.contract import Draft, Rejected, RejectReason
+from imserver.messenger.messages.log.rows import (
+    SQLITE_BY_GROUP,
+    ConversationState,
+    decode_meta,
+    members_among,
+    names_in,
+)
+
+MOST_HANDLES: Final = 1000
+"""The most handles of an app."""
+MOST_MEMBERS: Final = 1000
+"""A group with more members cannot be mentioned: all are looked up under the lock of the log."""
+MOST_GROUPS: Final = 5
+"""The most groups that a message mentions."""
+IN_META: Final = b'"@'
+"""What ``meta`` of a draft that mentions groups contains."""
+
+_TOO_MANY: Final = Rejected(
+    RejectReason.FULL,
+    f"at most {Limit.MENTIONS} mentioned users and {MOST_GROUPS} groups of {MOST_MEMBERS} members",
+)
+
+
+def spelled(handle: str) -> str:
+    """A handle as it is stored: case makes no difference."""
+    return normalize("NFC", handle.lower())
+
+
+def reached(sql: Statements, log: int, group: int, conversation: int) -> Sequence[str] | None:
+    """The members of a group who are members of a conversation, too; None: one of both has too many."""
+    members = (
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
+    )
+    if sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0] > MOST_MEMBERS:
+        return None
+    rows = sql.query(  # a look-up for each: without statistics PostgreSQL would join all members of both
+        f"SELECT h.member FROM ({members}) h WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND "
+        "s.conversation = %s AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
+        "ORDER BY h.member LIMIT %s",
+        (log, group, log, conversation, Limit.MENTIONS + 1),
+    )
+    return [text_of(row[0]) for row in rows] if len(rows) <= Limit.MENTIONS else None
+
+
+def with_handles(
+    sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
+) -> Draft | Rejected:
+    """The draft of a message to a group, with users in place of the handles among its ``mentions``; and
+    ``handles`` in ``meta`` has those by which somebody is mentioned.
+
+    The sender is not mentioned. A guest mentions no group of which they are no member. Handles that no group
+    has stay, as users whom nobody knows do.
+    """
+    meta = decode_meta(draft.meta)
+    names = dict.fromkeys(names_in(meta, "mentions"))
+    handles = {name: spelled(name[1:]) for name in names if name[:1] == "@"}
+    statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
+    groups = {text_of(row[0]): row[1] for row in sql.query_in(statement, (log,), list(set(handles.values())))}
+    if groups and accounts_among(sql, app, [draft.sender], "AND guest = 1"):
+        own = [id for id in groups.values() if members_among(sql, log, id, [draft.sender])]
+        groups = {handle: id for handle, id in groups.items() if id in own}
+    if not groups:
+        return draft
+    if len(groups) > MOST_GROUPS:
+        return _TOO_MANY
+    users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
+    by: list[str] = []
+    for handle in dict.fromkeys(handle for handle in handles.values() if handle in groups):
+        members = reached(sql, log, groups[handle], state.id)
+        if members is None:
+            return _TOO_MANY
+        others = [user for user in members if user != draft.sender]
+        users |= dict.fromkeys(others)
+        by += [handle] if others else []
+    if len(users) > Limit.MENTIONS:
+        return _TOO_MANY
+    del meta["mentions"]
+    meta |= {"mentions": list(users)} if users else {}
+    meta |= {"handles": by} if by else {}
+    return replace(draft, meta=msgspec.json.encode(meta) if meta else b"")
