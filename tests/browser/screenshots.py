@@ -383,10 +383,10 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     ),
     "reports": (*MANAGE, ".manage [data-key^='report:']"),
     "reported": (*MANAGE, ".manage [data-key^='report:']", ".manage .reported"),
-    "manage-people": (*MANAGE, ".manage [data-key=people]", ".manage-body .person-row"),
-    "manage-guests": (*MANAGE, ".manage [data-key=guests]", ".manage-body p"),
-    "manage-links": (*MANAGE, ".manage [data-key=links]", ".manage-body .person-row"),
-    "manage-rules": (*MANAGE, ".manage [data-key=rules]", ".manage-body textarea"),
+    "manage-people": (*MANAGE, "#manage-people", ".manage-body .person-row"),
+    "manage-guests": (*MANAGE, "#manage-guests", ".manage-body p"),
+    "manage-links": (*MANAGE, "#manage-links", ".manage-body .person-row"),
+    "manage-rules": (*MANAGE, "#manage-rules", ".manage-body textarea"),
 }
 """Views of the messages page → what leads there, and what is shown then."""
 
