@@ -27,6 +27,7 @@ FEATURES = (
     "imserver.operate.audit",
     "imserver.operate.keys",
     "imserver.operate.refusals",
+    "imserver.operate.watch",
     "imserver.operate.safety",
     "imserver.operate.admin",
     "imserver.operate.quotas",

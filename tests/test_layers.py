@@ -53,8 +53,16 @@ LAYERS = (
     ("gateway.protocol",),
     ("gateway.logging", "gateway.process"),
     ("gateway.config",),
-    ("gateway.metric_table", "gateway.metrics", "gateway.model", "gateway.notify"),
-    ("gateway.errors", "gateway.assets", "gateway.clock", "gateway.threads", "version", "__init__"),
+    ("gateway.metric_table", "gateway.model", "gateway.notify"),
+    (
+        "gateway.errors",
+        "gateway.assets",
+        "gateway.clock",
+        "gateway.timings",
+        "gateway.threads",
+        "version",
+        "__init__",
+    ),
 )
 
 MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "gateway.commands"

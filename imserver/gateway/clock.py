@@ -7,18 +7,21 @@ import logging
 import os
 from collections.abc import Callable
 from random import uniform
-from time import monotonic, time
+from time import monotonic, perf_counter, time
 from typing import Final
 
 import gevent
 from gevent.hub import get_hub
 
 from imserver.gateway.errors import Unavailable
+from imserver.gateway.metrics import Timings
 
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1.0
 """Difference of the clocks of two machines above which tokens expire too early or too late."""
+JOBS: Final = Timings()
+"""Function → how long each of its turns in :func:`every` took in this process. Read-only for others."""
 _GOLDEN: Final = 0.618_033_988_749_895
 _TOO_SOON: Final = 0.25
 """Part of a period that is too short for a pause: a timer that fired early must not fire twice."""
@@ -62,17 +65,22 @@ def until_beat(seconds: float = 1.0) -> float:
 
 def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:
     """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
-    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only."""
+    ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only.
+    :data:`JOBS` counts how long it takes."""
+    function = getattr(work, "func", work)
+    name = f"{function.__module__}.{function.__qualname__}".removeprefix("imserver.").partition(".<")[0]
 
     def run() -> None:
         while True:
             gevent.sleep(until_beat(seconds))
+            began = perf_counter()
             try:
                 work()
             except Unavailable as error:
                 log.debug("%s: %s", failure, error)
             except Exception:
                 log.exception("%s", failure)
+            JOBS.took(name, perf_counter() - began)
 
     return run
 

@@ -21,6 +21,7 @@ from gevent.hub import Hub
 
 from imserver.gateway.config.settings import Config, LogSettings
 from imserver.gateway.errors import StartError
+from imserver.gateway.metrics import OTHER, Timings
 
 _REQUEST_LOGGER: Final = "imserver.request"
 _SLOW_SECONDS: Final = 1.0
@@ -32,7 +33,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
 """Limit of cached middle parts of request log lines, and the longest of them in characters."""
-_Entry = tuple[float, str, str, int, float, str, int, str, str]
+_Entry = tuple[float, str, str, int, float, str, int, str, str, str]
 """An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
 
 _NOBODY: Final = "nobody"
@@ -259,6 +260,8 @@ class RequestLog:
         self._lines = self._json_lines if settings.format == "json" else self._text_lines
         self.settings = settings
         """May change, but for the format."""
+        self.timings = Timings()
+        """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
         self._names: dict[str, str] = {}
@@ -274,22 +277,28 @@ class RequestLog:
         bytes_out: int,
         request_id: str = "",
         by: str = "",
+        route: str = OTHER,
     ) -> None:
         """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
-        label of the principal; ``""``: unknown."""
-        settings = self.settings
-        share = settings.request_share if settings.requests else -1.0
-        if share < 1.0 and (share < 0 or (status < 500 and seconds < _SLOW_SECONDS and random() >= share)):
-            return
+        label of the principal; ``""``: unknown. ``route``: the path of its route, or the pattern."""
         waiting = self._waiting
-        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by))
+        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by, route))
         if len(waiting) >= _FLUSH_LINES:
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting lines. Never switches."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
+        """Count the waiting requests, and write their lines. Never switches."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            self.timings.took(each[9], each[4], each[8], each[7])
+        if not self.settings.requests:
+            return
+        share = self.settings.request_share
+        if share < 1.0:
+            waiting = [
+                each for each in waiting if each[3] >= 500 or each[4] >= _SLOW_SECONDS or random() < share
+            ]
+        if waiting:
             self._handler.write(self._lines(waiting))
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
@@ -298,7 +307,7 @@ class RequestLog:
         since, until, stamp = 1.0, 0.0, ""
         node = f"B node={shown(self._node)}" if self._node else "B"
         names = self._names
-        for moment, method, path, status, seconds, peer, size, request, by in waiting:
+        for moment, method, path, status, seconds, peer, size, request, by, _ in waiting:
             if not since <= moment < until:  # another millisecond than the line before
                 since, until, stamp = moment, (int(moment * 1000) + 1) / 1000, self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
@@ -332,7 +341,7 @@ class RequestLog:
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
         lines = []
-        for moment, method, path, status, seconds, peer, size, request, by in waiting:
+        for moment, method, path, status, seconds, peer, size, request, by, _ in waiting:
             line: dict[str, Any] = {
                 "time": self._stamp(moment),
                 "level": "info",

@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver.gateway.metrics import OTHER, Histogram, resident_bytes
 
 Kind = Literal["counter", "gauge", "histogram"]
-Value = float | Histogram | Mapping[Any, float]
+Value = float | Histogram | Mapping[Any, float] | Mapping[str, Histogram]
 Read = Callable[[Any], Value | None]
 
 _UP: Final = "imserver_node_up"
@@ -30,9 +30,9 @@ class Metric(Struct, frozen=True):
     """One row: the name in Prometheus, what it means, and how it is read off a node.
 
     ``read`` gets the services of a node (``Core``). It returns a number, a :class:`Histogram`, or, if there
-    is a ``label``, a number for each value of that label; None if this node has no such thing. Several labels
-    are separated by spaces; their values are tuples then. A label ``app`` names registered apps; all others
-    together are ``other``.
+    is a ``label``, one of them for each value of that label; None if this node has no such thing. Several
+    labels of numbers are separated by spaces; their values are tuples then. A label ``app`` names registered
+    apps; all others together are ``other``.
     """
 
     name: str
@@ -123,6 +123,22 @@ METRICS: Final = (
         "folder",
     ),
     gauge("imserver_disk_bytes", "Bytes of this disk", lambda core: _disks(core, "total"), "folder"),
+    histogram(
+        "imserver_request_seconds", "Time until the answer to an HTTP request", "metrics.requests", "route"
+    ),
+    histogram("imserver_command_seconds", "Time until the reply to a command", "metrics.commands", "command"),
+    histogram(
+        "imserver_transaction_seconds",
+        "Time of a transaction, with what it waited for a connection",
+        "metrics.transactions",
+        "method",
+    ),
+    histogram("imserver_job_seconds", "Time of a turn of a job", "metrics.jobs", "job"),
+    histogram(
+        "imserver_delivery_seconds",
+        "Time from the acceptance of the first message of a commit until this node has delivered it",
+        "metrics.delivery_seconds",
+    ),
     histogram(
         "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
     ),
@@ -358,6 +374,9 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
     elif isinstance(value, Mapping):
         names = metric.label.split()
         for key, number in value.items():
+            if isinstance(number, Histogram):
+                yield from _samples(metric, number, f"{labels},{_labels(**{metric.label: key})}")
+                continue
             own = _labels(**dict(zip(names, (key,) if len(names) == 1 else key, strict=True)))
             yield f"{metric.name}{{{labels},{own}}} {number!r}"
     else:

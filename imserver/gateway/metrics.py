@@ -18,6 +18,8 @@ from imserver.gateway.errors import LoginRefusal, QuotaSpent
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets for durations."""
+SLOW_SECONDS: Final = 0.025
+"""What takes as long is worth a look."""
 SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 """Upper bounds of the buckets for numbers of items."""
 MAX_APPS: Final = 10_000
@@ -41,6 +43,57 @@ class Histogram:
         """Count ``value``."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+class Slow(Struct, frozen=True):
+    """What took long: its name in :class:`Timings`, when it ended, in Unix seconds, and how many seconds it
+    took. ``by``: the label of the principal, or the address of the connection. ``request``: the id of it."""
+
+    name: str
+    time: float
+    seconds: float
+    by: str = ""
+    request: str = ""
+
+
+class Timings(dict[str, Histogram]):
+    """Name → how long it took each time, in seconds; and the slowest of late. Owner: the observer.
+
+    Names are those of routes, commands and methods, so their number is bounded by the code.
+    """
+
+    __slots__ = ("slowest", "waiting")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[tuple[str, float, str, str]] = []
+        """Arguments of :meth:`took` that hot ways leave here, for :meth:`fold`."""
+        self.slowest: dict[str, Slow] = {}
+        """Name → the slowest, of at least :data:`SLOW_SECONDS`. Read-only for others."""
+
+    def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
+        """Count one more. Never switches."""
+        histogram = self[name]
+        histogram.counts[bisect_left(SECONDS, seconds)] += 1
+        histogram.total += seconds
+        if seconds >= SLOW_SECONDS:
+            before = self.slowest.get(name)
+            if before is None or seconds > before.seconds:
+                self.slowest[name] = Slow(name, time(), seconds, by, request)
+
+    def fold(self) -> None:
+        """Count what waits. Called once a second."""
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            self.took(*each)
+
+    def forget(self, before: float) -> None:
+        """Forget the slowest that ended before this Unix second."""
+        self.slowest = {name: slow for name, slow in self.slowest.items() if slow.time >= before}
+
+    def __missing__(self, name: str) -> Histogram:
+        histogram = self[name] = Histogram()
+        return histogram
 
 
 class _Stop(Struct, frozen=True):
@@ -114,7 +167,11 @@ class Metrics(Struct, eq=False):
     """Garbage collections by generation."""
     collector_pause_max_seconds: float = 0.0
     collector_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    commands: Timings = field(default_factory=Timings)
+    """Command → the time until its reply."""
     deliveries: int = 0
+    delivery_seconds: Histogram = field(default_factory=Histogram)
+    """The time from the acceptance of a message until its frames are with the sockets of this node."""
     denials: dict[LoginRefusal, CountsByApp] = field(default_factory=dict)
     """Reason → logins refused for it."""
     expired: int = 0
@@ -128,6 +185,8 @@ class Metrics(Struct, eq=False):
     http_running: int = 0
     log_gaps: int = 0
     logins: CountsByApp = field(default_factory=CountsByApp)
+    jobs: Timings = field(default_factory=Timings)
+    """Function of periodic work → the time of its turn."""
     loop_lag_max_seconds: float = 0.0
     loop_lag_seconds: float = 0.0
     loop_lags: Histogram = field(default_factory=Histogram)
@@ -135,6 +194,8 @@ class Metrics(Struct, eq=False):
     not_stored: int = 0
     outbox_bytes_now: int = 0
     pushes: CountsByApp = field(default_factory=CountsByApp)
+    requests: Timings = field(default_factory=Timings)
+    """Path of the route → the time until the answer."""
     slow_readers: int = 0
     stored: CountsByApp = field(default_factory=CountsByApp)
     stored_repeats: int = 0
@@ -142,6 +203,14 @@ class Metrics(Struct, eq=False):
     sweeps: int = 0
     swept: int = 0
     resent_entries: int = 0
+    transactions: Timings = field(default_factory=Timings)
+    """Method of the database's rows → the time of its transaction, with what it waited."""
+
+    @property
+    def timings(self) -> dict[str, Timings]:
+        """Kind → its timings: ``requests``, ``commands``, ``transactions`` and ``jobs``."""
+        names = ("requests", "commands", "transactions", "jobs")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def logins_refused(self) -> CountsByApp:
@@ -195,9 +264,9 @@ class Metrics(Struct, eq=False):
         for name, value in values.items():
             if isinstance(value, CountsByApp):
                 values[name] = value.total
-            elif isinstance(value, dict | list):
+            elif isinstance(value, dict | list) and not isinstance(value, Timings):
                 values[name] = value.copy()
-        return {name: value for name, value in values.items() if not isinstance(value, Histogram)}
+        return {name: value for name, value in values.items() if not isinstance(value, Histogram | Timings)}
 
 
 def resident_bytes() -> int:

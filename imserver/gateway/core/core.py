@@ -22,6 +22,7 @@ from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.histories import StoredHistory
 from imserver.gateway.channels.members import ChannelMembers, NodeParts
 from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.clock import JOBS
 from imserver.gateway.cluster.history import LocalHistory
 from imserver.gateway.cluster.nodes import NodeQueries, Overview, StateQuery
 from imserver.gateway.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
@@ -129,8 +130,10 @@ class Core(Services):
         """Functions that return the metrics of features."""
         self.config, self.limits = config, config.limits
         self.node = NodeState(config, request_log)
-        self.buckets, self.metrics = BucketList(), Metrics()
+        self.buckets = BucketList()
         self.store = Store(config.storage, config.server.data_dir, tables=tables)
+        timings = {"requests": request_log.timings, "transactions": self.store.timings, "jobs": JOBS}
+        self.metrics = Metrics(**timings)
         self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
 
     @property

@@ -20,8 +20,9 @@ from imserver.gateway.http.call import Api
 from imserver.gateway.http.reply import CMD, PROBLEM
 from imserver.gateway.http.views import as_request, create_api, create_stream_view, to_response
 from imserver.gateway.logging import request_id
+from imserver.gateway.metrics import OTHER
 from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
-from imserver.gateway.transport.http1 import HttpRequest, pattern_of
+from imserver.gateway.transport.http1 import HttpRequest, pattern_of, route_of
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,12 @@ class _Requests:
         read: HttpRequest | None = g.get("http_request")
         seconds, by = time.perf_counter() - g.started, "" if read is None else read.by
         status, size = response.status_code, response.content_length or 0
-        self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by)
+        route = route_of(self._api.endpoints, request.method, request.path)
+        if not route and request.url_rule is not None:
+            route = request.url_rule.rule
+        self._log.add(
+            request.method, request.path, status, seconds, g.host, size, g.request_id, by, route or OTHER
+        )
         return response
 
     def answer_http_error(self, error: Exception) -> Any:

@@ -274,6 +274,7 @@ class Node:
                 partial(core.keys.expire, core.sessions.is_banned),
                 self.servers.expire,
                 core.node.request_log.flush,
+                core.metrics.commands.fold,
             ):
                 try:
                     work()

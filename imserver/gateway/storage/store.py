@@ -12,7 +12,7 @@ from contextlib import closing
 from copy import deepcopy
 from functools import partial, wraps
 from pathlib import Path
-from time import time
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import gevent
@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from imserver.gateway.clock import until_beat
 from imserver.gateway.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
+from imserver.gateway.metrics import Timings
 from imserver.gateway.storage import app_rows
 from imserver.gateway.storage.address import DEFAULT_FILE, database_address
 from imserver.gateway.storage.app_rows import DELETED, TablePage
@@ -67,7 +68,11 @@ def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any])
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
-            return run(self._store, lambda sql: method(self, sql, *args, **named))
+            def work(sql: PooledStatements) -> Any:
+                return method(self, sql, *args, **named)
+
+            work.__qualname__ = method.__qualname__  # see Store.timings
+            return run(self._store, work)
 
         return call
 
@@ -103,6 +108,8 @@ class Store:
         self._threaded = threaded
         self._database: Database | None = None
         self._parts: dict[Callable[[Store], StorePart], Any] = {}
+        self.timings = Timings()
+        """Method, with its class → the time of its transactions and of waiting for them."""
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
@@ -289,22 +296,30 @@ class Store:
 
         On SQLite it runs in another thread, so it must use only the statements.
         """
-        return self.database().read(work)
+        return self._timed(work, self.database().read)
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
         """Run ``work`` in a transaction. Nothing is changed if it raises. For its thread see :meth:`read`.
 
         Raises StorageUnavailable, after which the change may or may not have been made.
         """
-        return self.database().write(work)
+        return self._timed(work, self.database().write)
 
     def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`read`; returns ``nothing`` without a database."""
-        return self.database().read(work) if self.has_database else nothing
+        return self.read(work) if self.has_database else nothing
 
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`write`; returns ``nothing`` without a database."""
-        return self.database().write(work) if self.has_database else nothing
+        return self.write(work) if self.has_database else nothing
+
+    def _timed(self, work: Callable[[PooledStatements], T], run: Callable[[Any], T]) -> T:
+        began = perf_counter()
+        try:
+            return run(work)
+        finally:
+            name = getattr(work, "__qualname__", "other").partition(".<locals>")[0]
+            self.timings.took(name, perf_counter() - began)
 
     @staticmethod
     def reading(

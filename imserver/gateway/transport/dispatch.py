@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 from msgspec import Struct
@@ -89,6 +90,7 @@ class Dispatcher:
         command = request.command
         reply: Reply | None
         reason: Exception | None = None
+        began = 0.0
         if command is None:
             reply = Reply(request.code)
         else:
@@ -98,9 +100,10 @@ class Dispatcher:
             elif row.needs_session and not (connection.user or (row.without_user and connection.app)):
                 reply = _NOT_LOGGED_IN
             else:
+                began = perf_counter()
                 try:
                     if row.answers:
-                        reply = row.run(connection, command, partial(self._reply, connection, request))
+                        reply = row.run(connection, command, partial(self._reply, connection, request, began))
                     else:
                         reply = row.run(connection, command)
                         if row.act:
@@ -113,11 +116,19 @@ class Dispatcher:
                         log.exception("%s failed", request.name, extra={"connection": connection.peer})
                     reply, reason = Reply(code or ReplyCode.SYSTEM), error
         if reply is not None:
-            self._reply(connection, request, reply, reason)
+            self._reply(connection, request, began, reply, reason)
 
     def _reply(
-        self, connection: Connection, request: Request, reply: Reply, reason: Exception | None = None
+        self,
+        connection: Connection,
+        request: Request,
+        began: float,
+        reply: Reply,
+        reason: Exception | None = None,
     ) -> None:
+        if began:
+            name, seconds = type(request.command).__name__, perf_counter() - began
+            self._metrics.commands.waiting.append((name, seconds, connection.peer, ""))
         if reply.code != _OK:
             self.refused(connection, request, reply, reason)
         payload = connection.encoding.dialect.encode_reply(request, reply)

@@ -43,7 +43,7 @@ from imserver.gateway.transport.http1 import (
     plain_request,
     problem_response,
     response_head,
-    row_of,
+    route_of,
     streams,
 )
 from imserver.gateway.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
@@ -338,7 +338,9 @@ class HttpConnection(Writer):
         if parsed.upgrade:
             self._upgrade(parsed, path, rest)
             return None
-        fast = front.fast.get((parsed.method, path)) or row_of(front.fast, parsed.method, path)
+        route, fast = path, front.fast.get((parsed.method, path))
+        if fast is None and (route := route_of(front.fast, parsed.method, path)):
+            fast = front.fast[parsed.method, route]
         if fast is None:
             events = front.listener.streams
             if events is not None and events.serves(parsed.method, path):
@@ -364,7 +366,7 @@ class HttpConnection(Writer):
             whole = head + response.body
         seconds = perf_counter() - began
         given = request.id if "x-request-id" in headers else request.given_id
-        front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by)
+        front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by, route)
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits

@@ -620,5 +620,9 @@ def patterns_of(path: str) -> tuple[str, str]:
 
 def row_of(rows: Mapping[tuple[str, str], _Found], method: str, path: str) -> _Found | None:
     """The row of a path, or of one of its patterns."""
-    keys = ((method, each) for each in (path, *patterns_of(path)))
-    return next((rows[key] for key in keys if key in rows), None)
+    return rows.get((method, route_of(rows, method, path)))
+
+
+def route_of(rows: Mapping[tuple[str, str], object], method: str, path: str) -> str:
+    """The path, or that of its patterns, which has a row; ``""``: none has."""
+    return next((each for each in (path, *patterns_of(path)) if (method, each) in rows), "")

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count, takewhile
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 import gevent
@@ -587,6 +587,8 @@ class LogFollower:
                 self._deliverer.deliver(app, new, last)
             except Exception:
                 log.exception("entries of %s could not be delivered", app)
+            if new:
+                self._metrics.delivery_seconds.observe(max(0.0, time() - new[0].time_ms / 1000))
         if waiting and not followed.filling:
             self._fill(app, followed, GAP_SECONDS)
 

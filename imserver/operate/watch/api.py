@@ -1,0 +1,86 @@
+"""``/api/v1/nodes/timings`` and ``/api/v1/nodes/log``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.operate.watch.slow import Level, LogWish, Timing, Watch
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about
+from imserver.plugin.identity import Needs
+
+_Missing = Annotated[list[str], about("Nodes that did not answer in time.")]
+_MOST_SECONDS: Final = 86_400
+
+
+class TimingsQuery(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class TimingsAnswer(Struct):
+    """How long everything took, on all nodes."""
+
+    timings: list[Timing]
+    missing_nodes: _Missing
+
+
+class LogDone(Struct):
+    """It was told to all nodes."""
+
+    seconds: Annotated[int, about("For how long; 0: the settings apply again.")]
+    missing_nodes: _Missing
+
+
+routes = Resource(
+    "watch",
+    service=lambda core, _: core.service(Watch),
+    chapter="How long everything took, and how much the nodes log for a while.",
+    hot=False,
+    need=Needs.ADMIN,
+)
+
+
+@routes.get("/nodes/timings")
+def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
+    """Show how long requests, commands, transactions and jobs took, and the slowest of each.
+
+    They count since the start of each node. `/metrics` has the same as histograms. The key must reach all
+    apps.
+    """
+    _require_all(call)
+    rows, missing = watch.timings()
+    return TimingsAnswer(sorted(rows, key=lambda row: (-row.slowest, -row.seconds)), missing)
+
+
+@routes.post("/nodes/log", schema=("LogRequest", "What the nodes log, and for how long."))
+def log(
+    watch: Watch,
+    call: Call,
+    level: Annotated[Level, about("The least level of lines.")],
+    part: Annotated[
+        str,
+        about(
+            "The part of the server that this level is for, as lines of the log name it without `imserver.`: "
+            "`gateway.cluster`; empty: all.",
+            max_length=128,
+            pattern=r"^[a-z0-9_.]*$",
+        ),
+    ] = "",
+    share: Annotated[float, about("The share of requests that get a line.", ge=0, le=1)] = 1.0,
+    seconds: Annotated[
+        int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=_MOST_SECONDS)
+    ] = 600,
+) -> LogDone:
+    """Let all nodes log more, or less, for a while.
+
+    A later call replaces it; so does a reload of the settings. The key must reach all apps.
+    """
+    _require_all(call)
+    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds)))
+
+
+def _require_all(call: Call) -> None:
+    if call.principal.apps is not None:
+        raise ApiProblem(Problems.FORBIDDEN, "The key does not reach all apps")

@@ -1,0 +1,68 @@
+"""``imserver slow`` and ``imserver log``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, Final
+
+import click
+from msgspec import convert
+
+from imserver.operate.watch.slow import Timing
+from imserver.plugin.commands import ServerApi, fail, table
+
+_ORDERS: Final = ("slowest", "seconds", "count")
+_TIMES: Final[dict[str, Any]] = {
+    "slowest": lambda seconds: f"{seconds * 1000:.0f} ms" if seconds else "-",
+    "seconds": lambda seconds: f"{seconds:.3f}",
+    "time": lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S") if seconds else "-",
+    "by": lambda text: text or "-",
+    "request": lambda text: text or "-",
+}
+
+
+@click.command(short_help="Show what took longest, on all nodes.")
+@ServerApi.options
+@click.option(
+    "--by",
+    "order",
+    type=click.Choice(_ORDERS),
+    default="slowest",
+    show_default=True,
+    help="Order: the slowest of the last hour, seconds together, or how often.",
+)
+@click.option("--most", type=click.IntRange(1), default=25, show_default=True, help="The most lines.")
+def slow(url: str, key_file: str | None, order: str, most: int) -> None:
+    """Show how long requests, commands, transactions and jobs took.
+
+    A line has the slowest of the last hour, if it took 25 ms or more: when it ended (UTC), who made it, and
+    the id under which the log has it. Sums count since the start of the node.
+    """
+    answer = ServerApi(url, key_file).get("nodes/timings", {})
+    rows = sorted(convert(answer["timings"], list[Timing]), key=attrgetter(order), reverse=True)
+    columns = "node, kind, name, count, seconds, slowest, time, by, request"
+    click.echo(table(columns, rows[:most], **_TIMES))
+    _end(answer)
+
+
+@click.command(short_help="Let the nodes log more for a while.")
+@ServerApi.options
+@click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
+@click.option("--share", type=click.FloatRange(0, 1), default=1.0, help="The share of requests with a line.")
+@click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
+@click.argument("level", type=click.Choice(["debug", "info", "warning", "error", "default"]))
+def log(url: str, key_file: str | None, part: str, share: float, minutes: int, level: str) -> None:
+    """Let all nodes log from this level on, without a restart. Level "default": as the settings say."""
+    ends = level == "default"
+    seconds, level = (0, "info") if ends else (minutes * 60, level)
+    wish = {"level": level, "part": part, "share": share, "seconds": seconds}
+    answer = ServerApi(url, key_file).post("nodes/log", wish)
+    what = f"{part or 'everything'} from {level} on, for {minutes} minutes"
+    click.echo("as the settings say" if ends else what)
+    _end(answer)
+
+
+def _end(answer: dict[str, Any]) -> None:
+    if missing := answer["missing_nodes"]:
+        fail(f"these nodes did not answer: {', '.join(missing)}")

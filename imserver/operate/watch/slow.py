@@ -1,0 +1,124 @@
+"""How long everything took on all nodes, and how much they log for a while."""
+
+from __future__ import annotations
+
+import logging
+from time import time
+from types import NoneType
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin import Parts
+from imserver.plugin.http import about
+from imserver.plugin.runtime import every
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config
+
+SLOW_FOR: Final = 3600.0
+"""For how many seconds the slowest is remembered."""
+
+Kind = Literal["requests", "commands", "transactions", "jobs"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Timing(Struct):
+    """How long something took on a node since its start."""
+
+    node: Annotated[str, about("The name of the node.")]
+    kind: Annotated[
+        Kind,
+        about(
+            "`requests` by the path of their route; `commands` of clients; `transactions` of the database, "
+            "with what they waited for it; `jobs`: periodic work."
+        ),
+    ]
+    name: Annotated[str, about("The route, command, method or job.")]
+    count: Annotated[int, about("How often.")]
+    seconds: Annotated[float, about("All of them together.")]
+    slowest: Annotated[float, about("The slowest of the last hour, in seconds; 0: none took 25 ms.")]
+    time: Annotated[float, about("When that one ended, in Unix seconds; 0: none.")]
+    by: Annotated[str, about("Who made it: a principal, as in the log, or the address of a connection.")]
+    request: Annotated[str, about("The id of that request, as in the log.")]
+
+
+class LogWish(Struct, frozen=True, array_like=True):
+    """What a node logs for so many ``seconds``; 0: as its settings say."""
+
+    level: Level
+    part: str
+    share: float
+    seconds: float
+
+
+class Watch:
+    """Asks all nodes. Calls switch."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._settings = core.config.log
+        self._until = 0.0
+        self._part = ""
+        core.queries.add("watch.timings", NoneType, lambda _: self._timings())
+        core.queries.add("watch.log", LogWish, self._log_here)
+
+    def timings(self) -> tuple[list[Timing], list[str]]:
+        """How long everything took, and the nodes that did not answer."""
+        others, missing = self._core.ask_others("watch.timings", None, list[Timing])
+        return [each for rows in (self._timings(), *others.values()) for each in rows], missing
+
+    def log(self, wish: LogWish) -> list[str]:
+        """Let all nodes log by this wish. Returns the nodes that did not answer."""
+        self._log_here(wish)
+        return self._core.ask_others("watch.log", wish, bool)[1]
+
+    def look(self) -> None:
+        """Forget what was slow long ago, and log as before when a wish has ended."""
+        for timings in self._core.metrics.timings.values():
+            timings.forget(time() - SLOW_FOR)
+        if self._until and time() >= self._until:
+            self._end()
+
+    def _timings(self) -> list[Timing]:
+        self._core.node.request_log.flush()
+        self._core.metrics.commands.fold()
+        node, rows = self._core.node_name, []
+        for kind, timings in self._core.metrics.timings.items():
+            for name, histogram in timings.items():
+                slow = timings.slowest.get(name)
+                last = (slow.seconds, slow.time, slow.by, slow.request) if slow else (0.0, 0.0, "", "")
+                rows.append(Timing(node, kind, name, sum(histogram.counts), histogram.total, *last))  # type: ignore[arg-type]
+        return rows
+
+    def _log_here(self, wish: LogWish) -> bool:
+        self._end()
+        if wish.seconds:
+            self._part, self._until = wish.part, time() + wish.seconds
+            logging.getLogger(_logger(wish.part)).setLevel(wish.level.upper())
+            wished = replace(self._settings, requests=True, request_share=wish.share)
+            self._core.node.request_log.settings = wished
+        return True
+
+    def configure(self, config: Config) -> None:
+        """The settings are read again: they end the wish."""
+        self._settings = config.log
+        self._end()
+
+    def _end(self) -> None:
+        if self._until:
+            logging.getLogger(_logger(self._part)).setLevel(logging.NOTSET)
+            logging.getLogger(_logger("")).setLevel(self._settings.level.upper())
+            self._core.node.request_log.settings = self._settings
+            self._until = 0.0
+
+
+def _logger(part: str) -> str:
+    return f"imserver.{part}" if part else "imserver"
+
+
+def build(core: Core) -> Parts:
+    """Build it."""
+    watch = Watch(core)
+    run = (every(5.0, watch.look, "the log could not be set back"),)
+    return Parts((watch,), run=run, configure=watch.configure)

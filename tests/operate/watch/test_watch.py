@@ -1,0 +1,78 @@
+"""What took long on each node, and a log that says more for a while."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from imserver.gateway.config.settings import Config, KeySettings
+from imserver.gateway.metrics import Timings
+from imserver.operate.watch.slow import SLOW_FOR, Watch
+from tests.gateway.api.api_node import JSON, ApiNode, with_keys
+from tests.integration.clusters import name_of, nodes_of
+from tests.integration.cmd import logged_in
+from tests.integration.v1 import good
+from tests.support import eventually
+
+ALL, SHOP = "an-admin-key-of-this-test", "an-admin-key-of-the-shop"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ApiNode]:
+    keys = KeySettings(ALL, ("admin",)), KeySettings(SHOP, ("admin",), apps=("shop",))
+    node = ApiNode(tmp_path, with_keys(*keys, features=("watch",)))
+    yield node
+    node.close()
+
+
+def test_the_slowest_of_each_name_is_remembered_for_an_hour() -> None:
+    timings = Timings()
+    for seconds in (0.024, 0.3, 0.2):
+        timings.took("push", seconds, "key:1", f"request of {seconds}")
+    timings.took("list", 0.001)
+    assert list(timings.slowest) == ["push"]
+    assert (timings.slowest["push"].seconds, timings.slowest["push"].request) == (0.3, "request of 0.3")
+    assert (sum(timings["push"].counts), round(timings["push"].total, 3)) == (3, 0.524)
+    timings.forget(time() - SLOW_FOR)
+    assert timings.slowest
+    timings.forget(time() + 1)
+    assert not timings.slowest
+
+
+def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2) as nodes:
+        here, there = nodes.servers
+        with logged_in(there.ws, "ann", 101):
+            good(there.http, "push", {"app": "101", "user": "ann", "text": "hi"})
+        rows = good(here.http, "nodes/timings")["timings"]
+        found = {(row["node"], row["kind"], row["name"]): row["count"] for row in rows}
+        assert found[name_of(there), "requests", "/api/v1/push"] == 1
+        assert found[name_of(there), "commands", "Login"] == 1
+        assert (name_of(here), "requests", "/api/v1/push") not in found
+        sample = 'route="/api/v1/push",le="+Inf"} 1'
+        eventually(lambda: sample in str(there.get("/metrics")[1]), what="within a second")
+
+
+def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
+    part, all_of_it = logging.getLogger("imserver.gateway.cluster"), logging.getLogger("imserver")
+    before = all_of_it.level
+
+    def log(**wish: Any) -> None:
+        node.post_json("/api/v1/nodes/log", wish, key=ALL)
+
+    log(level="debug", part="gateway.cluster", share=0.5)
+    assert (part.getEffectiveLevel(), all_of_it.level) == (logging.DEBUG, before)
+    assert node.core.node.request_log.settings.request_share == 0.5
+    log(level="error")
+    assert (part.getEffectiveLevel(), all_of_it.level) == (logging.ERROR, logging.ERROR), "it replaces that"
+    node.core.service(Watch).configure(Config())
+    assert (part.getEffectiveLevel(), all_of_it.level) == (logging.INFO, logging.INFO), "a reload ends it"
+    log(level="error")
+    log(level="info", seconds=0)
+    assert all_of_it.level == logging.INFO
+    refusal = node.request("POST", "/api/v1/nodes/log", b'{"level":"debug"}', kind=JSON, key=SHOP)
+    assert refusal.status == 403, "a key of one app"
+    all_of_it.setLevel(before)
