@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 import jwt
@@ -19,12 +18,14 @@ from imserver.gateway.config.settings import (
     Config,
     JwtSettings,
     KeySettings,
+    LogSettings,
     ServerSettings,
     StorageSettings,
     TenantSettings,
     WebhookSettings,
 )
 from imserver.gateway.http.call import Route, answer
+from imserver.gateway.logging import RequestLog
 from imserver.gateway.node.flask_app import create_app
 from imserver.gateway.node.node import Node
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
@@ -89,8 +90,8 @@ class Harness:
     """A node, and what is asked of it."""
 
     def __init__(self, settings: Config) -> None:
-        log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
-        self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
+        silent = RequestLog(cast(Any, None), LogSettings(requests=False))
+        self.node = Node(settings, silent, create_app)
         self.node.start(listeners=False)
         self.web = self.node.servers.application.test_client()  # type: ignore[attr-defined]
         self._accounts = 0

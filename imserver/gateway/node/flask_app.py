@@ -113,8 +113,8 @@ class _Requests:
         read: HttpRequest | None = g.get("http_request")
         seconds, by = time.perf_counter() - g.started, "" if read is None else read.by
         status, size = response.status_code, response.content_length or 0
-        route = route_of(self._api.endpoints, request.method, request.path)
-        if not route and request.url_rule is not None:
+        route = route_of(self._api.endpoints, request.method, request.path) or OTHER
+        if route is OTHER and request.url_rule is not None:
             route = request.url_rule.rule
         self._log.add(
             request.method, request.path, status, seconds, g.host, size, g.request_id, by, route or OTHER

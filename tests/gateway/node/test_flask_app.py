@@ -160,9 +160,10 @@ def test_a_request_id_that_is_no_plain_word_is_replaced(app: App, given: str) ->
 
 def test_requests_are_logged_without_their_query(app: App) -> None:
     app.client.get("/user/list?token=secret", headers={"X-Request-Id": "mine-1"})
-    ((method, path, status, seconds, host, size, request_id, by),) = app.logged
-    assert (method, path, status, host, size, request_id, by) == (
+    ((method, path, status, seconds, host, size, request_id, by, route),) = app.logged
+    assert (method, path, route, status, host, size, request_id, by) == (
         "GET",
+        "/user/list",
         "/user/list",
         200,
         "127.0.0.1",

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from imserver.gateway.config.settings import Config, KeySettings
 from imserver.gateway.errors import StartError
+from imserver.gateway.metrics import Timings
 from imserver.gateway.model import Event
 from imserver.gateway.node.http_servers import LISTENER_KEY
 from imserver.gateway.node.node import Node
@@ -36,6 +37,7 @@ class Requests:
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.flushed = 0
+        self.timings = Timings()
 
     def add(self, *row: Any) -> None:
         self.rows.append(row)
