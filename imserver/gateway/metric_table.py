@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver.gateway.metrics import OTHER, Histogram, resident_bytes
 
 Kind = Literal["counter", "gauge", "histogram"]
-Value = float | Histogram | Mapping[Any, float] | Mapping[str, Histogram]
+Value = float | Histogram | Mapping[Any, Any]
 Read = Callable[[Any], Value | None]
 
 _UP: Final = "imserver_node_up"

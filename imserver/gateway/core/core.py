@@ -132,8 +132,8 @@ class Core(Services):
         self.node = NodeState(config, request_log)
         self.buckets = BucketList()
         self.store = Store(config.storage, config.server.data_dir, tables=tables)
-        timings = {"requests": request_log.timings, "transactions": self.store.timings, "jobs": JOBS}
-        self.metrics = Metrics(**timings)
+        requests, transactions = request_log.timings, self.store.timings
+        self.metrics = Metrics(requests=requests, transactions=transactions, jobs=JOBS)
         self.user_erasures = Erasures(self.store, lambda: self.node.keys_for(PURPOSE))
 
     @property

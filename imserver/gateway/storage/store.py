@@ -313,7 +313,9 @@ class Store:
         """As :meth:`write`; returns ``nothing`` without a database."""
         return self.write(work) if self.has_database else nothing
 
-    def _timed(self, work: Callable[[PooledStatements], T], run: Callable[[Any], T]) -> T:
+    def _timed(
+        self, work: Callable[[PooledStatements], T], run: Callable[[Callable[[PooledStatements], T]], T]
+    ) -> T:
         began = perf_counter()
         try:
             return run(work)
