@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
@@ -90,7 +91,7 @@ class Harness:
     """A node, and what is asked of it."""
 
     def __init__(self, settings: Config) -> None:
-        silent = RequestLog(cast(Any, None), LogSettings(requests=False))
+        silent = RequestLog(cast(Any, SimpleNamespace(write=len)), LogSettings())
         self.node = Node(settings, silent, create_app)
         self.node.start(listeners=False)
         self.web = self.node.servers.application.test_client()  # type: ignore[attr-defined]

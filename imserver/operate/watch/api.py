@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.operate.watch.slow import Level, LogWish, Timing, Watch
+from imserver.operate.watch.slow import Level, LogWish, Order, Timing, Watch
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
@@ -16,7 +16,12 @@ _MOST_SECONDS: Final = 86_400
 
 
 class TimingsQuery(Struct, forbid_unknown_fields=True):
-    """Nothing."""
+    """Which of them, and how many."""
+
+    order: Annotated[
+        Order, about("`slowest` of the last hour; `seconds`: all of them together; `count`: how often.")
+    ] = "slowest"
+    limit: Annotated[int, about("The most timings of the answer.", ge=1, le=1000)] = 100
 
 
 class TimingsAnswer(Struct):
@@ -51,7 +56,8 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
     """
     _require_all(call)
     rows, missing = watch.timings()
-    return TimingsAnswer(sorted(rows, key=lambda row: (-row.slowest, -row.seconds)), missing)
+    rows.sort(key=lambda row: (getattr(row, request.order), row.seconds), reverse=True)
+    return TimingsAnswer(rows[: request.limit], missing)
 
 
 @routes.post("/nodes/log", schema=("LogRequest", "What the nodes log, and for how long."))

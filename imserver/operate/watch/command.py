@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 from msgspec import convert
 
-from imserver.operate.watch.slow import Timing
+from imserver.operate.watch.slow import Order, Timing
 from imserver.plugin.commands import ServerApi, fail, table
 
-_ORDERS: Final = ("slowest", "seconds", "count")
 _TIMES: Final[dict[str, Any]] = {
     "slowest": lambda seconds: f"{seconds * 1000:.0f} ms" if seconds else "-",
     "seconds": lambda seconds: f"{seconds:.3f}",
@@ -27,22 +25,21 @@ _TIMES: Final[dict[str, Any]] = {
 @click.option(
     "--by",
     "order",
-    type=click.Choice(_ORDERS),
+    type=click.Choice(get_args(Order)),
     default="slowest",
     show_default=True,
     help="Order: the slowest of the last hour, seconds together, or how often.",
 )
-@click.option("--most", type=click.IntRange(1), default=25, show_default=True, help="The most lines.")
+@click.option("--most", type=click.IntRange(1, 1000), default=25, show_default=True, help="The most lines.")
 def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     """Show how long requests, commands, transactions and jobs took.
 
     A line has the slowest of the last hour, if it took 25 ms or more: when it ended (UTC), who made it, and
     the id under which the log has it. Sums count since the start of the node.
     """
-    answer = ServerApi(url, key_file).get("nodes/timings", {})
-    rows = sorted(convert(answer["timings"], list[Timing]), key=attrgetter(order), reverse=True)
+    answer = ServerApi(url, key_file).get("nodes/timings", {"order": order, "limit": str(most)})
     columns = "node, kind, name, count, seconds, slowest, time, by, request"
-    click.echo(table(columns, rows[:most], **_TIMES))
+    click.echo(table(columns, convert(answer["timings"], list[Timing]), **_TIMES))
     _end(answer)
 
 

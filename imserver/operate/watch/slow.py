@@ -21,6 +21,7 @@ SLOW_FOR: Final = 3600.0
 
 Kind = Literal["requests", "commands", "transactions", "jobs"]
 Level = Literal["debug", "info", "warning", "error"]
+Order = Literal["slowest", "seconds", "count"]
 
 
 class Timing(Struct):
