@@ -204,7 +204,7 @@ def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: N
     report = move(*ends, StorageSettings(), TABLES, lambda *_: None, without=["lamp"])
     assert set(report.strangers) == of_others(full), "tables of others stay behind"
     change(full, "DELETE FROM feature_schema", "UPDATE owner_step SET step = 28 WHERE owner = 'messages'")
-    assert "lacks step 48 of messages" in refusal(full, target)
+    assert "lacks step 49 of messages" in refusal(full, target)
     change(full, "UPDATE owner_step SET step = 99 WHERE owner = 'messages'")
     assert "belongs to a newer release, at step 99 of messages" in refusal(full, target)
 
