@@ -116,9 +116,7 @@ class _Requests:
         route = route_of(self._api.endpoints, request.method, request.path) or OTHER
         if route is OTHER and request.url_rule is not None:
             route = request.url_rule.rule
-        self._log.add(
-            request.method, request.path, status, seconds, g.host, size, g.request_id, by, route or OTHER
-        )
+        self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by, route)
         return response
 
     def answer_http_error(self, error: Exception) -> Any:
