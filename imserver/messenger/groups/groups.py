@@ -8,7 +8,6 @@ everything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic, time
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
@@ -26,7 +25,7 @@ from imserver.messenger.groups.wire import (
     UpdateGroup,
 )
 from imserver.messenger.messages.log.contract import Everybody
-from imserver.messenger.messages.log.handles import spelled
+from imserver.messenger.messages.log.handles import is_handle, spelled
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import (
@@ -72,7 +71,6 @@ _MOST_APPS: Final = 20
 """Apps that :meth:`Groups.find` searches."""
 MOST_MENTIONED: Final = 50
 """Groups to mention that one request lists."""
-_handle: Final = re.compile(r"\w[\w.-]*\w")
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -759,7 +757,7 @@ def _check_texts(given: Mapping[str, str]) -> None:
                 f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
             )
     handle = given.get("handle")
-    if handle and (not _handle.fullmatch(handle) or handle in ("all", "everyone", "here")):
+    if handle and (not is_handle(handle) or handle in ("all", "everyone", "here")):
         raise BadGroup("handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody")
 
 

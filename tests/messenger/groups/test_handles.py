@@ -73,7 +73,7 @@ def test_who_is_named_by_nothing_stays_as_written(groups: Groups, log: MessageLo
     assert send(log, "eve", tea, "@nobody", "x@design") == {"mentions": ["@nobody", "x@design"]}
     groups.leave(APP, group, "bob")
     assert groups.delete(APP, group, "ann") == 1
-    assert send(log, "eve", tea, "@design") == {"mentions": ["@design"]}
+    assert send(log, "eve", tea, "@design", "@", "@\0") == {"mentions": ["@design", "@", "@\0"]}
     assert named(groups, "design", "eve") != group, "it may be chosen again"
     to_user = Draft(sender="ann", to_user="eve", body=b"tea", meta=b'{"mentions":["@design"]}')
     (result,) = log.writer.append(APP, [to_user])

@@ -6,6 +6,7 @@ transaction that stores the message: so whatever knows mentions of users knows t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 from unicodedata import normalize
@@ -17,14 +18,10 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.bots import accounts_among
 from imserver.messenger.messages.log.contract import Draft, Rejected, RejectReason
-from imserver.messenger.messages.log.rows import (
-    SQLITE_BY_GROUP,
-    ConversationState,
-    decode_meta,
-    members_among,
-    names_in,
-)
+from imserver.messenger.messages.log.rows import SQLITE_BY_GROUP, ConversationState, decode_meta, names_in
 
+is_handle: Final = re.compile(r"\w[\w.-]*\w").fullmatch
+"""Whether a text may be a handle, once it is :func:`spelled`."""
 MOST_HANDLES: Final = 1000
 """The most handles of an app."""
 MOST_MEMBERS: Final = 1000
@@ -73,11 +70,13 @@ def with_handles(
     """
     meta = decode_meta(draft.meta)
     names = dict.fromkeys(names_in(meta, "mentions"))
-    handles = {name: spelled(name[1:]) for name in names if name[:1] == "@"}
+    handles = {name: each for name in names if name[:1] == "@" and is_handle(each := spelled(name[1:]))}
     statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
     groups = {text_of(row[0]): row[1] for row in sql.query_in(statement, (log,), list(set(handles.values())))}
     if groups and accounts_among(sql, app, [draft.sender], "AND guest = 1"):
-        own = [id for id in groups.values() if members_among(sql, log, id, [draft.sender])]
+        of_sender = "FROM membership WHERE log = %s AND member = %s AND left_id IS NULL"
+        statement, ids = f"SELECT conversation {of_sender} AND conversation IN {{}}", list(groups.values())
+        own = {row[0] for row in sql.query_in(statement, (log, draft.sender), ids)}
         groups = {handle: id for handle, id in groups.items() if id in own}
     if not groups:
         return draft
