@@ -1,4 +1,4 @@
-// What a reminder says of itself, as the page of the feature `later` makes it.
+// Reminders and scheduled messages, as the page of the feature `later` has them.
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
@@ -12,4 +12,15 @@ it("a reminder of somebody who has no card is drawn once", async () => {
   assert.equal(draw(), link);
   await new Promise((resolve) => setTimeout(resolve));
   assert.equal(draws, 1);
+});
+
+it("another text of a scheduled message mentions those whom it names still", async () => {
+  const { changeText } = await import(`${process.cwd()}/imserver/messenger/later/page/dialogs.js`);
+  const names = { 2: "Bob", 3: "Cid" };
+  const people = { load: async () => {}, nameOf: (user) => names[user] ?? user };
+  const sent = [];
+  const page = { api: async (_method, _path, fields) => void sent.push(fields.mentions) };
+  await changeText(page, { people }, { id: "a", mentions: ["2", "3", "@design"] }, "tea, @Bob and @design?");
+  await changeText(page, { people }, { id: "a" }, "@Bob");
+  assert.deepEqual(sent, [["2", "@design"], []]);
 });

@@ -201,14 +201,28 @@ function rowOf(page, session, row, act) {
     made.addEventListener("click", press);
     return made;
   };
-  const state = make("small", reason ? "later-refused" : "muted", reason ? words[`later_refused_${reason}`] ?? words.later_refused : whenOf(page, session, row));
+  const state = make("small", reason ? "later-refused" : "muted", reason ? words[`later_refused_${reason}`] ?? words[`messages_refused_${reason}`] ?? words.later_refused : whenOf(page, session, row));
   const content = make("bdi", "", reminds ? words.later_a_reminder : (text ?? "").slice(0, PREVIEW) || words[`messages_${type}`] || words.messages_custom);
   const retime = () => openTimes(page, session, words.later_time, { isSoon: Boolean(reminds), awaited: reminds ? "" : awaitedOf(page, session, row.to ?? "") }, (when) => act(() => change(when)));
   return [content, state, make("p", "later-keys",
     ...(reminds ? [] : [key(words.later_now, () => act(() => change({ seconds: 0 })))]),
     key(words.later_time, retime),
-    ...(type === "text" && !reminds ? [key(words.messages_edit, () => openText(page, text ?? "", (written) => act(() => change({ text: written }))))] : []),
+    ...(type === "text" && !reminds ? [key(words.messages_edit, () => openText(page, text ?? "", (written) => act(() => changeText(page, session, row, written))))] : []),
     key(words.later_delete, () => act(() => page.api("POST", "scheduled/cancel", { id })), true))];
+}
+
+/**
+ * Changes a text, which mentions those whom it names still.
+ *
+ * @param {any} page
+ * @param {any} session
+ * @param {Pick<Scheduled, "id" | "mentions">} row
+ * @param {string} text
+ */
+export async function changeText(page, { people }, { id, mentions = [] }, text) {
+  await people.load(mentions);
+  const isNamed = (/** @type {string} */ user) => text.includes(user === "all" ? "@" : `@${people.nameOf(user).replace(/^@/, "")}`);
+  await page.api("POST", "scheduled/change", { id, text, mentions: mentions.filter(isNamed) });
 }
 
 /**

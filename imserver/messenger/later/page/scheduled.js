@@ -12,6 +12,7 @@
  * @property {number} [reminds]     the message of which it reminds
  * @property {string} type
  * @property {string} [text]
+ * @property {string[]} [mentions]
  */
 
 const AFTER_MS = 100;
