@@ -5,7 +5,7 @@ import { it } from "node:test";
 
 import { mentions } from "./static/messages/parts/entries.js";
 import { mentionable } from "./static/messages/conversation/completions.js";
-import { ALL_NAMES, fitOf, namesIn } from "./static/messages/parts/names.js";
+import { ALL_NAMES, fitOf, namedIn, namesIn } from "./static/messages/parts/names.js";
 import { parse, unformatted } from "./static/messages/parts/format.js";
 import { withoutEmpty } from "./static/messages/parts/formatted.js";
 import { runFrom } from "./static/messages/conversation/kinds.js";
@@ -108,6 +108,12 @@ it("a mention of all is one in each language, but none of its author; all are th
 it("a handle of a group is marked as a name is, also before the server has answered", () => {
   const names = namesIn({ mentions: ["1", "@qa"], handles: ["design"] }, (user) => (user === "1" ? "Ann" : user)).map(([name]) => name);
   assert.deepEqual(shown("@design, @Ann @qa", names), ["<mention>@design", ", ", "<mention>@Ann", " ", "<mention>@qa"]);
+});
+
+it("of names that begin alike, the one that is written is mentioned", () => {
+  const mentioned = new Map([["Ann", "1"], ["Anna", "2"], ["design", "@design"], ["design-team", "@design-team"]]);
+  assert.deepEqual(namedIn(mentioned, "@Anna, @design-team").map(([, user]) => user), ["@design-team", "2"]);
+  assert.deepEqual(namedIn(mentioned, "@Anna @Ann, design").map(([, user]) => user), ["2", "1"]);
 });
 
 it("who has written lately is offered first, then who has a word that begins so, then the others", () => {

@@ -5,7 +5,7 @@ import { leftOf, leftText } from "../../page-parts.js";
 import { element, fill, moments, timeOf } from "../../text.js";
 import { icon } from "../parts/file.js";
 import { withModule } from "../parts/loading.js";
-import { loaded, namesIn } from "../parts/names.js";
+import { loaded, namedIn, namesIn } from "../parts/names.js";
 import { button, toast } from "../parts/panel.js";
 import { History } from "../session/history.js";
 import { keyOf } from "../session/store.js";
@@ -306,8 +306,8 @@ export class Composer {
   get #content() {
     const text = this.#field.value.trim();
     if (!text || leftOf(this.#field) < 0) return null;
-    const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
-    return { ...this.draft, text, mentions: named.includes("all") ? ["all"] : named };
+    const named = new Set(namedIn(this.#mentioned, text).map(([, user]) => user));
+    return { ...this.draft, text, mentions: named.has("all") ? ["all"] : [...named] };
   }
 
   /** Sends a text that is too long for a message. */
@@ -428,7 +428,7 @@ export class Composer {
   /** @param {Conversation} conversation */
   #saveDraft(conversation) {
     const text = this.#field.value;
-    const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
+    const mentions = namedIn(this.#mentioned, text);
     this.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
   }
 

@@ -51,5 +51,19 @@ export function namesIn({ mentions = [], handles = [] }, nameOf) {
   ));
 }
 
+/**
+ * @param {Map<string, string>} mentioned  the user, or handle behind an `@`, by name
+ * @param {string} text
+ * @returns {[name: string, user: string][]} those whom the text names behind an `@`; with `@Anna`, Ann is none of them
+ */
+export function namedIn(mentioned, text) {
+  let rest = text;
+  return [...mentioned].sort(([one], [other]) => other.length - one.length).filter(([name]) => {
+    const before = rest;
+    rest = before.replaceAll(`@${name}`, " ");
+    return rest !== before;
+  });
+}
+
 /** What `conversation/kinds.js` has, once it is loaded. @type {{ kinds: any }} */
 export const loaded = { kinds: null };
