@@ -73,9 +73,7 @@ class Timings(dict[str, Histogram]):
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
         """Count one more. Never switches."""
-        histogram = self[name]
-        histogram.counts[bisect_left(SECONDS, seconds)] += 1
-        histogram.total += seconds
+        self[name].observe(seconds)
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
             if before is None or seconds > before.seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -58,7 +59,7 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
                 wheel.extractall(site)
             files, home = {each.name.split("-")[0] for each in dist.glob("*.whl")}, None
         else:
-            home = dist
+            home = dist.resolve()
             files = {each.metadata["Name"].replace("-", "_") for each in distributions(path=[str(site)])}
         own = next(iter(distributions(name="imserver", path=[str(site)])))
         return Release(own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home)
@@ -80,11 +81,17 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     yield from findings_of_features(config)
     address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
     if address.exists:
-        probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
-        missing, newer = missing_steps(taken, release.package), newer_steps(taken, release.package)
-        words = f"its first node adds {named(missing)}" if missing else "none is missing"
-        more = f"; {named(newer)} stay, unused" if newer else ""
-        yield Finding("ok", "steps of the database", words + more)
+        try:
+            probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
+        except Exception as error:
+            yield Finding(
+                "fail", "database", f"{address.shown} does not answer: {str(error).splitlines()[0]}"
+            )
+        else:
+            missing, newer = missing_steps(taken, release.package), newer_steps(taken, release.package)
+            words = f"its first node adds {named(missing)}" if missing else "none is missing"
+            more = f"; {named(newer)} stay, unused" if newer else ""
+            yield Finding("ok", "steps of the database", words + more)
     lost = ", ".join(sorted(_plug_ins() - release.names))
     meaning, mend = "they are not in it", "add their wheels"
     yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
@@ -128,14 +135,8 @@ def _install(release: Release, dist: Path) -> Path:
         commands += [[*pip, *offline, *wanted]] if wanted else []
     click.echo(f"installs into {home}")
     try:
-        _run(
-            [
-                f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}",
-                "-m",
-                "venv",
-                str(home),
-            ]
-        )
+        python = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+        _run([python, "-m", "venv", str(home)])
         for command in commands:
             _run(command, dist if dist.is_dir() else None)
     except BaseException:
@@ -153,9 +154,11 @@ def _run(command: list[str], folder: Path | None = None, output: int | None = No
         raise StartError(f"{' '.join(command)} ended with status {status}")
 
 
-def _switch(link: Path, target: Path) -> None:
+def switch(link: Path, target: Path) -> None:
     """Let the link name another release; the one of now is named by ``.before`` beside it."""
-    for path, home in ((link.with_name(link.name + _BEFORE), link.readlink()), (link, Path(target.name))):
+    os.sync()  # pip does not: after a power cut the link would name a release of empty files
+    name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
+    for path, home in ((link.with_name(link.name + _BEFORE), link.readlink()), (link, name)):
         new = path.with_name(f"{path.name}.new")
         new.unlink(missing_ok=True)
         new.symlink_to(home)
@@ -173,7 +176,7 @@ def _restart(command: str, config: Config, link: Path, before: Path) -> None:
                 raise StartError(f"the server is not ready after {_READY_SECONDS:.0f} s")
             sleep(1)
     except StartError as error:
-        _switch(link, before)
+        switch(link, before)
         subprocess.run(shlex.split(command), check=False)
         raise StartError(f"{error}; {link} is {before} again, and was restarted") from None
     show(running_server(config))
@@ -191,7 +194,7 @@ def upgrade(
     """Install DIST beside this release, and let the link that names this one name it.
 
     DIST is the folder of a release's files, a wheel, or the folder of an installed release. First the command
-    says what speaks against it, and ends if that is a failure. Servers run on until they are restarted.
+    says what speaks against it; a failure ends it, but not --back. Servers run on until they are restarted.
     """
     try:
         if back == (dist is not None):
@@ -204,14 +207,16 @@ def upgrade(
         assert dist is not None
         with ExitStack() as stack:
             release = read_release(dist, stack)
-            if show(findings(config, release, dist)):
-                raise StartError("nothing has changed")
+            if show(findings(config, release, dist)) and (is_check or not back):
+                raise StartError("nothing has changed")  # with --back, the release that goes may be why
         if is_check or link is None:
             return
         home, before = release.home or _install(release, dist), link.resolve()
+        if home == before:
+            raise StartError(f"{link} is {home} already")
         check = [str(home / "bin" / "imserver"), "check-config", *(["-c", path] if path else [])]
         _run(check, output=subprocess.DEVNULL)
-        _switch(link, home)
+        switch(link, home)
         click.echo(f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back")
         if restart is not None:
             _restart(restart, config, link, before)

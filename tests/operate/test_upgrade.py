@@ -8,12 +8,14 @@ import venv
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from imserver import __version__
-from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
-from imserver.operate.upgrade import findings, read_release
+from imserver.gateway.config.settings import AppSettings, Config, ServerSettings, StorageSettings
+from imserver.operate.upgrade import findings, read_release, switch
 from tests.gateway.storage.servers import migrate
 from tests.support import ROOT, clean_environment
 from tests.test_packaging import build, copy_sources
@@ -26,7 +28,8 @@ def wheel(folder: Path, version: str, step: int) -> Path:
     file = folder / f"imserver-{version}-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as file_of_wheel:
         file_of_wheel.writestr("imserver/__init__.py", "")
-        file_of_wheel.writestr("imserver/storage/steps.py", f"STEPS = {{\n    {step}: '',\n}}\n")
+        if step:
+            file_of_wheel.writestr("imserver/storage/steps.py", f"STEPS = {{\n    {step}: '',\n}}\n")
         head = f"Metadata-Version: 2.1\nName: imserver\nVersion: {version}\n"
         file_of_wheel.writestr(f"imserver-{version}.dist-info/METADATA", head)
     return file
@@ -39,6 +42,7 @@ def wheel(folder: Path, version: str, step: int) -> Path:
         ("1.1.0", 1, "ok", "none is missing; "),
         ("1.9.0", 1, "warn", "none is missing; "),
         ("2.0.0", 1, "warn", "none is missing; "),
+        ("1.0.0", 0, "ok", "none is missing; "),  # it has no steps
     ],
 )
 def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
@@ -48,10 +52,23 @@ def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
     config = Config(app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path)))
     file = wheel(tmp_path, version, step)
     with ExitStack() as stack:
-        rows = {each.name: each for each in findings(config, read_release(file, stack), file)}
+        found = [*findings(config, release := read_release(file, stack), file)]
+    rows = {each.name: each for each in found}
     assert rows["version"].level == level
     assert rows["steps of the database"].found.startswith(words)
     assert "of messages" in rows["steps of the database"].found, "it does not have them"
+    gone = replace(config, storage=StorageSettings("postgresql://im@127.0.0.1:1/im"))
+    assert ("fail", "database") in [(each.level, each.name) for each in findings(gone, release, file)]
+
+
+def test_the_link_names_a_release_wherever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "opt" / "imserver-1").mkdir(parents=True)
+    link = tmp_path / "opt" / "imserver"
+    link.symlink_to("imserver-1")
+    switch(link, tmp_path)
+    assert link.resolve() == tmp_path
+    switch(link, link.with_name("imserver.before"))
+    assert os.readlink(link) == "imserver-1"
 
 
 class Installation:
@@ -79,17 +96,10 @@ class Installation:
         return self._call(self.folder / "imserver" / "bin" / "imserver", *words, fails=fails)
 
     def _call(self, *words: object, fails: bool = False) -> str:
-        done = subprocess.run(
-            [*map(str, words)],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == fails, done.stdout
-        return done.stdout
+        where: Any = {"cwd": self.folder, "env": self.environment}
+        done = subprocess.run([*map(str, words)], **where, capture_output=True, text=True, check=False)
+        assert done.returncode == fails, done
+        return done.stdout + done.stderr
 
     def links(self) -> dict[str, str]:
         return {each.name: os.readlink(each) for each in self.folder.iterdir() if each.is_symlink()}
@@ -109,10 +119,13 @@ def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> Non
     assert here.links() == {"imserver": new, "imserver.before": old}
     assert here.run("version") == f"{NEXT}\n"
     assert "exists already" in here.run("upgrade", file, fails=True)
+    assert "already" in here.run("upgrade", "imserver", fails=True)
     here.run("upgrade", "--back")
     assert here.links() == {"imserver": old, "imserver.before": new}
     command = f"{sys.executable} -c 'raise SystemExit(3)'"
     assert "status 3" in here.run("upgrade", "--restart", command, new, fails=True)
     assert here.links()["imserver"] == old
+    (tmp_path / "imserver.yaml").write_text("server: {data_dir: data}\nbackups: {folder: absent}\n", "utf-8")
+    assert "fail  backups" in here.run("upgrade", "--back")
     (tmp_path / "imserver.yaml").write_text("unknown: {}\n", "utf-8")
     assert "unknown" in here.run("upgrade", "--back", fails=True)

@@ -52,9 +52,11 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 
 @cache
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
-    """Owner → its module; the core is first, whose tables the others use."""
-    owners = {file.parent.name: file for file in sorted(Path(package).parent.rglob("steps.py"))}
-    return {"storage": owners["storage"], **owners}
+    """Owner → its module; the core is first, whose tables the others use. Releases before 1.1 have none."""
+    files = sorted(
+        Path(package).parent.rglob("steps.py"), key=lambda file: (file.parent.name != "storage", file)
+    )
+    return {file.parent.name: file for file in files}
 
 
 @cache
