@@ -117,10 +117,10 @@ def request_json(
 
 
 def lines_of(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> list[list[str]]:
-    """The head of a :func:`table`, and the texts of each row."""
+    """The head of a :func:`table`, and the texts of each row, without what would control a terminal."""
     pairs = [each.rpartition(": ") for each in columns.split(", ")]
     fields = [field.replace(" ", "_") for _, _, field in pairs]
-    lines = [[str(texts.get(field, str)(getattr(row, field))) for field in fields] for row in rows]
+    lines = [[shown(str(texts.get(field, str)(getattr(row, field)))) for field in fields] for row in rows]
     return [[head or field for head, _, field in pairs], *lines]
 
 

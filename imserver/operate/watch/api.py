@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -12,7 +12,6 @@ from imserver.plugin.http import ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 
 _Missing = Annotated[list[str], about("Nodes that did not answer in time.")]
-_MOST_SECONDS: Final = 86_400
 
 
 class TimingsQuery(Struct, forbid_unknown_fields=True):
@@ -76,7 +75,7 @@ def log(
     ] = "",
     share: Annotated[float, about("The share of requests that get a line.", ge=0, le=1)] = 1.0,
     seconds: Annotated[
-        int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=_MOST_SECONDS)
+        int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400)
     ] = 600,
 ) -> LogDone:
     """Let all nodes log more, or less, for a while.

@@ -16,6 +16,7 @@ from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config
 
+_all: Final = logging.getLogger("imserver")
 SLOW_FOR: Final = 3600.0
 """For how many seconds the slowest is remembered."""
 
@@ -60,7 +61,7 @@ class Watch:
         self._core = core
         self._settings = core.config.log
         self._until = 0.0
-        self._part = ""
+        self._logger = _all
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
         core.queries.add("watch.log", LogWish, self._log_here)
 
@@ -95,8 +96,9 @@ class Watch:
     def _log_here(self, wish: LogWish) -> bool:
         self._end()
         if wish.seconds:
-            self._part, self._until = wish.part, time() + wish.seconds
-            logging.getLogger(_logger(wish.part)).setLevel(wish.level.upper())
+            self._until = time() + wish.seconds
+            self._logger = _all.getChild(wish.part) if wish.part else _all
+            self._logger.setLevel(wish.level.upper())
             wished = replace(self._settings, requests=True, request_share=wish.share)
             self._core.node.request_log.settings = wished
         return True
@@ -108,18 +110,13 @@ class Watch:
 
     def _end(self) -> None:
         if self._until:
-            logging.getLogger(_logger(self._part)).setLevel(logging.NOTSET)
-            logging.getLogger(_logger("")).setLevel(self._settings.level.upper())
+            self._logger.setLevel(logging.NOTSET)
+            _all.setLevel(self._settings.level.upper())
             self._core.node.request_log.settings = self._settings
             self._until = 0.0
-
-
-def _logger(part: str) -> str:
-    return f"imserver.{part}" if part else "imserver"
 
 
 def build(core: Core) -> Parts:
     """Build it."""
     watch = Watch(core)
-    run = (every(5.0, watch.look, "the log could not be set back"),)
-    return Parts((watch,), run=run, configure=watch.configure)
+    return Parts((watch,), run=(every(5.0, watch.look, "the log stays as it is"),), configure=watch.configure)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from imserver.gateway.config.settings import Config, KeySettings
-from imserver.gateway.metrics import Timings
+from imserver.gateway.metrics import Slow, Timings
 from imserver.operate.watch.slow import SLOW_FOR, Watch
+from imserver.plugin.commands import table
 from tests.gateway.api.api_node import JSON, ApiNode, with_keys
 from tests.integration.clusters import name_of, nodes_of
 from tests.integration.cmd import logged_in
@@ -40,6 +41,7 @@ def test_the_slowest_of_each_name_is_remembered_for_an_hour() -> None:
     assert timings.slowest
     timings.forget(time() + 1)
     assert not timings.slowest
+    assert "\x1b" not in table("by", [Slow("push", 0.0, 0.1, "token:\x1b[2J")]), "a user has chosen it"
 
 
 def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
