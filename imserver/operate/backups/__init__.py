@@ -5,7 +5,6 @@ Their folder is all that is known of them, so a file that somebody deletes does 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,12 @@ from msgspec import Struct
 from imserver.operate.backups.declared import SETTINGS, BackupSettings
 from imserver.operate.backups.folder import backups_of
 from imserver.plugin import FeatureRow, Parts
-from imserver.plugin.runtime import every
+from imserver.plugin.runtime import Threads, every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
-
-_LOOK_SECONDS = 60.0
 
 
 class BackupState(Struct):
@@ -44,11 +41,13 @@ class BackupState(Struct):
 def _build(core: Core) -> Parts:
     if not (folder := settings_of(core.config, BackupSettings).folder):
         return Parts()
-    state = BackupState()
-    look = partial(state.look, Path(folder))
-    look()
+    state, threads = BackupState(), Threads(1)
+
+    def look() -> None:
+        threads.do(state.look, Path(folder))  # often on another machine, for which the loop must not wait
+
     core.node.show(state)
-    return Parts((state,), run=(every(_LOOK_SECONDS, look, "the folder of backups could not be read"),))
+    return Parts((state,), run=(look, every(60.0, look, "backups could not be listed")), stop=threads.close)
 
 
 def metrics() -> tuple[Metric, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import time
-from typing import Literal
 
 import click
 
@@ -17,11 +16,12 @@ from imserver.gateway.offline import load_settings, settings_options
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.terminal import fail
 from imserver.operate.backups.declared import BackupSettings
-from imserver.operate.backups.folder import backups_of, delete_old, mark, new_backup
+from imserver.operate.backups.folder import BackupFile, backups_of, delete_old, mark, new_backup
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
 from imserver.operate.copies.command import TOOLS, address_of
 from imserver.operate.copies.trial import restore_on_trial
+from imserver.operate.doctor import finding_of
 from imserver.plugin.commands import Finding
 
 
@@ -55,7 +55,7 @@ def backup(
         settings = load_settings(path, data_dir)
         address = address_of(settings)
         if is_check:
-            _try_out(settings, file or _newest(settings))
+            _try_out(settings, file or _newest(settings).path)
             return
         if file is None:
             _back_up_by_schedule(settings, address, without)
@@ -72,16 +72,18 @@ def backup(
 
 
 def _back_up_by_schedule(settings: Config, address: DatabaseAddress, without: Sequence[str]) -> None:
-    """Make a backup in the folder of the settings, restore it on trial, and delete old ones. Raises
-    StartError."""
+    """Make a backup in the folder of the settings, and restore it on trial. Delete old ones, also if that
+    fails: else they fill the disk. Raises StartError."""
     folder = _folder(settings)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = new_backup(folder, int(time()))
-        click.echo(whole.backup(settings, address, file, without))
-        _try_out(settings, file)
-        for old in delete_old(folder, settings_of(settings, BackupSettings).count):
-            click.echo(f"deleted {old}")
+        try:
+            click.echo(whole.backup(settings, address, file, without))
+            _try_out(settings, file)
+        finally:
+            for old in delete_old(folder, settings_of(settings, BackupSettings).count):
+                click.echo(f"deleted {old}")
     except OSError as error:
         raise StartError(f"{folder} cannot be used: {error.strerror}") from None
 
@@ -89,22 +91,24 @@ def _back_up_by_schedule(settings: Config, address: DatabaseAddress, without: Se
 def _try_out(settings: Config, file: Path) -> None:
     """Restore a backup on trial; the name of one of the schedule then says how that ended. Raises
     StartError."""
-    is_proven = False
+    error: StartError | None = None
     try:
         click.echo(restore_on_trial(settings, file))
-        is_proven = True
-    finally:
-        with suppress(OSError):  # it cannot be read, or the folder is of another user
-            if (name := mark(file, is_proven)) != file:
-                click.echo(f"it is {name}")
+    except StartError as failure:
+        error = failure
+    with suppress(OSError):  # it cannot be read, or the folder is of another user
+        if (name := mark(file, is_proven=error is None)) != file:
+            click.echo(f"it is {name}")
+    if error is not None:
+        raise error
 
 
-def _newest(settings: Config) -> Path:
+def _newest(settings: Config) -> BackupFile:
     """The newest backup in the folder of the settings. Raises StartError."""
     folder = _folder(settings)
     try:
-        return next(each.path for each in backups_of(folder))
-    except (OSError, StopIteration):
+        return backups_of(folder)[0]
+    except (OSError, IndexError):
         raise StartError(f"{folder} has no backup") from None
 
 
@@ -112,7 +116,7 @@ def _folder(settings: Config) -> Path:
     if not any(feature.name == "backups" for feature in load_features(settings)):
         raise StartError("name a FILE: the feature backups is not among features of the settings")
     if not (folder := settings_of(settings, BackupSettings).folder):
-        raise StartError("name a FILE, or set backups.folder")
+        raise StartError("backups.folder is not set: name a FILE")
     return Path(folder)
 
 
@@ -121,25 +125,15 @@ def _folder(settings: Config) -> Path:
 
 def check_backups(config: Config) -> Iterator[Finding]:
     """Look for the newest backup in ``backups.folder``."""
-    level, found = _look(config)
-    meaning, mend = "what was stored since may be lost", "imserver backup, called by a timer"
-    is_bad = level != "ok"
-    yield Finding(level, "backups", found, meaning * is_bad, mend * is_bad)
-
-
-def _look(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
-    settings = settings_of(config, BackupSettings)
-    if not settings.folder:
-        return "ok" if config.demo else "warn", "backups.folder is not set"
+    settings, is_bad = settings_of(config, BackupSettings), True
     try:
-        files = backups_of(Path(settings.folder))
-    except OSError as error:
-        return "fail", f"{settings.folder} cannot be read: {error.strerror}"
-    if not files:
-        return "fail", f"there is none in {settings.folder}"
-    if not files[0].is_proven:
-        return "fail", f"{files[0].path} could not be restored on trial (imserver backup --check)"
-    seconds = time() - files[0].created
-    is_old = seconds > settings.max_age_seconds
-    found = f"the newest in {settings.folder} is {seconds / 3600:.1f} hours old"
-    return "fail" if is_old else "ok", found
+        newest = _newest(config)
+        found = f"{newest.path} could not be restored on trial (imserver backup --check)"
+        if newest.is_proven:
+            seconds = time() - newest.created
+            is_bad = seconds > settings.max_age_seconds
+            found = f"the newest in {settings.folder} is {seconds / 3600:.1f} hours old"
+    except StartError as error:
+        is_bad, found = bool(settings.folder) or not config.demo, str(error)
+    meaning, mend = "what was stored since may be lost", "imserver backup, called by a timer"
+    yield finding_of(is_bad, "backups", found, meaning, mend, fails=bool(settings.folder))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from calendar import timegm
+from contextlib import suppress
 from pathlib import Path
 from time import gmtime, strftime, strptime, time
 from typing import Final
@@ -18,6 +19,7 @@ _FORM: Final = "%Y%m%dT%H%M%SZ"
 _LEFT_SECONDS: Final = 86_400.0
 _ENDS: Final = (".unproven.tar", ".tar")
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
+_is_left: Final = re.compile(r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+").fullmatch
 
 
 class BackupFile(Struct, frozen=True):
@@ -35,11 +37,13 @@ def new_backup(folder: Path, created: int) -> Path:
 
 
 def backups_of(folder: Path) -> list[BackupFile]:
-    """The backups in a folder, the newest first. Raises OSError."""
+    """The backups in a folder, the newest first, but for those of the future: a clock was wrong. Raises
+    OSError."""
     files = []
     for path in folder.iterdir():
-        if parts := _name(path.name):
-            files.append(BackupFile(timegm(strptime(parts[1], _FORM)), parts[2] is None, path))
+        with suppress(ValueError):  # no time
+            if (parts := _name(path.name)) and (created := timegm(strptime(parts[1], _FORM))) <= time():
+                files.append(BackupFile(created, parts[2] is None, path))
     return sorted(files, key=lambda each: each.created, reverse=True)
 
 
@@ -55,13 +59,10 @@ def delete_old(folder: Path, count: int) -> list[Path]:
     """Delete all but the newest ``count`` proven backups, and all but as many others; also what a run left
     that was killed a day ago. Returns what is gone. Raises OSError."""
     files = backups_of(folder)
-    gone = [
-        each.path
-        for is_proven in (True, False)
-        for each in [file for file in files if file.is_proven is is_proven][count:]
-    ]
-    for pattern in (".trial.*", ".imserver-*", "imserver-*.part"):
-        gone += [each for each in folder.glob(pattern) if each.stat().st_mtime < time() - _LEFT_SECONDS]
+    proven, others = ([each.path for each in files if each.is_proven is kind] for kind in (True, False))
+    gone = proven[count:] + others[count:]
+    left = (each for each in folder.iterdir() if _is_left(each.name))
+    gone += [each for each in left if each.stat().st_mtime < time() - _LEFT_SECONDS]
     for path in gone:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return gone

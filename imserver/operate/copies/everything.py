@@ -57,8 +57,13 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
                 move(address, target, settings.storage, tables, note, without=without, is_live=True)
             with closing(sqlite3.connect(copy)) as connection:
                 connection.execute("PRAGMA journal_mode=DELETE")
-        paths = {name: path for name, path in _paths(settings).items() if path and path.exists()}
-        secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
+        paths = {name: path for name, path in _paths(settings).items() if path}
+        if not (settings.server.secret_file or paths["secret"].exists()):
+            del paths["secret"]  # no server has made it; one that the settings name must be there
+        try:
+            secrets = {name: path.read_bytes().decode("latin-1") for name, path in paths.items()}
+        except OSError as error:
+            raise StartError(f"the secret {error.filename} cannot be read: {error.strerror}") from None
         try:
             folder, tables = settings.server.data_dir, tables_of(features)
             with (

@@ -37,8 +37,8 @@ def restore_on_trial(settings: Config, file: Path) -> str:
             assert address.file is not None
             if is_archive(file):
                 archive, copy = BackupArchive(file), Path(folder, "copy.db")
-                archive.extract_database(copy)
                 done, _ = whole.restore(trial, address, archive, ())
+                archive.extract_database(copy)
                 words = [line for line in done.split("\n") if " files of " in line]
                 old = "without a checksum: a release before 1.1 has made it"
                 words.append("the checksum is right" if archive.has_checksum else old)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -21,9 +20,9 @@ from imserver.operate.backups.command import check_backups
 from imserver.operate.backups.folder import backups_of, delete_old, mark, new_backup
 from imserver.operate.copies.archive import write
 from tests.conftest import StartServer
-from tests.support import run_cli
+from tests.support import eventually, run_cli
 
-BEGAN = 1_900_000_000
+BEGAN = 1_700_000_000
 
 
 class Machine:
@@ -45,9 +44,6 @@ class Machine:
         done = run_cli("backup", "-c", str(self.settings), *map(str, words), seconds=60)
         assert done.returncode == fails, done
         return done
-
-    def names(self) -> list[str]:
-        return sorted(os.listdir(self.backups))
 
     def finding(self) -> Any:
         (finding,) = check_backups(load_config(str(self.settings)))
@@ -77,15 +73,13 @@ def test_a_backup_of_the_schedule_is_restored_on_trial_and_watched(
     assert (machine.finding().level, machine.state().last_backup) == ("fail", 0), "there is no folder yet"
     output = machine.run().stdout
     (file,) = backups_of(machine.backups)
-    assert file.is_proven
-    assert abs(file.created - time()) < 600
+    assert (file.is_proven, abs(file.created - time()) < 600) == (True, True)
     assert f"it is {file.path}" in output
     assert "the checksum is right" in output
-    assert machine.names() == [file.path.name], "nothing of the trial is left"
+    assert os.listdir(machine.backups) == [file.path.name], "nothing of the trial is left"
     assert machine.finding().level == "ok"
     server = start_server(config={"backups": {"folder": str(machine.backups)}})
-    metrics = server.get("/metrics")[1].decode()
-    assert re.search(rf"^imserver_backup_timestamp_seconds{{.*}} {file.created}$", metrics, re.MULTILINE)
+    eventually(lambda: f"}} {file.created}\n" in server.get("/metrics")[1].decode(), what="its first look")
     state = json.loads(server.get("/system/state?detail=true")[1])["data"]
     assert state["metrics"]["last_backup"] == file.created
 
@@ -110,25 +104,32 @@ def test_the_newest_stay_and_a_proven_one_stays_longest(tmp_path: Path) -> None:
         file.touch()
         if day < 3:
             mark(file, is_proven=True)
-    (tmp_path / "notes.tar").touch()
-    for name, seconds in ((".trial.new", time()), (".trial.old", BEGAN - 900_000_000)):
+    others = [".imserver-notes", "imserver-notes.part", ".trial.of-others", "imserver-20301399T000000Z.tar"]
+    others += ["imserver-99990101T000000Z.tar"]  # its clock was wrong, and it would stay the newest
+    left = [".trial.0ld_0ld_", f"{file.name}.part", f".{file.name}.abc"]
+    ages = dict.fromkeys(others + left, BEGAN - 900_000_000) | {".trial.new_new_": time()}
+    for name, seconds in ages.items():
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (seconds, seconds))
-    assert len(delete_old(tmp_path, 2)) == 3
-    assert (tmp_path / ".trial.new").exists(), "it is being made"
+    assert len(delete_old(tmp_path, 2)) == 2 + len(left)
+    assert (tmp_path / ".trial.new_new_").exists(), "it is being made"
     files = backups_of(tmp_path)
     assert [(each.created - BEGAN) // 86_400 for each in files] == [5, 4, 2, 1]
     assert [each.is_proven for each in files] == [False, False, True, True]
-    assert (tmp_path / "notes.tar").exists()
+    assert all((tmp_path / each).exists() for each in others)
 
 
-def test_an_old_backup_is_a_failure(machine: Machine) -> None:
+def test_old_backups_are_a_failure_and_do_not_fill_the_disk_while_new_ones_fail(machine: Machine) -> None:
     machine.backups.mkdir()
-    file = new_backup(machine.backups, BEGAN - 900_000_000)
-    file.touch()
-    mark(file, is_proven=True)
+    for day in range(3):
+        file = new_backup(machine.backups, BEGAN + day * 86_400)
+        file.touch()
+        mark(file, is_proven=True)
     assert machine.finding().level == "fail"
-    assert "imserver backup" in machine.finding().mend
+    text = machine.settings.read_text("utf-8").replace('"data_dir"', '"secret_file": "absent", "data_dir"')
+    machine.settings.write_text(text, "utf-8")
+    assert "the secret absent cannot be read" in machine.run(fails=True).stderr
+    assert [(each.created - BEGAN) // 86_400 for each in backups_of(machine.backups)] == [2, 1]
 
 
 def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
