@@ -8,7 +8,6 @@ import venv
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -96,7 +95,7 @@ class Installation:
         return self._call(self.folder / "imserver" / "bin" / "imserver", *words, fails=fails)
 
     def _call(self, *words: object, fails: bool = False) -> str:
-        where: Any = {"cwd": self.folder, "env": self.environment}
+        where = {"cwd": self.folder, "env": self.environment}
         done = subprocess.run([*map(str, words)], **where, capture_output=True, text=True, check=False)
         assert done.returncode == fails, done
         return done.stdout + done.stderr
