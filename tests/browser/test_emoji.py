@@ -58,11 +58,14 @@ def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServe
     phone.field.send_keys(Keys.ENTER)
     phone.say("and *cake* `:party:`")
     phone.reads("", " and cake :party:")
-    cake = bob.id_of(group, ":party: and *cake* `:party:`")
+    cake, party = (bob.id_of(group, text) for text in (":party: and *cake* `:party:`", ":party:"))
     bob.post("messages/react", id=cake, emoji=":party:")
+    bob.post("messages/send", conversation=group, text="tea", reply_to=party)
+    ann.post("messages/pin", id=party)
     for each in (desk, phone):
         each.gives(DRAWN, [[":party:", 128]] * 2, ".text .own-emoji img")
-        each.gives(DRAWN, [[":party:", 128]], ".reaction .own-emoji img")
+        for place in (".reaction", ".quote", ".pin-bar"):
+            each.gives(DRAWN, [[":party:", 128]], f"{place} .own-emoji img")
 
     desk.tap(desk.word("emoji"))
     desk.tap("Add or remove emoji", within=".picker")
@@ -70,7 +73,7 @@ def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServe
     desk.tap("Remove", within="dialog .question")
     desk.has(".own-emoji-list li", "None yet")
     desk.tap("Close", within="dialog")
-    desk.reads(":party:", ":party: and cake :party:")
+    desk.reads(":party:", ":party: and cake :party:", "tea")
     phone.reload()
-    phone.reads(":party:", ":party: and cake :party:")
+    phone.reads(":party:", ":party: and cake :party:", "tea")
     eventually(lambda: phone.texts(".reaction .sign") == [":party:"], what="the reaction is text")

@@ -217,6 +217,7 @@ HERE = Path(__file__).parent
 def site(tmp_path: Path) -> Path:
     """The files laid out as the server serves them: the modules of sdk/js are in /sdk/."""
     shutil.copytree(STATIC, tmp_path / "static")
+    shutil.copytree(HERE.parents[1] / "imserver/media/emoji/page", tmp_path / "emoji")
     (tmp_path / "sdk").mkdir()
     for module in SDK.glob("*.js"):
         shutil.copy(module, tmp_path / "sdk")

@@ -185,7 +185,6 @@ export class MessageView {
     const { words } = this.session;
     const { state, reason, share } = pending;
     const line = make("p", "pending-line");
-    if (state === "failed") line.append(make("span", "reason", reason));
     if (isLast && this.isStranded(pending)) line.append(make("span", "stranded-note", words.messages_stranded));
     if (state === "uploading") {
       const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
@@ -196,7 +195,7 @@ export class MessageView {
     if (state === "failed") {
       const again = button(words.messages_retry, "link");
       again.addEventListener("click", () => this.actions.retry(pending));
-      line.append(again);
+      line.append(make("span", "reason", reason), again);
     }
     const cancel = button(state === "failed" ? words.messages_discard : words.messages_cancel, "link");
     cancel.addEventListener("click", () => this.actions.cancel(pending));
@@ -312,7 +311,7 @@ export class MessageView {
     const name = quoted ? (quoted.from === user ? words.you : people.nameOf(quoted.from)) : words.messages_quote;
     const gone = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
     const made = button("", "quote");
-    made.append(directed(make("b", "", name)), directed(make("span", "", quoted?.kind === "message" ? summaryOf(quoted, words) : gone)));
+    made.append(directed(make("b", "", name)), directed(make("span", "", quoted?.kind === "message" ? plain.draw(summaryOf(quoted, words)) : gone)));
     made.addEventListener("click", () => this.actions.jump(id));
     return made;
   }

@@ -2,6 +2,7 @@
 /** The pinned messages of the open conversation, in a bar below its head. */
 
 import { element } from "../../text.js";
+import { plain } from "../parts/formatted.js";
 import { summaryOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/store.js").Conversation} Conversation */
@@ -59,7 +60,7 @@ export class Pins {
     if (!pin) return;
     const count = this.#pins.length > 1 ? ` ${this.#at + 1}/${this.#pins.length}` : "";
     element("pinned-title", HTMLElement).textContent = words.messages_pinned_title + count;
-    element("pinned-text", HTMLElement).textContent = `${people.nameOf(pin.from)}: ${summaryOf(pin, words)}`;
+    element("pinned-text", HTMLElement).replaceChildren(`${people.nameOf(pin.from)}: `, plain.draw(summaryOf(pin, words)));
   }
 
   /** @param {number} id */

@@ -11,6 +11,7 @@ import { attempt, field, input, load, loadStyle, namedList, noteLine, redraw, se
 import { membersText, openInvitations, tellInvited } from "../people/invitations.js";
 import { mediaStrip, openMedia } from "../media/media-list.js";
 import { kindRules, kindText } from "../people/group-kinds.js";
+import { plain } from "../parts/formatted.js";
 import { ALL_NAMES, fitOf } from "../parts/names.js";
 import { button, confirm, openDialog, openPanel, toast, whenLeft } from "../parts/panel.js";
 import { signOf } from "../parts/signs.js";
@@ -273,7 +274,7 @@ class GroupView {
     await session.people.load(messages.map(({ from }) => from));
     const rows = messages.slice(0, MOST_PINS).map((entry) => {
       const row = button("", "panel-row");
-      row.append(signOf("pin"), make("bdi", "", `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}`));
+      row.append(signOf("pin"), make("bdi", "", `${session.people.nameOf(entry.from)}: `, plain.draw(summaryOf(entry, session.words))));
       row.addEventListener("click", () => {
         this.leave();
         session.open({ conversation: Number(this.id), message: entry.id });
@@ -347,7 +348,7 @@ class GroupView {
     Object.assign(description, { id: "group-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: group.description });
     const handle = input({ value: group.handle, maxLength: HANDLE_LENGTH, autocapitalize: "none", autocomplete: "off", spellcheck: false });
     handle.id = "group-handle";
-    const mayName = this.#may("admin") && !this.session.isGuest;
+    const mayName = this.#may("admin") && !this.session.isGuest && group.handle !== undefined; // a node of the release before has none
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const form = make(

@@ -14,7 +14,10 @@ export function start(page) {
   let loading = null;
   const load = (/** @type {any} */ current) => {
     if (session !== current) [session, own, loading] = [current, null, null];
-    loading ??= import("./own/own.js").then(({ openOwn }) => openOwn(page, current)).then((opened) => (own = opened));
+    loading ??= import("./own/own.js").then(({ openOwn }) => openOwn(page, current)).then((opened) => (own = opened)).catch((error) => {
+      loading = null; // the next name tries again
+      throw error;
+    });
     return loading;
   };
   page.addEmoji({

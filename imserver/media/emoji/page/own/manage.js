@@ -82,7 +82,7 @@ export function openManage(page, own, done) {
     (fresh.querySelector("input") ?? choose).focus();
   });
   drawList();
-  const layer = page.openDialog(words.emoji_edit, make("div", "own-emoji-manage", form, list));
+  const layer = page.openDialog(words.emoji_edit, make("div", "", form, list));
   layer.closed.then(done);
 }
 

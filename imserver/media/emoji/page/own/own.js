@@ -134,7 +134,7 @@ export class OwnList {
  */
 export function picture(page, { name, url, width, height }, onError) {
   const shown = page.make("img", "");
-  Object.assign(shown, { alt: `:${name}:`, title: `:${name}:`, width, height, decoding: "async", draggable: false });
+  Object.assign(shown, { alt: `:${name}:`, title: `:${name}:`, width, height, decoding: "async", loading: "lazy", draggable: false });
   shown.addEventListener("error", onError);
   shown.src = ROOT + url;
   return shown;
@@ -146,11 +146,10 @@ export function picture(page, { name, url, width, height }, onError) {
  * @param {HTMLElement} sign
  */
 function fit(sign) {
-  const text = sign.parentElement;
+  const text = sign.parentElement; // perhaps with very many signs: the time of each must not grow with them
   const bubble = text?.matches(".bubble > .text") ? text.parentElement : null;
   if (!text || !bubble) return;
-  const signs = [...text.children];
-  const isLone = signs.length <= MOST_LONE && signs.every((each) => each.matches(".own-emoji.drawn")) && !text.textContent?.trim();
+  const isLone = !text.children[MOST_LONE] && [...text.children].every((each) => each.matches(".own-emoji.drawn")) && !text.textContent?.trim();
   bubble.classList.toggle("lone-emoji", isLone && !bubble.querySelector(":scope > .quote"));
 }
 
