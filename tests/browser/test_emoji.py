@@ -64,8 +64,8 @@ def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServe
     ann.post("messages/pin", id=party)
     for each in (desk, phone):
         each.gives(DRAWN, [[":party:", 128]] * 2, ".text .own-emoji img")
-        for place in (".reaction", ".quote", ".pin-bar"):
-            each.gives(DRAWN, [[":party:", 128]], f"{place} .own-emoji img")
+        for part in (".reaction", ".quote", ".pin-bar"):
+            each.gives(DRAWN, [[":party:", 128]], f"{part} .own-emoji img")
 
     desk.tap(desk.word("emoji"))
     desk.tap("Add or remove emoji", within=".picker")
