@@ -46,10 +46,9 @@ class Histogram:
 
 
 class Slow(Struct, frozen=True):
-    """What took long: its name in :class:`Timings`, when it ended, in Unix seconds, and how many seconds it
-    took. ``by``: the label of the principal, or the address of the connection. ``request``: the id of it."""
+    """What took long: when it ended, in Unix seconds, and how many seconds it took. ``by``: the label of the
+    principal, or the address of the connection. ``request``: the id of it."""
 
-    name: str
     time: float
     seconds: float
     by: str = ""
@@ -77,7 +76,7 @@ class Timings(dict[str, Histogram]):
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
             if before is None or seconds > before.seconds:
-                self.slowest[name] = Slow(name, time(), seconds, by, request)
+                self.slowest[name] = Slow(time(), seconds, by, request)
 
     def fold(self) -> None:
         """Count what waits. Called once a second."""

@@ -134,6 +134,7 @@ def _install(release: Release, dist: Path) -> Path:
         commands = [[*pip, *offline, "--require-hashes", "-r", *lists]]
         commands += [[*pip, *offline, *wanted]] if wanted else []
     click.echo(f"installs into {home}")
+    os.umask(0o022)  # that of root may keep it from the user of the server
     try:
         python = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
         _run([python, "-m", "venv", str(home)])

@@ -320,7 +320,7 @@ class Store:
         try:
             return run(work)
         finally:
-            name = getattr(work, "__qualname__", "other").partition(".<locals>")[0]
+            name = getattr(getattr(work, "func", work), "__qualname__", "other").partition(".<locals>")[0]
             self.timings.took(name, perf_counter() - began)
 
     @staticmethod

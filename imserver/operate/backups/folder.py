@@ -16,7 +16,6 @@ from typing import Final
 from msgspec import Struct
 
 _FORM: Final = "%Y%m%dT%H%M%SZ"
-_LEFT_SECONDS: Final = 86_400.0
 _ENDS: Final = (".unproven.tar", ".tar")
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
 _is_left: Final = re.compile(r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+").fullmatch
@@ -62,7 +61,7 @@ def delete_old(folder: Path, count: int) -> list[Path]:
     proven, others = ([each.path for each in files if each.is_proven is kind] for kind in (True, False))
     gone = proven[count:] + others[count:]
     left = (each for each in folder.iterdir() if _is_left(each.name))
-    gone += [each for each in left if each.stat().st_mtime < time() - _LEFT_SECONDS]
+    gone += [each for each in left if each.stat().st_mtime < time() - 86_400]
     for path in gone:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return gone
