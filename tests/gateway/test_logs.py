@@ -232,6 +232,7 @@ def test_all_but_slow_requests_and_failures_can_be_left_out(
     for status, seconds, count in ((499, 0.9, 1000), (500, 0.1, 2), (200, 1.0, 3)):
         for _ in range(count):
             logs.requests.add("GET", "/", status, seconds, "127.0.0.1:1", 5)
+    logs.requests.flush()
     logs.requests.settings = LogSettings(requests=False)
     logs.requests.add("GET", "/", 500, 2.0, "127.0.0.1:1", 5)
     logs.requests.flush()

@@ -33,8 +33,8 @@ VARYING = [
 
 BODY_BYTES = 5000
 PLAIN = [row for row in OPERATIONS if row.status != 101 and row.content_type == JSON]
-OWN = {f"/api/v1/{route}" for route in ("nodes", "notifications/key", "refusals")}
-"""Each of the two servers answers GET with its own: its memory, its key, the ids of what it refused."""
+OWN = {f"/api/v1/{route}" for route in ("nodes", "nodes/timings", "notifications/key", "refusals")}
+"""Each of the two servers answers GET with its own: memory and times, key, ids of what it refused."""
 
 
 def alike_servers(launch: Launch, **settings: Any) -> tuple[Server, Server]:

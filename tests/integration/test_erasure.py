@@ -66,6 +66,9 @@ def fill(sql: PooledStatements, app: str, user: str, marker: str) -> None:
         if isinstance(table.of_user, Reason) or not form or _rows(sql, app, table, form):
             continue
         column_of_user = table.of_user.removesuffix(" = %s").strip('"')
+        ways = () if isinstance(table.erase_user, Reason) else table.erase_user
+        stays = any(each.startswith("UPDATE") for each in ways)
+        other = "of-nobody" if stays else marker  # in a row that stays without its user
         values: dict[str, object] = {}
         for column in schema.get_columns(table.name):
             name, kind = str(column["name"]), column["type"]
@@ -74,11 +77,11 @@ def fill(sql: PooledStatements, app: str, user: str, marker: str) -> None:
             elif name in ("app", "log"):
                 values[name] = app if name == "app" else log
             elif isinstance(kind, String | Text) and not isinstance(kind, LargeBinary):
-                values[name] = marker[: getattr(kind, "length", None) or 64]
+                values[name] = other[: getattr(kind, "length", None) or 64]
             elif "CHAR" in str(kind) or "TEXT" in str(kind):
-                values[name] = marker
+                values[name] = other
             elif "BLOB" in str(kind) or "BYTEA" in str(kind) or "BINARY" in str(kind):
-                values[name] = marker.encode()[:16]
+                values[name] = other.encode()[:16]
             else:
                 values[name] = next(numbers) % 30_000
         columns = ", ".join(f'"{name}"' for name in values)
