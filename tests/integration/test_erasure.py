@@ -66,9 +66,9 @@ def fill(sql: PooledStatements, app: str, user: str, marker: str) -> None:
         if isinstance(table.of_user, Reason) or not form or _rows(sql, app, table, form):
             continue
         column_of_user = table.of_user.removesuffix(" = %s").strip('"')
-        ways = () if isinstance(table.erase_user, Reason) else table.erase_user
-        stays = any(each.startswith("UPDATE") for each in ways)
-        other = "of-nobody" if stays else marker  # in a row that stays without its user
+        other = (
+            "of-nobody" if "UPDATE" in str(table.erase_user) else marker
+        )  # the row stays, without its user
         values: dict[str, object] = {}
         for column in schema.get_columns(table.name):
             name, kind = str(column["name"]), column["type"]
