@@ -66,9 +66,7 @@ def fill(sql: PooledStatements, app: str, user: str, marker: str) -> None:
         if isinstance(table.of_user, Reason) or not form or _rows(sql, app, table, form):
             continue
         column_of_user = table.of_user.removesuffix(" = %s").strip('"')
-        other = (
-            "of-nobody" if "UPDATE" in str(table.erase_user) else marker
-        )  # the row stays
+        other = "of-nobody" if "UPDATE" in str(table.erase_user) else marker  # the row stays
         values: dict[str, object] = {}
         for column in schema.get_columns(table.name):
             name, kind = str(column["name"]), column["type"]
