@@ -587,8 +587,8 @@ class LogFollower:
                 self._deliverer.deliver(app, new, last)
             except Exception:
                 log.exception("entries of %s could not be delivered", app)
-            if new:
-                self._metrics.delivery_seconds.observe(max(0.0, time() - new[0].time_ms / 1000))
+            if new and (seconds := time() - new[0].time_ms / 1000) < 3600:  # older ones are imported
+                self._metrics.delivery_seconds.observe(max(0.0, seconds))
         if waiting and not followed.filling:
             self._fill(app, followed, GAP_SECONDS)
 

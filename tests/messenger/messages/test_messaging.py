@@ -374,8 +374,8 @@ class Receiver:
     def deliver(self, _app: str, entries: list[Entry], _position: int) -> None:
         self.ids += [entry.id for entry in entries]
 
-    def store(self, number: int) -> list[Entry]:
-        found = self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")] * number)
+    def store(self, number: int, time_ms: int = 0) -> list[Entry]:
+        found = self.log.writer.append(APP, [Draft(sender="ann", to_user="bob", time_ms=time_ms)] * number)
         return [each.entry for each in found]
 
     def receive(self, entries: list[Entry]) -> None:
@@ -393,11 +393,11 @@ def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log(
     received.receive([two])
     assert received.ids == []
     received.receive([one])
-    assert received.ids == [1, 2]
-    assert received.gates.reads == 1
-    received.store(1)
-    received.follower.committed(Commit(APP, 3, 3, []))
-    assert (received.ids, received.follower.position(APP)) == ([1, 2], 3), "an empty one moves the position"
+    assert (received.ids, received.gates.reads) == ([1, 2], 1)
+    received.receive(received.store(1, time_ms=1))
+    assert sum(received.metrics.delivery_seconds.counts) == 2, "an old message was not long on its way"
+    received.follower.committed(Commit(APP, 4, 4, []))
+    assert (received.ids, received.follower.position(APP)) == ([1, 2, 3], 4), "an empty one moves it"
 
 
 @pytest.mark.usefixtures("small")
