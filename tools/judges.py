@@ -85,7 +85,13 @@ def run(judge: Judge) -> Result:
             options = ("-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}")
             command = [sys.executable, "-m", *command, *options]
         with subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process:
             lines = []
             for line in process.stdout or ():
