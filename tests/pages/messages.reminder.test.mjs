@@ -24,3 +24,17 @@ it("another text of a scheduled message mentions those whom it names still", asy
   await changeText(page, { people }, { id: "a" }, "@Bob");
   assert.deepEqual(sent, [["2", "@design"], []]);
 });
+
+it("who presses twice, or again after an error, schedules once", async () => {
+  const { openRemind } = await import(`${process.cwd()}/imserver/messenger/later/page/dialogs.js`);
+  const presses = [], ids = [];
+  const element = () => ({ append() {}, setAttribute() {}, addEventListener: (_event, press) => void presses.push(press), focus() {} });
+  const api = async (_method, _path, fields) => {
+    ids.push(fields.client_msg_id);
+    throw new Error("no answer");
+  };
+  openRemind({ words: {}, button: element, make: element, openDialog: element, reason: String, api }, { language: "en" }, { id: 5 });
+  for (const _ of [1, 2]) await presses[0]();
+  assert.equal(ids.length, 2);
+  assert.equal(new Set(ids).size, 1);
+});

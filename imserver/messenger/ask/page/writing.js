@@ -51,6 +51,7 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
   const dialog = openDialog(words.ask_new, form);
   no.addEventListener("click", () => dialog.close());
   text.focus();
+  const id = crypto.randomUUID?.() ?? String(Math.random()); // a repeated request asks no second question
   form.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();
     const written = text.value.trim();
@@ -62,7 +63,7 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
     go.disabled = true;
     try {
       await page.api("POST", "asks/create", {
-        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), ...(thread && { thread, also }), text: written,
+        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), ...(thread && { thread, also }), text: written, client_msg_id: id,
         ...(given.length && { options: given.map((each, index) => ({ text: each, value: String(index + 1) })) }), ...((free.box.checked || !given.length) && { free_text: true }),
         ...who?.fields(), ...(Number(until.value) && { seconds: Number(until.value) }),
       });

@@ -28,11 +28,11 @@ export function openSchedule(page, session, conversation, content, clear) {
   const { peer, id } = conversation;
   const count = scheduledOf(page).of(conversation).length;
   const list = count ? { word: page.fill(words.later_waiting, { count }), act: () => openList(page, session, conversation) } : null;
-  openTimes(page, session, words.later_send, { awaited: awaitedOf(page, session, peer), list }, async (when) => {
+  openTimes(page, session, words.later_send, { awaited: awaitedOf(page, session, peer), list }, async (when, own) => {
     const { text, mentions, replyTo, thread, also } = content;
     const where = peer ? { to: peer } : { conversation: id };
     const more = { ...(mentions?.length && { mentions }), ...(replyTo && { reply_to: replyTo }), ...(thread && { thread, ...(also && { also }) }) };
-    const row = await page.api("POST", "scheduled/create", { ...where, text, ...more, ...when, client_msg_id: crypto.randomUUID() });
+    const row = await page.api("POST", "scheduled/create", { ...where, text, ...more, ...when, client_msg_id: own });
     clear();
     page.toast(page.fill(words.later_scheduled, { when: whenOf(page, session, row) }), { label: words.later_show, act: () => openList(page, session, conversation) });
   });
@@ -45,8 +45,8 @@ export function openSchedule(page, session, conversation, content, clear) {
  */
 export function openRemind(page, session, { id }) {
   const { words } = page;
-  openTimes(page, session, words.later_remind, { isSoon: true }, async (when) => {
-    const row = await page.api("POST", "scheduled/remind", { message: id, ...when, client_msg_id: crypto.randomUUID() });
+  openTimes(page, session, words.later_remind, { isSoon: true }, async (when, own) => {
+    const row = await page.api("POST", "scheduled/remind", { message: id, ...when, client_msg_id: own });
     page.toast(page.fill(words.later_reminding, { when: whenOf(page, session, row) }));
   });
 }
@@ -69,16 +69,17 @@ function awaitedOf(page, session, peer) {
  * @param {any} session
  * @param {string} title
  * @param {{ isSoon?: boolean, awaited?: string, list?: { word: string, act: () => void } | null }} more
- * @param {(when: When) => Promise<void>} choose
+ * @param {(when: When, own: string) => Promise<void>} choose  `own`: an id, so that nothing is scheduled twice
  */
 function openTimes(page, session, title, { isSoon = false, awaited = "", list = null }, choose) {
   const { button, make, words } = page;
   const note = make("p", "note");
   note.setAttribute("role", "alert");
   note.hidden = true;
+  const own = crypto.randomUUID?.() ?? String(Math.random());
   const go = async (/** @type {When} */ when) => {
     try {
-      await choose(when);
+      await choose(when, own);
       dialog.close();
     } catch (error) {
       note.textContent = page.reason(error);
