@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -46,7 +48,7 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
-_ALWAYS: Final = (Problems.BAD_REQUEST, Problems.INTERNAL_ERROR, Problems.BUSY)
+_ALWAYS: Final = (Problems.BAD_REQUEST, Problems.HEADERS_TOO_LARGE, Problems.INTERNAL_ERROR, Problems.BUSY)
 _WITH_BODY: Final = (Problems.INVALID_REQUEST, Problems.BODY_TOO_LARGE, Problems.UNKNOWN_ENCODING)
 
 
@@ -120,10 +122,8 @@ def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
     """The reference to each type, and the schemas by name."""
-    types: list[Any] = [Problem]
-    for row in rows:
-        types += [kind for kind in (row.query, row.body, row.answer) if kind is not None]
-    types = list(dict.fromkeys(types))
+    kinds = (kind for row in rows for kind in (row.query, row.body, row.answer) if kind is not None)
+    types: list[Any] = list(dict.fromkeys([Problem, *kinds]))
     titled: dict[str, dict[str, Any]] = {}
 
     def fill(schema: Any) -> Any:
@@ -265,17 +265,10 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
         | {"description": HTTPStatus(status).phrase}
         for status in row.also
     }
-    by_status: dict[int, list[HttpProblem]] = {}
-    for problem in problems_of(row):
-        by_status.setdefault(problem.status, []).append(problem)
-    return {
-        str(row.status): good,
-        **others,
-        **{
-            str(status): _refusal(problems, references[Problem], headers)
-            for status, problems in sorted(by_status.items())
-        },
-    }
+    status_of = attrgetter("status")
+    by_status = groupby(sorted(problems_of(row), key=status_of), status_of)
+    refusals = {str(status): _refusal(row, [*each], references[Problem]) for status, each in by_status}
+    return {str(row.status): good, **others, **refusals}
 
 
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
@@ -293,7 +286,9 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 
 
-def _refusal(problems: Sequence[HttpProblem], reference: Any, headers: dict[str, Any]) -> dict[str, Any]:
+def _refusal(row: Operation, problems: Sequence[HttpProblem], reference: Any) -> dict[str, Any]:
+    # What answers with a page may also refuse with one.
+    page = {row.content_type: {"schema": {"type": "string"}}} if row.content_type == "text/html" else {}
     examples = {
         problem.code: {
             "summary": problem.message,
@@ -303,6 +298,6 @@ def _refusal(problems: Sequence[HttpProblem], reference: Any, headers: dict[str,
     }
     return {
         "description": " ".join(problem.message for problem in problems),
-        "headers": {REQUEST_ID.name: headers[REQUEST_ID.name]},
-        "content": {JSON: {"schema": reference, "examples": examples}},
+        "headers": {REQUEST_ID.name: _header(REQUEST_ID)},
+        "content": {JSON: {"schema": reference, "examples": examples}, **page},
     }

@@ -153,9 +153,7 @@ class Operation(Struct, frozen=True):
             return ACTOR_PROBLEMS
         if not self.names_app:
             return () if self.shape is None else (Problems.INVALID_REQUEST,)
-        left_out = []
-        if self.need is Needs.ANYONE:
-            left_out.append(Problems.FORBIDDEN)
+        left_out = [Problems.FORBIDDEN] if self.need is Needs.ANYONE else []
         if self.reach not in ("known", "optional"):
             left_out.append(Problems.UNKNOWN_APP)
         return tuple(each for each in APP_PROBLEMS if each not in left_out)

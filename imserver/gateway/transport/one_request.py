@@ -20,6 +20,7 @@ from imserver.gateway.transport.http1 import (
     ParsedHead,
     end_of_head,
     plain_request,
+    problem_response,
 )
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,12 @@ class OneRequestHandler(WSGIHandler):
     _parts: list[bytes] | None = None
     cut_short = False
     """True if the answer was sent before the body had arrived."""
+
+    def handle_one_request(self) -> Any:
+        """Serve a request. What pywsgi refuses with 414, a line over 8 KiB, is a head that is too large."""
+        result = super().handle_one_request()
+        is_too_long = isinstance(result, tuple) and result[0] == "414"
+        return ("431", problem_response(Problems.HEADERS_TOO_LARGE)) if is_too_long else result
 
     def _lacks_body(self) -> bool:
         """Whether a part of the request's body is neither read nor received."""

@@ -23,7 +23,6 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
-App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 
 
@@ -129,8 +128,7 @@ def find(
     and sees and searches no e-mail addresses and no phone numbers. Nothing that people wrote is searched.
     """
     principal = call.principal
-    tenants = api.core.tenants.all()
-    names = [call.app] if call.app else [tenant.name for tenant in tenants if not tenant.same_as]
+    names = [call.app] if call.app else [each.name for each in api.core.tenants.all() if not each.same_as]
     apps = [name for name in names if principal.reaches(name)]
     return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
 
@@ -142,7 +140,7 @@ def find(
 def list_connections(
     api: AdminApi,
     call: Call,
-    app: App,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
     user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = "",
     cursor: PageCursor = "",
     limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,

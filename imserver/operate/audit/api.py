@@ -52,8 +52,7 @@ def audit(store: Store, call: Call) -> HttpResponse:
     ones.
     """
     request: AuditQuery = call.input
-    apps = call.principal.apps
-    app = call.app
+    apps, app = call.principal.apps, call.app
     if not app and apps is not None:
         if len(apps) != 1:
             raise ApiProblem.invalid("`app`: name one of those that the key reaches")

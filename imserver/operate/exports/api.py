@@ -16,7 +16,7 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
 ExportId = Annotated[str, about("The id of the export.", max_length=32)]
-_App = Annotated[str, about("The app.", max_length=255)]
+_App = Annotated[str, about("The app.", min_length=1, max_length=255)]
 _STATES: Final[Mapping[int, Literal["under way", "done", "failed"]]] = {
     UNDER_WAY: "under way",
     DONE: "done",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from time import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -160,7 +160,7 @@ def _shown(row: KeyRow) -> KeyShown:
     state: Literal["valid", "expired", "revoked"] = "valid"
     if row.has_ended(time()):
         state = "revoked" if row.revoked else "expired"
-    scopes: list[KeyScope] = [each for each in _SCOPES if each in row.scopes]
+    scopes: list[KeyScope] = [each for each in get_args(KeyScope) if each in row.scopes]
     return view(
         KeyShown,
         row,
@@ -179,9 +179,6 @@ def _name_act(call: Call, row: KeyRow) -> None:
     call.facts = {"id": row.id, "scopes": row.scopes, "apps": row.apps}
     if row.expires:
         call.facts["expires_at"] = row.expires
-
-
-_SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
 
 
 routes = Resource(

@@ -95,7 +95,11 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing)
 
 
-@routes.post("/limits/lift", schema=("LiftRequest", "Whom to let in again: a user, an address, or both."))
+@routes.post(
+    "/limits/lift",
+    schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
+    rules={"anyOf": [{"required": [x], "properties": {x: {"minLength": 1}}} for x in ("user", "address")]},
+)
 def lift(
     refusals: Refusals,
     call: Call,

@@ -102,3 +102,7 @@ def test_a_client_that_reads_nothing_is_cut_after_a_time(caplog: pytest.LogCaptu
     handler = OneRequestHandler(sock, ("::1", 1), server, Reader(sock, HEAD))  # type: ignore[arg-type, call-arg]
     assert not handler.handle_one_request()
     assert (sock.seconds, handler.close_connection, caplog.text) == (WRITE_SECONDS, True, "")
+    reader = Reader(sock, HEAD.replace(b"/", b"/" + b"x" * 9000, 1))  # type: ignore[arg-type]
+    handler = OneRequestHandler(sock, ("::1", 1), server, reader)  # type: ignore[arg-type, call-arg]
+    status, answer = handler.handle_one_request()
+    assert (status, b"headers_too_large" in answer) == ("431", True)

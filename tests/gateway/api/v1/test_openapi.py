@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from msgspec import Struct
@@ -112,12 +113,16 @@ def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
     responses = described(row)["responses"]
     for problem in problems_of(row):
         assert PROBLEMS[problem.code] is problem
+        assert row.content_type != "text/html" or "text/html" in responses[str(problem.status)]["content"]
         content = responses[str(problem.status)]["content"][JSON]
         example = content["examples"][problem.code]["value"]
         check(content["schema"], example)
         assert (example["code"], example["temporary"]) == (problem.code, problem.temporary)
     assert not row.scope or "401" in responses
     assert row.function is None or "429" in responses
+    if row.shape is not None:
+        shape = msgspec.json.schema_components([row.shape])[1][row.shape.__name__]
+        assert "app" not in shape.get("required", ()) or shape["properties"]["app"]["minLength"] >= 1
 
 
 KINDS = (TenantSettings, *DECLARED.app_kinds)
