@@ -76,7 +76,8 @@ const faults = new Set();
 const isSeen = (each) => each.checkVisibility({ visibilityProperty: true, opacityProperty: true });
 const isClipped = (each) => each && (getComputedStyle(each).clipPath === "inset(50%)" || isClipped(each.parentElement));
 const nameOf = (each) => `${each.localName}${each.id && `#${each.id}`}${[...each.classList].map((name) => `.${name}`).join("")}`;
-const demand = (what, element, paint, needed, { rect = element.getBoundingClientRect(), own = null, from = element } = {}) => {
+const demand = (what, element, paint, needed, { rect = seenOf(element.getBoundingClientRect(), element), own = null, from = element } = {}) => {
+  if (rect.right <= rect.left || rect.bottom <= rect.top) return; // scrolled out of what shows it
   const found = least(paint, from, rect, own);
   if (found < needed) faults.add(`${what} of ${nameOf(element.parentElement ?? element)} > ${nameOf(element)}: ${found.toFixed(2)} of ${needed}`);
 };
