@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from imserver.operate.watch.slow import Level, LogWish, Order, Timing, Watch
 from imserver.plugin.errors import Problems
@@ -73,7 +73,10 @@ def log(
             pattern=r"^[a-z0-9_.]*$",
         ),
     ] = "",
-    share: Annotated[float, about("The share of requests that get a line.", ge=0, le=1)] = 1.0,
+    share: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        about("The share of requests that get a line; null: as the settings say."),
+    ] = None,
     seconds: Annotated[
         int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400)
     ] = 600,

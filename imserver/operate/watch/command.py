@@ -46,10 +46,10 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
 @click.command(short_help="Let the nodes log more for a while.")
 @ServerApi.options
 @click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
-@click.option("--share", type=click.FloatRange(0, 1), default=1.0, help="The share of requests with a line.")
+@click.option("--share", type=click.FloatRange(0, 1), help="The share of requests with a line.")
 @click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
 @click.argument("level", type=click.Choice(["debug", "info", "warning", "error", "default"]))
-def log(url: str, key_file: str | None, part: str, share: float, minutes: int, level: str) -> None:
+def log(url: str, key_file: str | None, part: str, share: float | None, minutes: int, level: str) -> None:
     """Let all nodes log from this level on, without a restart. Level "default": as the settings say."""
     ends = level == "default"
     seconds, level = (0, "info") if ends else (minutes * 60, level)

@@ -46,11 +46,11 @@ class Timing(Struct):
 
 
 class LogWish(Struct, frozen=True, array_like=True):
-    """What a node logs for so many ``seconds``; 0: as its settings say."""
+    """What a node logs for so many ``seconds``; 0: as its settings say, as do requests without ``share``."""
 
     level: Level
     part: str
-    share: float
+    share: float | None
     seconds: float
 
 
@@ -99,8 +99,9 @@ class Watch:
             self._until = time() + wish.seconds
             self._logger = _all.getChild(wish.part) if wish.part else _all
             self._logger.setLevel(wish.level.upper())
-            wished = replace(self._settings, requests=True, request_share=wish.share)
-            self._core.node.request_log.settings = wished
+            if wish.share is not None:
+                wished = replace(self._settings, requests=True, request_share=wish.share)
+                self._core.node.request_log.settings = wished
         return True
 
     def configure(self, config: Config) -> None:

@@ -57,21 +57,21 @@ def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
 
 def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     part, all_of_it = logging.getLogger("imserver.gateway.cluster"), logging.getLogger("imserver")
-    before = all_of_it.level
+    before, requests = all_of_it.level, node.core.node.request_log
 
     def log(**wish: Any) -> None:
         node.post_json("/api/v1/nodes/log", wish, key=ALL)
 
     log(level="debug", part="gateway.cluster", share=0.5)
     assert (part.getEffectiveLevel(), all_of_it.level) == (logging.DEBUG, before)
-    assert node.core.node.request_log.settings.request_share == 0.5
+    assert requests.settings.request_share == 0.5
     log(level="error")
+    assert requests.settings.request_share == 1.0, "as the settings say"
     assert (part.getEffectiveLevel(), all_of_it.level) == (logging.ERROR, logging.ERROR), "it replaces that"
     node.core.service(Watch).configure(Config())
     assert (part.getEffectiveLevel(), all_of_it.level) == (logging.INFO, logging.INFO), "a reload ends it"
     log(level="error")
     log(level="info", seconds=0)
     assert all_of_it.level == logging.INFO
-    refusal = node.request("POST", "/api/v1/nodes/log", b'{"level":"debug"}', kind=JSON, key=SHOP)
-    assert refusal.status == 403, "a key of one app"
+    assert node.request("POST", "/api/v1/nodes/log", b'{"level":"info"}', kind=JSON, key=SHOP).status == 403
     all_of_it.setLevel(before)
