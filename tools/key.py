@@ -41,6 +41,9 @@ def main(file: Path, no_password: bool) -> None:
     """Make a key: the secret half in FILE, the public one in SECURITY.md."""
     if file.exists() or file.resolve().is_relative_to(ROOT):
         raise click.ClickException(f"{file} exists, or is in this repository")
+    policy = ROOT / "SECURITY.md"
+    before = policy.read_text(encoding="utf-8")
+    publish(before, "", "")  # it fails before there is a key that nobody has published
     with TemporaryDirectory() as folder:
         public = Path(folder, "public")
         how = ("-W",) if no_password else ()
@@ -48,9 +51,7 @@ def main(file: Path, no_password: bool) -> None:
         if subprocess.run(command, check=False).returncode:
             raise click.ClickException("minisign has made no key")
         (key,) = public_keys(public.read_text(encoding="utf-8"))
-    policy = ROOT / "SECURITY.md"
-    text = publish(policy.read_text(encoding="utf-8"), key, f"{datetime.now(UTC):%Y-%m-%d}")
-    policy.write_text(text, encoding="utf-8")
+    policy.write_text(publish(before, key, f"{datetime.now(UTC):%Y-%m-%d}"), encoding="utf-8")
     click.echo(f"SECURITY.md has the public key {key}. Commit it; keep {file} and its password apart.")
 
 
