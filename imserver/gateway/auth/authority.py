@@ -284,10 +284,6 @@ class Authority(Service):
             return time() < int(rest)
         return self.keys.is_valid(rest) if kind == "key" else kind == "demo" and self.keys.demo
 
-    def lists_address(self, host: str) -> bool:
-        """Whether an app lists this address, so that its back end needs no key."""
-        return bool(self.allowed.apps_of(host))
-
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
         """These users, then their bots, which are banned and muted with them. Without a database it is the
         users alone: a ban must not wait. May switch."""

@@ -158,6 +158,8 @@ def _operation(
     row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
+    if row.reach == "all":
+        description += "\n\nThe key must reach all apps."
     described: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],

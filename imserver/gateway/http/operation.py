@@ -334,7 +334,7 @@ def route_of(row: Operation) -> Route:
         row.path,
         row.need,
         row.function,
-        row.reach if row.names_app or row.read is not None else "",
+        row.reach if row.names_app or row.read is not None or row.reach == "all" else "",
         row.on_behalf,
         hot=row.hot,
         shape=Shape(row.query, body, names_app, row.on_behalf != "") if row.read is None else None,

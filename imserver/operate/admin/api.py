@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from imserver.operate.admin.finder import MOST_APPS, HitShown, ListedConnection
 from imserver.operate.admin.parts import AdminParts, NodeName, NodeShown
-from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
     ApiProblem,
@@ -158,36 +157,29 @@ def list_connections(
 # --- nodes --------------------------------------------------------------------------------------------------
 
 
-@routes.get("/nodes", Needs.ADMIN)
+@routes.get("/nodes", Needs.ADMIN, reach="all")
 def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
-    """Show how each node is. The key must reach all apps."""
-    _require_all(call)
+    """Show how each node is."""
     return NodesAnswer(api.parts.nodes.all())
 
 
-@routes.post("/nodes/drain", Needs.ADMIN)
+@routes.post("/nodes/drain", Needs.ADMIN, reach="all")
 def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Drain a node.
 
     It refuses new clients and closes the others with 1001 over `drain.close_seconds`, so that they reconnect
-    to other nodes. `/ready` answers 503. It goes on to answer HTTP requests. The key must reach all apps.
+    to other nodes. `/ready` answers 503. It goes on to answer HTTP requests.
     """
-    return _drain(api, call, request.node, True)
+    return _drain(api, request.node, True)
 
 
-@routes.post("/nodes/undrain", Needs.ADMIN)
+@routes.post("/nodes/undrain", Needs.ADMIN, reach="all")
 def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
-    """Let a node that was drained serve clients again. The key must reach all apps."""
-    return _drain(api, call, request.node, False)
+    """Let a node that was drained serve clients again."""
+    return _drain(api, request.node, False)
 
 
-def _require_all(call: Call) -> None:
-    if call.principal.apps is not None:
-        raise ApiProblem(Problems.FORBIDDEN, "The key does not reach all apps")
-
-
-def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
-    _require_all(call)
+def _drain(api: AdminApi, node: str, drained: bool) -> NodeDone:
     if not api.parts.nodes.drain(node, drained):
         raise ApiProblem.invalid("`node`: no live node of this name answers")
     return NodeDone(node, drained)

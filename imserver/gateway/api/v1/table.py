@@ -200,7 +200,7 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
         return limits.body_bytes
     authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
     if not authorization:
-        known = row.need.address and api.authority.lists_address(host)
+        known = row.need.address and api.authority.allowed.apps_of(host)
         return limits.body_bytes if known else public
     credential = bearer(authorization)
     key = api.keys.find(credential)
