@@ -2,16 +2,18 @@
 
 The pages are those of ``docs/``. Files beside that folder to which they link become pages, too: other
 documents, settings, examples, files of ``deploy/``. zensical.toml has the order. A broken link or anchor
-fails the build. Two builds of the same sources are the same bytes.
+fails the build. Each page names the version of its tree. Two builds of the same sources are the same bytes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -20,6 +22,10 @@ import click
 
 ROOT: Final = Path(__file__).parents[1]
 CONFIG: Final = "zensical.toml"
+SEARCH: Final = Path(__file__).with_name("site_search.js")
+WORDS: Final = Path(__file__).with_name("site_words.txt")
+LONGEST: Final = 35_000
+"""Characters of a section that the search reads. What is longer is no text for people."""
 FILES: Final = "files"
 """Folder of the site for files that are not below ``docs/``."""
 LANGUAGES: Final = {
@@ -37,6 +43,7 @@ _FENCED: Final = re.compile(r"^```([\w-]*)[^\n]*\n.*?^```$", re.MULTILINE | re.D
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 _EXTERNAL: Final = re.compile(r"[a-z]+:")
+_VERSION: Final = re.compile(r"^## (\d+\.\d+\.\d+) \(([^)]+)\)$", re.MULTILINE)
 _PICTURES: Final = {".png", ".svg", ".webp"}
 
 
@@ -64,8 +71,48 @@ def build(tree: Path, target: Path) -> None:
             issues = _COLOURS.sub("", done.stdout + done.stderr).partition("Traceback")[0]
             raise click.ClickException(f"the site was not built:\n{issues}")
         (work / "site/404.html").unlink()  # its addresses begin with "/": it would be wrong below a path
+        finish(tree, work / "site")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(work / "site", target)
+
+
+def finish(tree: Path, site: Path) -> None:
+    """Name the version on each page, and put our search in place of zensical's.
+
+    That one finds no page that lacks a word of a sentence.
+    """
+    (old,) = (site / "assets/javascripts/workers").glob("search.*.js")
+    new = old.with_name(f"search.{sha256(SEARCH.read_bytes()).hexdigest()[:8]}.js")
+    shutil.copy(SEARCH, new)
+    old.unlink()
+    version = version_of((tree / "CHANGELOG.md").read_text(encoding="utf-8"))
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8").replace(old.name, new.name)
+        changes = os.path.relpath(site / FILES / "CHANGELOG", page.parent)
+        line = f'<p style="margin-top: -1.5em"><small>Version {version} · <a href="{changes}/">changes</a>'
+        page.write_text(text.replace("</h1>", f"</h1>\n{line}</small></p>", 1), encoding="utf-8")
+    index = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    index["config"]["words"] = synonyms()
+    for item in index["items"]:
+        if len(item["text"]) > LONGEST:
+            item["text"] = ""
+    text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    (site / "search.json").write_text(text, encoding="utf-8")
+
+
+def version_of(changes: str) -> str:
+    """The version of a tree with this CHANGELOG: ``1.0.0``, or ``1.1.0, unreleased after 1.0.0``."""
+    (version, day), *older = _VERSION.findall(changes)
+    if day != "unreleased":
+        return str(version)
+    return f"{version}, unreleased after {older[0][0]}"
+
+
+def synonyms() -> list[tuple[str, list[str]]]:
+    """What people say → the words of the documents for it."""
+    lines = re.sub(r"^#.*\n", "", WORDS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = [row.split(" = ") for row in re.split(r"; |\n", lines) if row]
+    return [(each.replace("_", " "), words.split()) for words, queries in rows for each in queries.split()]
 
 
 def stage(tree: Path, target: Path) -> None:

@@ -19,20 +19,7 @@ from tools import site
 
 SEARCH = Path(__file__).parent / "search.mjs"
 
-QUESTIONS = (
-    ("How do I send a push with curl?", "send push curl", "guides/send-a-push/"),
-    ("How do users log in?", "log in tokens", "guides/session-tokens/"),
-    ("How do I run two nodes?", "run two nodes", "guides/cluster/"),
-    ("How do I run it behind nginx?", "nginx", "guides/deploy/"),
-    ("How do I back up and restore?", "backup", "operations/"),
-    ("What does a connection cost?", "connection cost", "reference/sizing/"),
-    ("How do I move from Centrifugo?", "centrifugo", "guides/from-centrifugo/"),
-    ("How do I delete a user and their data?", "delete user data", "operations/#erase-users"),
-    ("How do I add a login with Google?", "google login", "guides/log-in-with/"),
-    ("How do phones get notifications?", "notifications phones", "guides/notifications/"),
-    ("Will it stay free, and what if its makers stop?", "free licence paid edition", "support/"),
-)
-"""Question of a newcomer → what they type → the page that answers it."""
+QUESTIONS = Path(__file__).with_name("questions.txt")
 
 
 def listed_pages() -> list[str]:
@@ -119,20 +106,33 @@ def test_nothing_comes_from_another_host(built: Path) -> None:
         assert [each for each in addresses if re.match(r"https?:|/", each)] == [], path
 
 
-@pytest.mark.full("browser")
+@pytest.mark.full("programs")
 @pytest.mark.needs("node")
-def test_questions_of_newcomers_are_answered_by_the_first_three_hits(built: Path) -> None:
-    """Both for the words that one types, by the page itself, and for the whole question."""
-    typed = [words for _, words, _ in QUESTIONS] + [question for question, _, _ in QUESTIONS]
+def test_questions_find_their_place_among_the_first_three_hits(built: Path) -> None:
+    lines = QUESTIONS.read_text(encoding="utf-8").splitlines()
+    questions = dict(line.split(" = ") for line in lines if not line.startswith("#"))
+    pages = {item["location"] for item in json.loads((built / "search.json").read_bytes())["items"]}
+    assert {location for answers in questions.values() for location in answers.split()} <= pages
     command = [require("node"), str(SEARCH), str(built)]
-    done = subprocess.run(command, input=json.dumps(typed), capture_output=True, text=True, check=True)
-    hits = dict(zip(typed, json.loads(done.stdout), strict=True))
-    missed = {}
-    for question, words, page in QUESTIONS:
-        for query, answers in ((words, (page,)), (question, (page, "questions/#"))):
-            if not any(hit.startswith(answers) for hit in hits[query][:3]):
-                missed[query] = hits[query][:5]
-    assert missed == {}
+    done = subprocess.run(command, input=json.dumps([*questions]), capture_output=True, text=True, check=True)
+    missed = {
+        question: hits[:5]
+        for (question, answers), hits in zip(questions.items(), json.loads(done.stdout), strict=True)
+        if not any({hit, hit.partition("#")[0]} & set(answers.split()) for hit in hits[:3])
+    }
+    assert len(questions) == 60
+    assert len(missed) <= 5, missed
+
+
+@pytest.mark.parametrize(
+    ("headings", "version"),
+    [
+        (["1.1.0 (unreleased)", "1.0.0 (2026-11-26)"], "1.1.0, unreleased after 1.0.0"),
+        (["1.1.0 (2027-01-05)", "1.0.0 (2026-11-26)"], "1.1.0"),
+    ],
+)
+def test_a_page_says_for_which_version_it_is(headings: list[str], version: str) -> None:
+    assert site.version_of("# Changes\n" + "".join(f"\n## {each}\n" for each in headings)) == version
 
 
 _HITS = """
