@@ -93,9 +93,7 @@ def _disks(core: Any, field: str) -> dict[str, int]:
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
-    return {
-        name: getattr(disk_usage(folder), field) for name, folder in folders.items() if os.path.isdir(folder)
-    }
+    return {name: getattr(disk_usage(path), field) for name, path in folders.items() if os.path.isdir(path)}
 
 
 METRICS: Final = (

@@ -30,6 +30,8 @@ SPARE_FILES_OF_A_CLUSTER: Final = 320
 
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 SECRET_BYTES: Final = 32
+RESTORING: Final = "restoring"
+"""The file of a data folder in which a restore has begun. ``imserver restore`` ends it; no server starts."""
 _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -80,11 +82,9 @@ def connection_limit(config: Config) -> int:
 def cores(cpu_quota: Path = _CPU_QUOTA) -> int:
     """The cores that this process may use: those of its CPU set, within the quota of its container."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with suppress(OSError, ValueError):  # no such file; or the quota is "max"
         quota, period = cpu_quota.read_text(encoding="ascii").split()
         number = min(number, -(-int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file; or the quota is "max"
-        pass
     return max(number, 1)
 
 
@@ -175,9 +175,12 @@ class DataDirectory:
         self._first = False
         self._lock = -1
 
-    def start(self) -> None:
-        """Create the directory and take its lock. Never switches. Raises StartError."""
+    def start(self, restores: bool = False) -> None:
+        """Create the directory and take its lock. ``restores``: also if a restore was interrupted there.
+        Never switches. Raises StartError."""
         file, lock = self.path / "lock", -1
+        if not restores and (self.path / RESTORING).exists():
+            raise StartError(f"a restore into {self.path} was interrupted: run imserver restore again")
         try:
             make_folder(self.path)
             lock = open_private(file)
@@ -235,8 +238,8 @@ class DataDirectory:
         return _read_secret(path)
 
     def _make_secret(self, path: Path) -> None:
-        lock = None if self._lock >= 0 else DataDirectory(str(self.path))
-        if lock is not None:  # a command
+        lock = DataDirectory(str(self.path))
+        if self._lock < 0:  # a command
             try:
                 lock.start()
             except StartError as error:
@@ -244,8 +247,7 @@ class DataDirectory:
         try:
             _write_secret(path)
         finally:
-            if lock is not None:
-                lock.stop()
+            lock.stop()
 
 
 def _read_secret(path: Path) -> bytes:

@@ -34,7 +34,13 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import load_features, offered_commands
 from imserver.gateway.offline import load_settings, opened, settings_options
-from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, listening_process, plan_processes
+from imserver.gateway.process import (
+    RESTORING,
+    SPARE_FILES_OF_A_CLUSTER,
+    cores,
+    listening_process,
+    plan_processes,
+)
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.damage import lost_commits
 from imserver.gateway.storage.statements import PooledStatements
@@ -429,6 +435,9 @@ def _disk(config: Config) -> Findings:
         text, mend = f"{folder} is not a folder", "name another server.data_dir"
         yield Finding("fail", "data folder", text, "the server does not start", mend)
         return
+    if (folder / RESTORING).exists():
+        text, mend = f"one into {folder} was interrupted", "run imserver restore again"
+        yield Finding("fail", "restore", text, "the server does not start", mend)
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
     wanted = max([1 << 30, *limits.values()])

@@ -206,6 +206,8 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
     assert "disk fsync" not in found
     assert (found["data folder"].level, found["data folder"].found) == ("fail", f"{file} is not a folder")
     assert found["data folder"].mend == "name another server.data_dir"
+    (tmp_path / "restoring").touch()
+    assert by_name(config(tmp_path))["restore"].level == "fail"
 
 
 def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path) -> None:

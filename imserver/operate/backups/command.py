@@ -13,6 +13,7 @@ from imserver.gateway.config.settings import Config, settings_of
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import load_features
 from imserver.gateway.offline import load_settings, settings_options
+from imserver.gateway.process import RESTORING
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.terminal import fail
 from imserver.operate.backups.declared import BackupSettings
@@ -57,6 +58,8 @@ def backup(
         if is_check:
             _try_out(settings, file or _newest(settings).path)
             return
+        if Path(settings.server.data_dir, RESTORING).exists():
+            raise StartError("a restore was interrupted: run imserver restore again before a backup")
         if file is None:
             _back_up_by_schedule(settings, address, without)
             return

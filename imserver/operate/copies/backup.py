@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
-from imserver.gateway.process import open_private
+from imserver.gateway.process import RESTORING, open_private, write_all
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.damage import lost_commits
 from imserver.gateway.storage.database import Database
@@ -71,29 +71,39 @@ def backup(database: Path, copy: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> tuple[str, Path | None]:
+def restore(
+    database: Path, copy: Path, numbers: Sequence[GivenNumbers], folder: Path | None = None
+) -> tuple[str, Path | None]:
     """Replace a database, which no server uses, by a copy. Returns what was done, and the new name of the
-    replaced database. ``numbers``: those of features.
+    replaced database. ``numbers``: those of features. ``folder``: the data folder; None: the database's.
 
     No number given since the backup is given again. Clients know the greatest number they have seen and would
-    ignore new entries below it. Raises StartError; then nothing has changed.
+    ignore new entries below it. Raises StartError. From :func:`begin` to :func:`end` no server starts, and
+    the same call goes on.
     """
     check(copy)
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     numbers = (*_OWN, *numbers)
-    before: Path | None = None
+    folder = folder or database.parent
     unfinished = database.with_name(f"{database.name}.part")
     try:
-        os.close(open_private(unfinished, like=database if database.exists() else None))
+        before = _before(folder, database)
+        if before.exists() and not database.exists():
+            _set_aside(database, before)  # the rest of it
+        replaced = before if before.exists() else database
+        os.close(open_private(unfinished, like=replaced if replaced.exists() else None))
         with closing(_connect(copy)) as source, closing(sqlite3.connect(unfinished)) as target:
             source.backup(target)
             with target:
-                _move_on(SqliteStatements(target), numbers, _given(database, numbers))
+                _move_on(SqliteStatements(target), numbers, _given(replaced, numbers))
         synchronise(unfinished)
-        if database.exists():
-            before = _set_aside(database)
+        begin(folder, before.name)
+        if replaced == database and database.exists():
+            _fold_log(database)
+            _set_aside(database, before)
         for end in _SIDE_FILES:
             database.with_name(database.name + end).unlink(missing_ok=True)
+        synchronise(database.parent)
         unfinished.rename(database)
         synchronise(database.parent)
     except OSError as error:
@@ -102,11 +112,72 @@ def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> tupl
         raise StartError(f"{database} cannot be replaced: {error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
-    return f"restored {database}" + (f"; the previous database is {before}" if before else ""), before
+    if not before.exists():
+        return f"restored {database}", None
+    return f"restored {database}; the previous database is {before}", before
 
 
-def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequence[GivenNumbers]) -> None:
+# --- a restore that a power cut interrupts ------------------------------------------------------------------
+
+
+def begin(folder: Path, before: str = "") -> bool:
+    """Note in a data folder that what is stored changes from now on. ``before``: the new name of the
+    database. Returns whether nothing had been noted. Raises StartError."""
+    mark = folder / RESTORING
+    is_first = not mark.exists()
+    try:
+        write_private(mark, before.encode())
+    except OSError as error:
+        raise StartError(f"{mark} cannot be written: {error.strerror}") from None
+    return is_first
+
+
+def end(folder: Path) -> None:
+    """Let servers start again: all is restored, and who was erased is erased again. Raises OSError."""
+    (folder / RESTORING).unlink(missing_ok=True)
+    synchronise(folder)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file for its owner only, so that it survives a power failure. Raises OSError."""
+    descriptor = open_private(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    synchronise(path.parent)
+
+
+def _before(folder: Path, database: Path) -> Path:
+    """The new name of the database that is replaced, which an interrupted restore has chosen."""
+    mark = folder / RESTORING
+    name = mark.read_bytes().decode("utf-8", "replace") if mark.exists() else ""
+    return database.with_name(name) if name else free_name(database.with_name(f"{database.name}.before"))
+
+
+def _fold_log(database: Path) -> None:
+    """Write the content of the write-ahead log to the database, to which it belongs."""
+    with suppress(sqlite3.Error):
+        if not lost_commits(database):  # else it is what is left of them
+            with closing(sqlite3.connect(database)) as old:
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _set_aside(database: Path, before: Path) -> None:
+    """Rename a database and its files, also if damaged, or what an interrupted call has left of them."""
+    for end in ("", *_SIDE_FILES):
+        source = database.with_name(database.name + end)
+        if source.exists():
+            source.replace(before.with_name(before.name + end))
+
+
+def move_on(
+    address: DatabaseAddress, settings: StorageSettings, numbers: Sequence[GivenNumbers], folder: Path
+) -> None:
     """Make a database server, which has loaded a copy, give no number again that it gave since the copy.
+    ``folder``: the data folder, in which :func:`begin` notes it.
 
     Raises StartError if others are connected to the database, or if it cannot be used.
     """
@@ -114,6 +185,7 @@ def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequen
     try:
         database.open()
         wait_until_alone(database.read, address.shown)
+        begin(folder)
         far = far_number()
         database.write_long(lambda sql: [each.skip(sql, far) for each in (*_OWN, *numbers)])
     except StorageUnavailable as error:
@@ -220,22 +292,6 @@ _OWN: Final = (
     ),
 )
 """The numbers of accounts and events, which also continue when a log has lost entries."""
-
-
-def _set_aside(database: Path) -> Path:
-    """Rename a database and its files, also if damaged. Returns the new name."""
-    aside = free_name(database.with_name(f"{database.name}.before"))
-    # The content of its write-ahead log belongs to it.
-    with suppress(sqlite3.Error):
-        if not lost_commits(database):  # else it is what is left of them
-            with closing(sqlite3.connect(database)) as old:
-                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.replace(aside)
-    for end in _SIDE_FILES:
-        side = database.with_name(database.name + end)
-        if side.exists():
-            side.replace(aside.with_name(aside.name + end))
-    return aside
 
 
 def free_name(path: Path) -> Path:

@@ -22,7 +22,7 @@ from imserver.gateway.node.feature_list import (
     tables_of,
 )
 from imserver.gateway.offline import load_settings, offline_parts, opened, record_act, settings_options
-from imserver.gateway.process import DataDirectory
+from imserver.gateway.process import RESTORING, DataDirectory
 from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.app_rows import tables_of_others
 from imserver.gateway.storage.contract import Erasure, programs_of
@@ -84,31 +84,32 @@ def restore(
                 f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
-        there = [address.file, Path(settings.server.data_dir) / JOURNAL, journal]
+        folder = Path(settings.server.data_dir)
+        there = [address.file, folder / JOURNAL, folder / RESTORING, journal]
         if not any(each is not None and each.exists() for each in there):
             _accept_no_journal(yes)
-        lock.start()
-        try:
-            if file is not None and has_everything:
-                done, before = whole.restore(settings, address, BackupArchive(file), without)
-            elif address.file is None or file is None:
-                copies.move_on(address, settings.storage, numbers_of_server())
-                done = f"{address.shown} continues after all ids that were given since the copy"
-            else:
-                done, before = copies.restore(address.file, file, numbers_of_server())
-        finally:
-            lock.stop()
+        lock.start(restores=True)
+        click.get_current_context().call_on_close(lock.stop)
+        if file is not None and has_everything:
+            done, before = whole.restore(settings, address, BackupArchive(file), without)
+        elif address.file is None or file is None:
+            copies.move_on(address, settings.storage, numbers_of_server(), folder)
+            done = f"{address.shown} continues after all ids that were given since the copy"
+        else:
+            done, before = copies.restore(address.file, file, numbers_of_server(), folder)
+        lock.secrets(settings.server)  # a new data folder gets its own
     except StartError as error:
         fail(error)
     with opened(path, data_dir) as (settings, store, _):
         rows = [] if before is None else erasures_of(before)
-        rows += read_journal(Path(settings.server.data_dir) / JOURNAL)
+        rows += read_journal(folder / JOURNAL)
         rows += [] if journal is None else read_journal(journal)
         try:
             count = erase_again(settings, store, rows)
         except Unavailable as error:
             fail(f"{error}: run imserver restore again before you start a server")
         record_act(settings, store, "database.restore", count=count)
+    copies.end(folder)
     click.echo(done)
     if count:
         click.echo(f"{count} users who were erased since the copy are erased again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +17,10 @@ from imserver.gateway.config.settings import Config, StorageSettings
 from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.gateway.offline import offline_parts
-from imserver.gateway.process import open_private, write_all
 from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.contract import ArchivedFiles
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
-from imserver.gateway.threads import synchronise
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import BackupArchive, FeatureFile, write
 from imserver.operate.copies.progress import Progress
@@ -33,6 +31,7 @@ without_option: Final = click.option(
     metavar="FEATURE",
     help="Leave the tables of this feature of another distribution behind.",
 )
+_PARTS: Final = ".restore."
 _SECRETS: Final = ("secret", "second_secret")
 
 
@@ -92,14 +91,16 @@ def restore(
     """Put all of an archive back. No server runs. Returns what was done, and the previous database if it is a
     file. Raises StartError.
 
-    SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore, and
-    ``without`` names features whose tables stay behind.
+    No server starts until ``copies.end``. SQLite: the database is replaced. Otherwise it must be empty, or
+    that of an interrupted restore, and ``without`` names features whose tables stay behind.
     """
     features = load_features(settings)
     tables = tables_of(features)
     folder = Path(settings.server.data_dir)
     before: Path | None = None
-    with tempfile.TemporaryDirectory(prefix=".restore.", dir=folder) as parts:
+    for rest in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
+        shutil.rmtree(rest, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PARTS, dir=folder) as parts:
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
         copies.check(copy)
@@ -107,13 +108,20 @@ def restore(
         with started_store(StorageSettings(f"sqlite:///{copy}"), parts, tables):
             pass
         if address.file is not None:
-            replaced, before = copies.restore(address.file, copy, numbers_of_server())
+            replaced, before = copies.restore(address.file, copy, numbers_of_server(), folder)
         else:
             from imserver.operate.copies.move import move  # needs the drivers
 
-            with closing(Progress()) as progress:
-                move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
-            copies.move_on(address, settings.storage, numbers_of_server())
+            is_first = copies.begin(folder)
+            try:
+                with closing(Progress()) as progress:
+                    note = progress.show_rows
+                    move(_of_file(copy), address, settings.storage, tables, note, without=without)
+            except StartError:
+                if is_first:  # the database is as it was, or has no id, and no server opens it
+                    copies.end(folder)
+                raise
+            copies.move_on(address, settings.storage, numbers_of_server(), folder)
             replaced = f"restored {address.shown}"
     done = [replaced, *_put_secrets(settings, archive.head.secrets)]
     try:
@@ -175,13 +183,7 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
                 before = copies.free_name(path.with_name(f"{path.name}.before"))
                 path.rename(before)
                 done.append(f"the previous {name} is {before}")
-            descriptor = open_private(path)
-            try:
-                write_all(descriptor, content.encode("latin-1"))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            synchronise(path.parent)
+            copies.write_private(path, content.encode("latin-1"))
         except OSError as error:
             raise StartError(f"the secret {path} cannot be written: {error.strerror}") from None
         done.append(f"restored {path}")

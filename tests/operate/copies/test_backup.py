@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from imserver.backends.webhooks.event_rows import EventStore, NewEvent
 from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import numbers_of_server
 from imserver.gateway.process import DataDirectory
 from imserver.gateway.storage.store import Store
@@ -77,6 +79,10 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     for end in ("", ".2", ".3"):  # what was there remains, however often something is restored
         assert f"imserver.db.before{end}" in run("restore", copy).stdout
     assert (data / "imserver.db").stat().st_uid == owner
+    (data / "restoring").touch()  # as a restore leaves it that was killed before it had erased users again
+    for command in (("backup", tmp_path / "half.db"), ("move", "--to", "sqlite:////half.db")):
+        assert "run imserver restore again" in run(*command, fails=True).stderr
+    run("restore", copy)
     assert say(data, "four") == ["one", "two", "four"]
     assert sorted(file.name for file in data.iterdir() if "part" in file.name) == []
     with sqlite3.connect(data / "imserver.db.before") as before:
@@ -178,6 +184,67 @@ def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path
     store.close()
     run("restore", "--yes", tmp_path / "copy.db", "--data-dir", tmp_path / "elsewhere")
     assert len(say(tmp_path / "elsewhere")) == 1
+
+
+def cut(database: Path, copy: Path, step: int) -> bool:
+    """Restore a copy in a process that dies before its n-th change of a name or start of a write. Returns
+    whether it died."""
+    if not (child := os.fork()):
+        left = [step]
+
+        def hear(event: str, arguments: "tuple[object, ...]") -> None:
+            if event in ("os.rename", "os.remove", "os.truncate", "sqlite3.connect", "os.mkdir") or (
+                event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+            ):
+                left[0] -= 1
+                if not left[0]:
+                    os._exit(9)
+
+        sys.addaudithook(hear)
+        copies.restore(database, copy, numbers_of_server())
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
+    data: Path, tmp_path: Path, is_damaged: bool
+) -> None:
+    say(data, "one")
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    say(data, "two")
+    log = b""
+    if is_damaged:  # its log is what is left of the newest messages
+        store = begin(tmp_path / "running")
+        store.part(MessageLog).writer.append("app", [Draft(sender="ann", to_user="bob", body=b"x")])
+        data = kill(store, tmp_path).parent
+        flip(log_of(data / "imserver.db"), HEAD + 500)
+        log = log_of(data / "imserver.db").read_bytes()
+    refused, step, is_cut = 0, 0, True
+    while is_cut:
+        step += 1
+        folder = tmp_path / f"cut{step}" / "data"
+        shutil.copytree(data, folder)
+        database = folder / "imserver.db"
+        is_cut = cut(database, tmp_path / "copy.db", step)
+        server = DataDirectory(str(folder))
+        try:
+            server.start()
+        except StartError:
+            refused += 1
+        else:
+            server.stop()
+            assert (log_of(database).read_bytes() == log) if log else (say(folder) == ["one", "two"])
+        _, before = copies.restore(database, tmp_path / "copy.db", numbers_of_server())
+        assert before == folder / "imserver.db.before"
+        if log:
+            assert before.with_name(f"{before.name}-wal").read_bytes() == log
+        else:
+            with closing(sqlite3.connect(before)) as old:
+                assert old.execute("SELECT count(*) FROM message").fetchone() == (2,)
+        assert say(folder, "three") == ["one", "three"]
+    assert step > refused > 4, (step, refused)
 
 
 FORGED = {
