@@ -151,7 +151,7 @@ export function drawKey({ api }, id) {
   /** @type {HTMLElement[]} */
   const parts = [shown];
   if (api.may("GET keys/usage")) parts.push(card(words.admin_usage, uses));
-  if (api.may("GET audit")) parts.push(card(words.admin_audit, acts(api, { by: `key:${id}`, limit: 20 }, words.admin_no_acts_of_key)));
+  if (api.may("GET audit")) parts.push(card(words.admin_of_key, acts(api, { by: `key:${id}`, limit: 20 }, words.admin_no_acts_of_key)), card(words.admin_on_key, acts(api, { about: `key:${id}`, limit: 20 })));
   return parts;
 
   /** @param {Record<string, any>} key */

@@ -291,12 +291,13 @@ export function list(load, draw) {
  * @typedef {object} Field
  * @property {string} name
  * @property {string} label
- * @property {"text" | "password" | "select" | "textarea" | "checkbox" | "url"} [type]
+ * @property {"text" | "password" | "select" | "textarea" | "checkbox" | "url" | "datetime-local"} [type]
  * @property {string} [value]
- * @property {[string, string][]} [options]  value and label, of a select
+ * @property {[string, string][]} [options]  value and label, of a select; of a text: what is offered
  * @property {boolean} [required]
  * @property {string} [hint]
  * @property {number} [most]  characters
+ * @property {boolean} [isRare]  of a filter: it is folded away until it is wanted
  */
 
 /**
@@ -398,12 +399,17 @@ export function fieldOf({ name: key, label, type = "text", value = "", options =
   control.id = `field-${key}`;
   control.name = key;
   if (tag === "input") control.type = type;
-  if (type === "select") {
-    control.append(...options.map(([each, text]) => {
+  const offered = type !== "select" && options.length ? [make("datalist", "")] : [];
+  if (options.length) {
+    (offered[0] ?? control).append(...options.map(([each, text]) => {
       const option = /** @type {HTMLOptionElement} */ (make("option", "", text));
       option.value = each;
       return option;
     }));
+  }
+  for (const each of offered) {
+    each.id = `offered-${key}`;
+    control.setAttribute("list", each.id);
   }
   if (type === "checkbox") control.checked = value === "true";
   else control.value = value;
@@ -418,7 +424,7 @@ export function fieldOf({ name: key, label, type = "text", value = "", options =
     note[0].id = `${control.id}-hint`;
     control.setAttribute("aria-describedby", note[0].id);
   }
-  return make("div", type === "checkbox" ? "field check" : "field", ...(type === "checkbox" ? [control, heard] : [heard, control]), ...note);
+  return make("div", type === "checkbox" ? "field check" : "field", ...(type === "checkbox" ? [control, heard] : [heard, control]), ...offered, ...note);
 }
 
 /**
@@ -444,8 +450,15 @@ export function valuesOf(form) {
  * @param {(values: Record<string, string>) => unknown} act  called at each change
  */
 export function filters(fields, act) {
-  const form = /** @type {HTMLFormElement} */ (make("form", "filters", ...fields.map(fieldOf)));
+  const usual = fields.filter((each) => !each.isRare);
+  const rare = fields.filter((each) => each.isRare);
+  const form = /** @type {HTMLFormElement} */ (make("form", "filters", ...usual.map(fieldOf)));
   if (fields.some(({ type = "text" }) => type === "text")) form.append(make("button", "quiet", words.admin_show));
+  if (rare.length) {
+    const more = /** @type {HTMLDetailsElement} */ (make("details", "", make("summary", "muted", words.admin_more_filters), make("div", "filters", ...rare.map(fieldOf))));
+    more.open = rare.some((each) => each.value);
+    form.append(more);
+  }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     act(valuesOf(form));

@@ -276,7 +276,7 @@ def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(pair: Pa
         key=KEY,
     )
     page.section("Audit")
-    page.has_some(".whom", "Lea")
+    page.has_some(".act", "Lea, Kai")
     page.tap("Log out")
     page.sees("#field-key")
     page.driver.refresh()

@@ -17,7 +17,7 @@ PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"
 _VALUES: Final = frozenset(
     {
         *("id", "act", "group", "conversation", "channel", "connection", "connections", "device"),
-        *("key", "hook", "provider", "report", "node", "address"),
+        *("key", "hook", "provider", "report", "node", "address", "handle"),
         *("until", "seconds", "since", "grace_seconds", "expires_at", "uses", "count"),
         *("role", "scopes", "apps", "reason", "state", "level", "kind"),
         *("open", "history", "invite", "rename", "pin", "bots", "write", "reply", "everybody"),
@@ -30,6 +30,10 @@ _UNNAMED: Final = frozenset({"app", "token", "password", "old_password", "confir
 _SAME: Final = {"client": "connection", "client_id": "connection"}
 """Fields of other APIs → ours."""
 _FROM_ANSWER: Final = frozenset({"id", "act", "group", "revoked", "closed", "count"})
+_ABOUT: Final = {"messages": "message", "message": "message", "group": "group", "key": "key"}
+"""Facts by which acts are found → what they are the ids of."""
+_ID_ABOUT: Final = {"messages": "message", "keys": "key"}
+"""First words of the names of acts → what their ``id`` is the id of."""
 MOST_USERS: Final = 1000
 """The most users that one act names."""
 _MOST_VALUES: Final = 20
@@ -58,7 +62,8 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
             facts[name] = [each for each, _ in _given(value)]
         elif name not in _UNNAMED:
             fields.append(name)
-    facts |= {name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER}
+    # What was given counts: the answer to a recall has the id of its own entry.
+    facts = {name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER} | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
     if named := [each for each in users if each not in ("", user)]:
@@ -71,7 +76,7 @@ def _given(values: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):
             value = getattr(values, field.name)
-            if value is not UNSET and value is not None and value != "" and value != field.default:
+            if value is not UNSET and value is not None and value != field.default:
                 yield field.name, value
     elif isinstance(values, Mapping):
         yield from ((name, value) for name, value in values.items() if name in _VALUES)
@@ -127,9 +132,23 @@ def _names(act: Act) -> Iterator[Name]:
     users = facts.pop("users", ())
     if facts:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), 1 << 20)
-        yield _name("facts", *(target or by or ("", "")), text)
+        # Why somebody was deleted is said by whoever did it, and stays with them.
+        yield _name("facts", *((None if act.gone else target) or by or ("", "")), text)
+    for number, thing in enumerate(_things(act.name, facts)):
+        yield _name(f"about/{number}", "", _clean(thing, _MEMBER_BYTES))
     for number, each in enumerate(users):
         yield _name(f"users/{number}", app, _clean(each, _MEMBER_BYTES))
+
+
+def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
+    """What else an act is about, as ``message:7``, ``key:1f2e``, ``group:12``."""
+    about = {**_ABOUT, "id": _ID_ABOUT.get(name.partition(".")[0], "")}
+    things: dict[str, None] = {}
+    for fact, kind in about.items():
+        given = facts.get(fact, ()) if kind else ()
+        ids = given if isinstance(given, list | tuple) else (given,)
+        things |= dict.fromkeys(f"{kind}:{id}" for id in ids if id)
+    return things
 
 
 def _name(part: str, app: str, member: str, text: str = "") -> Name:

@@ -20,9 +20,9 @@ _decode: Final = msgspec.json.decode
 class Name(Struct, frozen=True):
     """Something that an act names.
 
-    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` and a number. ``app`` and ``member``:
-    the person whose row it is, which goes with them; with no ``app``, ``member`` is the id of a key, node or
-    system user, or empty. ``text``: what it says besides.
+    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` or ``about/`` and a number. ``app`` and
+    ``member``: the person whose row it is, which goes with them; with no ``app``, ``member`` is the id of a
+    key, node or system user, a thing as ``message:7``, or empty. ``text``: what it says besides.
     """
 
     part: str

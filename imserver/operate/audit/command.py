@@ -46,13 +46,17 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
 )
+@click.option("--message", default="", metavar="ID", help="Acts on this message, as its deletion.")
+@click.option("--about", default="", metavar="WHAT", help="A thing (message:7, key:1f2e, group:12).")
 @click.option("--name", default="", metavar="ACT", help="What was done, as accounts.login.")
 @click.option("--request", default="", metavar="ID", help="The id of a request.")
 @click.option("--since", type=_Moment(), default=0, metavar="TIME", help="The first moment, in UTC.")
 @click.option("--until", type=_Moment(), default=0, metavar="TIME", help="The last moment, in UTC.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most acts.")
-def list_acts(path: str | None, data_dir: str | None, limit: int, **wanted: Any) -> None:
+def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, **wanted: Any) -> None:
     """List acts, the newest first."""
+    if message:
+        wanted["about"] = f"message:{message}"
     if wanted["user"] and not wanted["app"]:
         fail("--user: name the --app, too")
     acts: list[ActShown] = []

@@ -185,6 +185,13 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
             max_length=800,
         ),
     ] = ""
+    about: Annotated[
+        str,
+        about(
+            "A message, a key or a group that it concerns, as `message:7`, `key:1f2e`, `group:12`.",
+            max_length=255,
+        ),
+    ] = ""
     name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
     request: Annotated[str, about("The id of a request.", max_length=64)] = ""
     since: _Time = 0
@@ -255,6 +262,8 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     _, app, member = by
     if query.request:
         return " number FROM audit WHERE request = %s AND", (query.request,)
+    if query.about:
+        return " number FROM audit_name WHERE app = %s AND member = %s AND", ("", query.about)
     if query.user:
         who = query.app, query.user
         return " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND", who
@@ -276,9 +285,12 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     columns = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
     text = "".join(f" AND a.{column} = %s" for column, value in columns.items() if value)
     values = tuple(filter(None, columns.values()))
-    if query.user and query.request:
+    is_led = bool(query.request or query.about)
+    if query.request and query.about:
+        text, values = text + _NAMES_ONE.format(""), (*values, "", query.about)
+    if query.user and is_led:
         text, values = text + _NAMES_ONE.format(""), (*values, query.app, query.user)
-    if member and (query.user or query.request):
+    if member and (query.user or is_led):
         text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
     return text, values
 

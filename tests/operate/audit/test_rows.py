@@ -112,6 +112,26 @@ def test_acts_are_found_by_everything_that_they_name(store: Store) -> None:
     assert len(numbers(store, since=times[-1], until=times[0])) == 6
 
 
+def test_acts_are_found_by_the_things_that_they_are_about(store: Store) -> None:
+    add(
+        store,
+        Act("messages.recall", KEY, "shop", request="r1", given={"id": 7}, answer=Stored(9)),
+        Act("moderation.delete", ANN, "shop", facts={"messages": [7, 8, 8]}),
+        Act("keys.revoke", ANN, facts={"id": "1f2e"}),
+        Act("groups.update", ANN, "shop", "ann", "", "r1", given={"group": 7, "handle": ""}),
+        ban("bob"),
+    )
+    assert numbers(store, about="message:7") == [2, 1]
+    assert numbers(store, app="shop", about="message:8") == [2]
+    assert numbers(store, about="message:9") == numbers(store, app="tea", about="message:7") == []
+    assert numbers(store, about="message:7", request="r1", by="key:1f2e") == [1]
+    assert numbers(store, app="shop", user="ann", about="message:7", by="staff:shop/ann") == [2]
+    assert numbers(store, about="key:1f2e") == [3]
+    assert numbers(store, about="group:7") == [4]
+    assert acts(store, about="group:7")[0].facts == {"group": 7, "handle": ""}
+    assert wrong(store) == []
+
+
 def test_pages_follow_each_other(store: Store) -> None:
     add(store, *(ban("bob" if number % 50 else "eve") for number in range(500)))
     position, pages = 0, []
@@ -232,6 +252,11 @@ def test_the_name_of_whom_an_act_deletes_is_not_stored(store: Store) -> None:
     assert store.rows("SELECT * FROM audit_name WHERE member = 'bob'") == []
 
 
+def test_why_somebody_was_deleted_stays_with_who_did_it(store: Store) -> None:
+    add(store, Act("users.erase", ANN, "shop", "bob", facts={"reason": "asked by letter"}, gone=True))
+    assert [(act.user, act.facts) for act in acts(store)] == [(None, {"reason": "asked by letter"})]
+
+
 def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(store: Store) -> None:
     store.add_app("shop", {})
     add(store, ban("bob", ANN), ban("bob", app="tea"), Act("apps.delete", KEY, "shop", facts={"key": "2a"}))
@@ -288,6 +313,10 @@ class Request(Struct):
 
 class Account(Struct):
     user: str
+
+
+class Stored(Struct):
+    id: int
 
 
 class Session(Struct):
