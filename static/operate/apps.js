@@ -98,7 +98,7 @@ async function createKey(api, app, changed) {
     title: words.admin_create_key,
     fields: [
       { name: "note", label: words.admin_note, hint: words.admin_key_note_hint, most: 100 },
-      { name: "scope", label: words.admin_scopes, type: "select", value: "push", options: [["push", words.admin_scope_push], ["read", words.admin_scope_read], ["admin", words.admin_scope_admin]] },
+      { name: "scope", label: words.admin_scopes, type: "select", value: "push", options: [["push", words.admin_scope_push], ["read", words.admin_scope_read], ["metrics", words.admin_scope_metrics], ["admin", words.admin_scope_admin]] },
       { name: "apps", label: words.admin_apps, value: app || (api.rights.apps ?? []).join(", "), hint: words.admin_key_apps_hint },
       { name: "expires", label: words.admin_expires, type: "select", value: String(90 * DAY), options: expiries() },
     ],

@@ -72,8 +72,9 @@ def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:
 
 
 PUSH, READ, ADMIN, ALL = key("push"), key("read"), key("admin"), key("admin", apps=())
+METRICS = key("metrics", apps=())
 FOREIGN = key("push", "read", "admin", apps=OF_202)
-KEYS: Final = (PUSH, READ, ADMIN, FOREIGN, ALL)
+KEYS: Final = (PUSH, READ, METRICS, ADMIN, FOREIGN, ALL)
 
 
 def config(folder: Path, **more: Any) -> Config:

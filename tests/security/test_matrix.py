@@ -43,7 +43,7 @@ from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.pages.blueprint import SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
-from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched
+from .node_harness import ADMIN, ALL, FOREIGN, METRICS, PUSH, READ, Harness, config, searched
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 APPS: Final = ("201", "202", "203")
@@ -54,13 +54,15 @@ BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *("nobody", "wrong", "push", "read", "admin", "foreign", "all", "session", "account", "gochat", "guest"),
-    *("bot", "moderator", "owner", "page", "address", "browser", "signed", "demo", "demo+bad"),
+    *("nobody", "wrong", "push", "read", "metrics", "admin", "foreign", "all", "session", "account"),
+    *("gochat", "guest", "bot", "moderator", "owner", "page", "address", "browser", "signed", "demo"),
+    "demo+bad",
 )
-"""``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
-of gochat. ``guest``, ``bot``: one of 201. ``moderator``, ``owner``: an account of 201 with this role.
-``browser``: one at the address of a back end. ``signed``: who signs as Pusher's libraries do, with the secret
-of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
+"""``foreign``: a key with all scopes for 202 only. ``all``, ``metrics``: a key with the scope ``admin`` or
+``metrics`` for all apps. ``gochat``: an account of gochat. ``guest``, ``bot``: one of 201. ``moderator``,
+``owner``: an account of 201 with this role. ``browser``: one at the address of a back end. ``signed``: who
+signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a
+token that proves nothing."""
 ROLES: Final = ("moderator", "owner")
 OF_USERS: Final = ("session", "account", "gochat", "guest", "bot", "moderator", "owner", "page")
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
@@ -101,7 +103,7 @@ def signed(app: str, method: str, path: str, query: dict[str, Any], body: bytes)
 
 def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
     """Token, address and headers of a principal."""
-    keys = {"push": PUSH, "read": READ, "admin": ADMIN, "foreign": FOREIGN, "all": ALL}
+    keys = {"push": PUSH, "read": READ, "metrics": METRICS, "admin": ADMIN, "foreign": FOREIGN, "all": ALL}
     if column in keys:
         token = keys[column].key
     elif column in ROLES:

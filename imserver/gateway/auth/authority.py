@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.gateway.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, RIGHTS, Kind, Need, Principal
+from imserver.gateway.auth.principal import BAD_TOKEN, DEMO, NOBODY, RIGHTS, SCOPES, Kind, Need, Principal
 from imserver.gateway.auth.questions import BOT_TOKEN_PREFIX, AccountLookup, AccountSession
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import BadToken
@@ -35,7 +35,7 @@ from imserver.gateway.storage.contract import Changes, KeyRow
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.proxies import address_of
 
-_BY_ADDRESS: Final = frozenset({"push", "read"})
+_BY_ADDRESS: Final = frozenset({"push", "read", "metrics"})
 _TOKENS: Final[dict[Kind, str]] = {
     "account": "the token of an account",
     "guest": "the token of a guest",
@@ -77,7 +77,7 @@ class _Key(Struct, frozen=True):
         """The principal of a request with this key at the time ``now``. ``resolve`` replaces aliases."""
         if 0 < self.expires <= now:
             return Principal("key", key=self.id)
-        scopes = ALL_SCOPES if "admin" in self.scopes else frozenset({*self.scopes, "any"})
+        scopes = frozenset[str]().union(*(SCOPES.get(each, ()) for each in self.scopes))
         return Principal("key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id)
 
 
@@ -90,27 +90,23 @@ class KeyUses:
 
     def __init__(self) -> None:
         self.wanted = False
-        self._answered: dict[KeyUse, int] = {}
-        self._refused: dict[KeyUse, int] = {}
+        self._numbers: dict[KeyUse, list[int]] = {}
 
     def add(self, use: KeyUse, refused: bool, number: int = 1) -> None:
-        """Count ``number`` requests. Called only if it is :attr:`wanted`."""
-        uses = self._refused if refused else self._answered
-        try:
-            uses[use] += number
-        except KeyError:
+        """Count ``number`` requests, if that is :attr:`wanted`."""
+        if not self.wanted:
+            return
+        if use not in self._numbers:
             if len(use[2]) > MAX_APP_CHARACTERS:  # a client may name any text
                 use = (use[0], use[1], "", use[3])
-            if len(self._refused) + len(self._answered) >= MAX_USES:
+            if len(self._numbers) >= MAX_USES and use not in self._numbers:
                 use = (use[0], OTHER_USES, "", "")
-            uses[use] = uses.get(use, 0) + number
+        self._numbers.setdefault(use, [0, 0])[refused] += number
 
-    def take(self) -> dict[KeyUse, tuple[int, int]]:
+    def take(self) -> dict[KeyUse, list[int]]:
         """The numbers so far, answered and refused; counting begins anew."""
-        self.wanted = True
-        answered, self._answered = self._answered, {}
-        refused, self._refused = self._refused, {}
-        return {use: (answered.get(use, 0), refused.get(use, 0)) for use in (answered | refused)}
+        self.wanted, numbers, self._numbers = True, self._numbers, {}
+        return numbers
 
 
 def configured_key(row: KeySettings) -> KeyRow:

@@ -47,8 +47,14 @@ Kind = Literal[
     "node",
 ]
 
-ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
-"""Every scope. ``any`` is the scope that every key has."""
+SCOPES: Final[Mapping[str, frozenset[str]]] = {
+    "push": frozenset({"push", "any"}),
+    "read": frozenset({"read", "metrics", "any"}),
+    "metrics": frozenset({"metrics"}),
+    "admin": frozenset({"push", "read", "metrics", "admin", "any"}),
+}
+"""Scope that a key is given → what routes may ask of it. ``any``: a key for requests about an app."""
+ALL_SCOPES: Final = SCOPES["admin"]
 
 
 class Principal(Struct, frozen=True):
@@ -158,6 +164,10 @@ class Needs:
     """A back end whose key may push."""
     READ: Final = Need("read")
     """A back end whose key may read."""
+    METRICS: Final = Need("metrics")
+    """A monitoring system: figures about the server, nothing of anybody."""
+    METRICS_OR_ADDRESS: Final = Need("metrics", address=True)
+    """``METRICS``, or a back end at an address that needs no key."""
     ADMIN: Final = Need("admin")
     """A back end whose key may change everything of an app."""
     ANY_KEY: Final = Need("any")

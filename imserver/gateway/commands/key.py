@@ -10,13 +10,14 @@ from typing import Any, Final
 import click
 
 from imserver.gateway.auth.authority import CONFIGURED, configured_key
+from imserver.gateway.auth.principal import SCOPES
 from imserver.gateway.config.settings import Config
 from imserver.gateway.offline import day, opened, record_act, settings_options
 from imserver.gateway.storage.contract import KeyRow
 from imserver.gateway.storage.store import Store
 from imserver.gateway.terminal import GroupWithFeatures, fail, lines_of, table
 
-_Scope: Final = click.Choice(["push", "read", "admin"])
+_Scope: Final = click.Choice(tuple(SCOPES))
 _CLOSED_SHOWN: Final = 20
 _COLUMNS: Final = "id, scopes, apps, created, expires, revoked, last used: used, from: used_from, note"
 _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
@@ -32,10 +33,8 @@ class _Time(click.ParamType[int]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if value == "0":
-            return 0
+        if value == "0" or isinstance(value, int):
+            return int(value)
         if (given := re.fullmatch(r"(\d{1,6})([mhdw])", value)) is None:
             self.fail(f"{value}: expected a number with m, h, d or w, as 90d", param, ctx)
         return int(given[1]) * {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}[given[2]]
@@ -66,11 +65,11 @@ def create(
 ) -> None:
     """Create a key and print it once. Only its digest is stored.
 
-    SCOPE says what the key may do: push, read, or admin, which includes all.
+    SCOPE says what the key may do: push, read, metrics (figures alone, which read includes), or admin: all.
     """
     scopes = tuple(dict.fromkeys((*scopes, *more)))
     if not scopes:
-        raise click.UsageError("Missing argument 'SCOPE...': push, read or admin.")
+        raise click.UsageError("Missing argument 'SCOPE...': push, read, metrics or admin.")
     if expires == 0:
         fail("--expires: expected a time such as 90d")
     if len(note) > KeyRow.NOTE_CHARACTERS:
@@ -126,15 +125,11 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     if row is None:
         fail(f"no key has the id {name}")
     lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
-    address, state = lines.pop("from"), "valid"
-    if row.revoked or row.has_ended(time()):
-        state = "revoked" if row.revoked else "expired"
+    address, expires = lines.pop("from"), lines["expires"] or "never"
     used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
-    lines |= {
-        "expires": lines["expires"] or "never",
-        "last used": "" if row.id.startswith(CONFIGURED) else used,
-    }
-    lines = {"id": row.id, "state": state, **lines}
+    used = "" if row.id.startswith(CONFIGURED) else used
+    state = "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
+    lines = {"id": row.id, "state": state, **lines, "expires": expires, "last used": used}
     click.echo("\n".join(f"{label:<11}{text}" for label, text in lines.items() if text))
 
 
@@ -159,11 +154,10 @@ def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | No
     row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
     with opened(path, data_dir) as (settings, store, _):
         stored = store.rotate_key(name, row, grace) if store.address.exists else None
-        if stored is not None:
-            app = stored.apps[0] if len(stored.apps) == 1 else ""
-            record_act(settings, store, "keys.rotate", app, key=name, id=stored.id, grace_seconds=grace)
-    if stored is None:
-        fail(f"no valid key has the id {name}")
+        if stored is None:
+            fail(f"no valid key has the id {name}")
+        app = stored.apps[0] if len(stored.apps) == 1 else ""
+        record_act(settings, store, "keys.rotate", app, key=name, id=stored.id, grace_seconds=grace)
     ends = f"The key {name} ends at {day(int(time()) + grace)} UTC" if grace else f"The key {name} has ended"
     click.echo(f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.", err=True)
     click.echo(secret)

@@ -41,7 +41,7 @@ PUBLIC_SIGN_KEY: Final = "gooooIM"
 
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
-Scope = Literal["push", "read", "admin"]
+Scope = Literal["push", "read", "metrics", "admin"]
 TokenAlgorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
 ]

@@ -113,7 +113,7 @@ class Api:
             self.report(request, problem, principal, call)
             raise
         finally:
-            self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
+            self.count(endpoint, principal, call, request, refuses)
         return call
 
     def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
@@ -122,11 +122,17 @@ class Api:
         return answer(self, endpoint, request, principal, within=True)
 
     def count(
-        self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
+        self, endpoint: Endpoint, by: Principal, call: Call | None, request: HttpRequest, refused: bool
     ) -> None:
-        """Count a request with an API key. ``app``: ``""`` if it names none, or is not read yet."""
-        if self.uses.wanted and principal.kind == "key":
-            self.uses.add((principal.key, endpoint.name, app, request.host), refused)
+        """Count a request with an API key, and what is deprecated in any. ``call``: None, it was not read."""
+        is_key, app = by.kind == "key", "" if call is None else call.app
+        names = [] if call is None else [f"{endpoint.name} {form}" for form in call.old]
+        if is_key or "" in endpoint.route.deprecated:
+            names.append(endpoint.name)
+        # It is not stored which people, nor where they are.
+        key, host = by.key if is_key else by.kind, "" if by.user or by.staff else request.host
+        for name in names:
+            self.uses.add((key, name, app, host), refused)
 
     def report(
         self, request: HttpRequest, refusal: ApiProblem, principal: Principal, call: Call | None = None
@@ -188,7 +194,7 @@ class Call(Struct):
 
     Functions of rows with an ``act`` may set what is told of it: ``act``, another name (``""``: nothing has
     changed), ``user``, whom it concerns, ``facts`` in place of those that the input has, and ``gone``, see
-    :class:`Act`.
+    :class:`Act`. ``old`` names what the request has that is deprecated (``Route.deprecated``).
     """
 
     params: dict[str, str]
@@ -204,6 +210,7 @@ class Call(Struct):
     act: str | None = None
     facts: Mapping[str, Any] | None = None
     gone: bool = False
+    old: Sequence[str] = ()
 
     def act_as(self, principal: Principal) -> None:
         """Another credential than the headers has shown who makes the request."""
@@ -312,7 +319,7 @@ class Route(Struct, frozen=True):
     has succeeded; ``""``: it changes nothing, or is what users and back ends do all day. ``success``: how the
     body of such an answer begins, if refusals have the same status. ``voice``: whether others read or hear
     what a request says, so that a user who is muted in the app may not make it; or a function that says so
-    of ``call.input``.
+    of ``call.input``. ``deprecated``: form of a request (``""``: each) → what to use instead of it.
     """
 
     method: str
@@ -339,6 +346,7 @@ class Route(Struct, frozen=True):
     act: str = ""
     success: bytes = b""
     voice: Voice = False
+    deprecated: Mapping[str, str] = {}
 
 
 Voice = bool | Callable[[Any], bool]
@@ -445,9 +453,8 @@ def answer(
             api.acted(call.act or route.act, call, answer)
     except Exception as error:
         finished, refuses = refused(api, route, request, error, admitted, call), True
-    if api.uses.wanted and admitted.kind == "key":  # as count(), without a call
-        app = "" if call is None else call.app
-        api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
+    if admitted.kind == "key" or route.deprecated:
+        api.count(endpoint, admitted, call, request, refuses)
     if api.flusher.bulk_filled != filled and not within:
         # The answer to a large push comes after its delivery: its sender cannot send faster than that.
         deadline = monotonic() + 60.0
@@ -485,7 +492,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
     request.by = principal.label
     if principal.may(need):
         return principal
-    api.count(endpoint, principal, "", request, refused=True)
+    api.count(endpoint, principal, None, request, refused=True)
     if route.limited:
         try:
             api.rates.require(NOBODY, request.host)

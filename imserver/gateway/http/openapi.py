@@ -168,6 +168,7 @@ def _operation(
         "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),
+        **({"deprecated": True} if "" in row.deprecated else {}),
     }
     if row.binary:
         described["requestBody"] = {"required": True, "content": {row.binary: {"schema": {}}}}

@@ -117,7 +117,8 @@ class Operation(Struct, frozen=True):
     """The name under which observers hear of each request that has succeeded. None: a POST route has its path
     as ``groups.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
     voice: Voice = False
-    """See :class:`imserver.gateway.http.call.Route`."""
+    deprecated: Mapping[str, str] = {}
+    """See :class:`imserver.gateway.http.call.Route`, these two."""
 
     @property
     def scope(self) -> str:
@@ -348,6 +349,7 @@ def route_of(row: Operation) -> Route:
         on_publisher=row.on_publisher,
         act=path if row.act is None else row.act,
         voice=row.voice,
+        deprecated=row.deprecated,
     )
 
 

@@ -35,10 +35,14 @@ _MOST_ROWS: Final = 1000
 HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
 KeyId = Annotated[str, about("The id of a key. It is no secret.", min_length=1, max_length=32)]
-KeyScope = Literal["push", "read", "admin"]
+KeyScope = Literal["push", "read", "metrics", "admin"]
 Scopes = Annotated[
     list[KeyScope],
-    about("What the key may do: `push`, `read`, or `admin`, which includes all.", min_length=1),
+    about(
+        "What the key may do: `push`, `read`, `metrics` (figures of the server, which `read` includes), "
+        "or `admin`, which includes all.",
+        min_length=1,
+    ),
 ]
 Note = Annotated[
     str, about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")

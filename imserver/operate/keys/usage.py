@@ -90,7 +90,7 @@ class KeyUsage(Service, dict=True):
 
     database: Store
     tenants: Tenants
-    take: Callable[[], Mapping[tuple[str, str, str, str], tuple[int, int]]]
+    take: Callable[[], Mapping[tuple[str, str, str, str], Sequence[int]]]
     node: int
     days: int
     clock: Callable[[], float] = time

@@ -59,7 +59,7 @@ def test_a_key_is_known_by_the_bytes_that_were_sent_and_not_in_memory_as_text(ke
     assert keys.find("a").scopes == ALL_SCOPES
     assert keys.find("the keys") is None
     known = keys.find("钥匙".encode().decode("latin-1"))
-    assert (known.scopes, known.apps) == ({"read", "any"}, {"101"})
+    assert (known.scopes, known.apps) == ({"read", "metrics", "any"}, {"101"})
     assert [known.may(Needs.READ, app) for app in (None, "101", "102")] == [True, True, False]
     assert not known.may(Needs.PUSH)
     assert not NOBODY.may(Needs.READ)
@@ -209,7 +209,7 @@ def test_uses_of_keys_are_counted_by_row_as_long_as_there_are_few() -> None:
     uses.add(("k", "GET /", "0", ""), refused=True, number=2)
     uses.add(("k", "GET /", "1" * 256, ""), refused=False)
     found = uses.take()
-    assert (found["k", "GET /", "0", ""], found["k", OTHER_USES, "", ""]) == ((1, 0), (2, 3))
+    assert (found["k", "GET /", "0", ""], found["k", OTHER_USES, "", ""]) == ([1, 2], [2, 1])
     assert (len(found), uses.take()) == (MAX_USES + 1, {})
     uses.add(("k", "GET /", "1" * 256, ""), refused=False)
-    assert uses.take() == {("k", "GET /", "", ""): (1, 0)}
+    assert uses.take() == {("k", "GET /", "", ""): [1, 0]}

@@ -331,8 +331,9 @@ def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
 
     The app works on this node at once, on all others within two seconds.
     """
-    tenants = api.tenants
-    created = tenants.register(request.app, **msgspec.to_builtins(request.settings))
+    tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
+    call.old = sorted(RENAMED_OF_APPS.keys() & fields)
+    created = tenants.register(request.app, **fields)
     tenant = tenants.find(request.app)
     if not created or tenant is None:
         raise ApiProblem(Problems.APP_EXISTS)
@@ -352,6 +353,7 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     if unknown := [name for name in request.unset if name not in shapes_of(declared).settings]:
         raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
+    call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
         raise ApiProblem(
             Problems.NOT_ALLOWED,
@@ -402,6 +404,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     shown = _shown(Tenant(**fields, name="shop"), declared)
     changed = structs.replace(shown, origins=[], max_channels=100)
     examples = {f"{PREFIX}/apps": AppsAnswer(1, [shown], ""), f"{PREFIX}/apps/set": changed}
+    old = {old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints}
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,
@@ -413,6 +416,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             row,
             body=own_shapes.get(row.body, row.body),
             answer=own_shapes.get(row.answer, row.answer),
+            deprecated=old if row.body in own_shapes else row.deprecated,
             answer_example=examples.get(row.path, shown) if row.answer in own_shapes else row.answer_example,
         )
         for row in routes.rows

@@ -10,7 +10,7 @@ question to Redis.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
@@ -126,7 +126,7 @@ class Publisher:
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
-        self._count(principal, "", head.host, self.path, refused=1)
+        self._count(principal, "", head.host, self.path, refused=True)
         problem, message = refusal(principal, Needs.PUSH)
         return replace(problem, message=message or problem.message)
 
@@ -137,19 +137,14 @@ class Publisher:
         principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
         if principal.kind == "key":
             self._api.keys.hold(principal.key, connection)
-        self._count(principal, "", head.host, self.path, answered=1)
+        self._count(principal, "", head.host, self.path, refused=False)
         host, id = head.host, request_id(head.headers.get("x-request-id", ""))
         self._api.core.node.request_log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
 
-    def _count(
-        self, principal: Principal, app: str, host: str, route: str, answered: int = 0, refused: int = 0
-    ) -> None:
+    def _count(self, by: Principal, app: str, host: str, route: str, refused: bool, number: int = 1) -> None:
         """Count what a key did."""
-        uses = self._api.uses
-        if uses.wanted and principal.kind == "key":
-            for number, refuses in ((answered, False), (refused, True)):
-                if number:
-                    uses.add((principal.key, f"GET {route}", app, host), refuses, number)
+        if by.kind == "key":
+            self._api.uses.add((by.key, f"GET {route}", app, host), refused, number)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Take one message. Waits while the connection has too many commands."""
@@ -210,9 +205,10 @@ class Publisher:
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
         run.finish()
-        for app, (answered, refused) in run.counts.items():
-            self._count(principal, app, host, _PUSHES, answered, refused)
-        self._count(principal, "", host, _PUSHES, refused=sum([isinstance(each, bytes) for each in commands]))
+        if invalid := sum([isinstance(each, bytes) for each in commands]):
+            run.counts["", True] += invalid
+        for (app, refused), number in run.counts.items():
+            self._count(principal, app, host, _PUSHES, refused, number)
         return [
             result if isinstance(result, bytes) else _answer(command, result)
             for command, result in zip(commands, run.results, strict=True)
@@ -287,44 +283,36 @@ class _Run:
         self._app = ""
         self._is_stored = False
         self._ids: set[str] = set()
-        self.counts: dict[str, tuple[int, int]] = {}
-        """App → numbers of its pushes that were answered, and refused."""
+        self.counts = Counter[tuple[str, bool]]()
+        """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
         """The next push. May switch."""
-        api, results, id, app = self._api, self.results, push.id, ""
+        api, id, app = self._api, push.id, ""
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
             checked = CheckedPush(app, push, checked_event(api.limits, push), id)
+            is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+            alone, is_other = not (push.store or is_plain), (push.store, app) != (self._is_stored, self._app)
+            if self._waiting and (alone or is_other or id in self._ids):
+                self.finish()
+            if alone:
+                self._finish_with(app, send(api, checked))
+                return
         except ApiProblem as problem:
             self._finish_with(app, problem)
             return
-        is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-        alone = not (push.store or is_plain)
-        if self._waiting and (alone or push.store != self._is_stored or app != self._app or id in self._ids):
-            self.finish()
-        if alone:
-            try:
-                self._finish_with(app, send(api, checked))
-            except ApiProblem as problem:
-                self._finish_with(app, problem)
-            return
         self._waiting.append(checked)
-        self._indexes.append(len(results))
-        results.append(_NOT_YET)
+        self._indexes.append(len(self.results))
+        self.results.append(_NOT_YET)
         self._app, self._is_stored = app, push.store
         if id:
             self._ids.add(id)
 
     def _finish_with(self, app: str, result: PushResult | ApiProblem) -> None:
         self.results.append(result)
-        self._count(app, [result])
-
-    def _count(self, app: str, results: Sequence[PushResult | ApiProblem]) -> None:
-        refused = sum([isinstance(result, ApiProblem) for result in results])
-        before = self.counts.get(app, (0, 0))
-        self.counts[app] = before[0] + len(results) - refused, before[1] + refused
+        self.counts[app, isinstance(result, ApiProblem)] += 1
 
     def finish(self) -> None:
         """Carry out the waiting pushes. May switch."""
@@ -333,10 +321,9 @@ class _Run:
             return
         self._waiting, self._indexes, self._ids = [], [], set()
         carry_out = store_each if self._is_stored else _send_each
-        results = carry_out(self._api, pushes)
-        self._count(self._app, results)
-        for index, result in zip(indexes, results, strict=True):
+        for index, result in zip(indexes, carry_out(self._api, pushes), strict=True):
             self.results[index] = result
+            self.counts[self._app, isinstance(result, ApiProblem)] += 1
 
 
 _NOT_YET: Final = ApiProblem(Problems.INTERNAL_ERROR)

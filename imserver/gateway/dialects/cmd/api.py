@@ -421,7 +421,7 @@ ROUTES: Final = (
     Route(
         "GET",
         "/system/state",
-        Needs.READ_OR_ADDRESS,
+        Needs.METRICS_OR_ADDRESS,
         system_state,
         "all",
         need_with=("isdebug", Needs.ADMIN),
@@ -429,5 +429,5 @@ ROUTES: Final = (
     ),
     Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
     Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
-    Route("GET", "/metrics", Needs.READ, metrics, "all", style=PROBLEM, service=lambda _, api: api),
+    Route("GET", "/metrics", Needs.METRICS, metrics, "all", style=PROBLEM, service=lambda _, api: api),
 )

@@ -199,8 +199,7 @@ class EventStreams:
             wish, channels, principal = self.wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
-                if self._keys.uses.wanted:
-                    self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
+                self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
             self.begin(stream, wish, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
