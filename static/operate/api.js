@@ -146,6 +146,22 @@ export class Api {
   }
 
   /**
+   * Lets the browser save the file that is the answer.
+   *
+   * @param {string} path
+   * @param {Record<string, string>} query
+   * @param {string} name  for the file
+   */
+  async download(path, query, name) {
+    const headers = this.credential ? { Authorization: `Bearer ${this.credential}` } : undefined;
+    const response = await fetch(`${ROOT}/api/v1/${path}?${new URLSearchParams(query)}`, { headers, cache: "no-store", credentials: "omit" });
+    if (!response.ok) throw refusalOf(response, recordOf(await response.json().catch(() => null)));
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(await response.blob()), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to save it
+  }
+
+  /**
    * @param {"GET" | "POST"} method
    * @param {string} path
    * @param {Record<string, any>} fields
@@ -172,9 +188,17 @@ export class Api {
       throw new Refused("no_answer", String(error), 0);
     }
     const answer = recordOf(await response.json().catch(() => null));
-    if (!response.ok) throw new Refused(textOf(answer.code) || `http_${response.status}`, textOf(answer.message), response.status);
+    if (!response.ok) throw refusalOf(response, answer);
     return answer;
   }
+}
+
+/**
+ * @param {Response} response
+ * @param {Record<string, any>} answer
+ */
+function refusalOf({ status }, { code, message }) {
+  return new Refused(textOf(code) || `http_${status}`, textOf(message), status);
 }
 
 /**

@@ -3,6 +3,7 @@
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
+import { exportCard } from "./data.js";
 import { ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -46,7 +47,7 @@ export function drawApp({ api }, app) {
   ]);
   const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app))] : [];
   const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
-  return [heading(name(app), words.admin_app_hint, ...hook), ...keys, shown];
+  return [heading(name(app), words.admin_app_hint, ...hook), ...keys, shown, ...exportCard(api, app)];
 }
 
 /** @param {unknown} value */

@@ -4,6 +4,7 @@
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
 import { connectionTable } from "./connections.js";
+import { erase, erasureNote, exportCard } from "./data.js";
 import { recentTable } from "./notifications.js";
 import { holdTable, refusalTable } from "./refusals.js";
 import { ask, badge, button, card, code, facts, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
@@ -127,6 +128,8 @@ export function drawPerson(at, app, user) {
   ]);
   /** @type {HTMLElement[]} */
   const parts = [head];
+  const erasure = erasureNote(api, app, user, () => redraw());
+  if (erasure) parts.push(erasure);
 
   /** @type {Filled | false} */
   const why = api.may("GET refusals") && place(() => api.get("refusals", { app, user, limit: RECENT }), (answer) => {
@@ -170,6 +173,7 @@ export function drawPerson(at, app, user) {
     const recent = place(() => api.get("notifications/recent", { app, user, limit: RECENT }), (answer) => [recentTable(app, listOf(answer.deliveries))]);
     parts.push(card(words.admin_notifications, recent));
   }
+  parts.push(...exportCard(api, app, user));
   if (api.may("GET audit")) {
     parts.push(card(words.admin_audit, acts(api, { app, user, limit: RECENT })));
   }
@@ -208,6 +212,7 @@ export function drawPerson(at, app, user) {
     if (hasAccount && api.may("POST accounts/logout")) found.push(button(words.admin_end_sessions, endSessions));
     else if (api.may("POST disconnect")) found.push(button(words.admin_end_sessions, disconnect));
     if (hasAccount && account.second_factor && api.may("POST accounts/factor/remove")) found.push(button(words.admin_factor_off, factorOff));
+    if (api.may("POST users/erase")) found.push(button(words.admin_erase, () => erase(api, app, user, textOf(account.name) || user, () => Promise.all([erasure && erasure.again(), redraw()])), "quiet danger"));
     if (!found.length) return [];
     const menu = make("div", "", ...found);
     const details = /** @type {HTMLDetailsElement} */ (make("details", "more-actions", make("summary", "quiet", words.admin_more_actions), menu));

@@ -110,6 +110,7 @@ def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> N
     admin = opened(pair, server)
     admin.look_up("till", "Keytill 7")
     admin.shows("POST /api/v1/push")
+    admin.shows("made the key")
     admin.tap("Replace")
     admin.tap("Replace", within="dialog")
     admin.shows("Copy it now", "dialog")
@@ -179,6 +180,56 @@ def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, serve
     eventually(lambda: texts() == 0, what="nobody sees them any more")
     assert writer.get("presence")["online_count"] == 0
     assert [each["user"] for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]] == [mallory]
+
+
+def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_words(
+    pair: Pair, server: Server
+) -> None:
+    user = register(server, "bobby", "Bobby")
+    whom = {"app": "gochat", "user": user}
+    group = good(server.http, "groups/create", {**whom, "name": "Tea"}, key=KEY)["group"]
+    message = {**whom, "conversation": int(group), "text": "buy now"}
+    spam = good(server.http, "messages/send", message, key=KEY)["id"]
+    delete = {"app": "gochat", "messages": [spam], "reason": "spam"}
+    good(server.http, "moderation/delete", delete, key=KEY)
+    admin = opened(pair, server)
+    admin.go("#audit")
+    admin.write("#field-message", f"{spam}{Keys.ENTER}")
+    admin.gives("return document.querySelectorAll('.act').length", 1)
+    admin.shows(f"deleted message {spam} of Bobby: spam", ".act")
+
+    admin.go(f"#person/gochat/{user}")
+    admin.tap("Export everything of this person")
+    admin.shows("Ready")
+    admin.run("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }")
+    admin.tap("Download")
+    admin.gives("return window.saved", f"{user}.zip")
+    admin.tap("Delete", within="td .actions")
+    admin.shows("There is no archive.")
+
+    def erase(proof: str) -> None:
+        admin.run("document.querySelector('.more-actions').open = true")
+        admin.tap("Erase for good")
+        admin.shows("Groups", "dialog .facts")
+        admin.write("#field-reason", "asked by letter")
+        admin.write("#field-again", proof)
+        admin.tap("Erase for good", within="dialog[open]")
+
+    erase("bob")
+    admin.shows("not the id", "dialog")
+    admin.press(Keys.ESCAPE)
+    erase("bobby")
+    admin.shows("is locked out, and is erased in", ".notice")
+    login = {"app": "gochat", "login": "bobby", "password": PASSWORD}
+    assert refused(server.http, "accounts/login", login)[0] == 403
+    admin.tap("Undo")
+    admin.shows("may log in again", "#toasts")
+    assert good(server.http, "accounts/login", login)["token"]
+    assert good(server.http, "users/erase", {**whom, "seconds": 1}, key=KEY)["erased"] is False
+    admin.driver.refresh()
+    admin.shows("was erased", ".notice")
+    admin.go("#audit")
+    admin.shows("erased a deleted user", ".act")
 
 
 def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) -> None:

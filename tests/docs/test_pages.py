@@ -58,7 +58,7 @@ FOR_PROGRAMS = """
     emoji_exists too_many_emoji unknown_emoji
     export_unfinished unknown_export
     headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
-    not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
+    not_an_upgrade not_waiting not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
     signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets
     tus_version unknown_act unknown_app unknown_audience
     unknown_connection unknown_encoding unknown_key unknown_report upload_locked uri_too_long version_required

@@ -72,7 +72,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     "nodes/timings": (1_000, _ROW),
     **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),
     "moderation/count": (10_000, 60),
-    **dict.fromkeys(("hooks", "accounts/devices", "notifications/endpoints"), (100, _ROW)),
+    **dict.fromkeys(("hooks", "accounts/devices", "notifications/endpoints", "exports"), (100, _ROW)),
     "notifications/conversations": (50_000, 80),
     "notifications/audiences": (1_000, 500),
     **dict.fromkeys(("accounts/oauth/providers", "accounts/oauth/links"), (100, _ROW)),

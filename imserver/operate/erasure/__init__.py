@@ -7,6 +7,7 @@ file in the data folder: a restored backup needs it.
 
 from typing import Any
 
+from imserver.operate.erasure.declared import TABLES
 from imserver.operate.erasure.parts import build, routes
 from imserver.plugin import FeatureRow
 
@@ -18,5 +19,5 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE = FeatureRow(
-    "erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), commands=_commands
+    "erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), tables=TABLES, commands=_commands
 )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from time import sleep
+from typing import Final
+
 import click
 
-from imserver.plugin.commands import ServerApi, opened, record_act, settings_options
+from imserver.operate.erasure.declared import MOST_SECONDS
+from imserver.plugin.commands import ServerApi, fail, opened, record_act, settings_options
+
+_UNDO_SECONDS: Final = 60
 
 
 @click.command(short_help="Erase a user, or compact the database.")
@@ -16,14 +23,31 @@ from imserver.plugin.commands import ServerApi, opened, record_act, settings_opt
     is_flag=True,
     help="Write the files of the database anew, without what was deleted. No server may run.",
 )
+@click.option(
+    "--after",
+    type=click.IntRange(0, MOST_SECONDS),
+    metavar="SECONDS",
+    help="Begin then. By default at once, and after 60 for somebody at a terminal.",
+)
+@click.option("--undo", "undoes", is_flag=True, help="Take back an erasure that has not begun.")
+@click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("target", metavar="APP/USER", required=False)
 def erase(
-    path: str | None, data_dir: str | None, url: str, key_file: str | None, compacts: bool, target: str | None
+    path: str | None,
+    data_dir: str | None,
+    url: str,
+    key_file: str | None,
+    compacts: bool,
+    after: int | None,
+    undoes: bool,
+    reason: str,
+    target: str | None,
 ) -> None:
     """Erase a user of any kind: the account, all that the user wrote, and the name.
 
-    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
-    --key-file. --compact needs all servers stopped, and names no user.
+    Until it begins, the user is locked out, and Ctrl-C or --undo takes it back. The server must run. Where it
+    wants an API key, set the environment variable IMSERVER_KEY or give --key-file. --compact needs all
+    servers stopped, and names no user.
     """
     if compacts:
         if target is not None:
@@ -36,5 +60,27 @@ def erase(
     app, _, user = (target or "").partition("/")
     if not (app and user):
         raise click.UsageError("expected APP/USER, or --compact")
-    ServerApi(url, key_file).post("users/erase", {"app": app, "user": user})
+    server, whom = ServerApi(url, key_file), {"app": app, "user": user}
+    if undoes:
+        server.post("users/erase/undo", whom)
+        click.echo("the user is not erased, and may log in again")
+        return
+    seconds = (_UNDO_SECONDS if sys.stdin.isatty() else 0) if after is None else after
+    more = {"seconds": seconds, "reason": reason}
+    answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
+    if not answer["erased"]:
+        click.echo(f"{target} is locked out, and erased in {seconds} seconds: Ctrl-C takes it back", err=True)
+        _wait(server, whom)
     click.echo("the user is erased")
+
+
+def _wait(server: ServerApi, whom: dict[str, str]) -> None:
+    """Wait until a user is erased. Ctrl-C takes it back."""
+    try:
+        while (state := server.get("users/erase/show", whom)["state"]) in ("waiting", "under way"):
+            sleep(0.5)
+    except KeyboardInterrupt:
+        server.post("users/erase/undo", whom)
+        state = "none"
+    if state == "none":
+        fail("the erasure was taken back: the user is not erased, and may log in again")

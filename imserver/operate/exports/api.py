@@ -31,6 +31,13 @@ class ExportQuery(Struct, forbid_unknown_fields=True):
     id: ExportId
 
 
+class ExportsQuery(Struct, forbid_unknown_fields=True):
+    """Whose exports are wanted."""
+
+    app: _App
+    user: Annotated[str, about("Only those of this user; empty: all of the app.", max_length=255)] = ""
+
+
 class OwnExport(Acting):
     """The user whose data are wanted."""
 
@@ -59,6 +66,12 @@ class ExportShown(Struct):
     entries: Annotated[int, about("The number of files in the archive so far.")]
     records: Annotated[int, about("The number of rows in it so far.")]
     bytes: Annotated[int, about("The size of the archive; before it is done, that of its contents so far.")]
+
+
+class ExportsAnswer(Struct):
+    """Exports, the newest first."""
+
+    exports: list[ExportShown]
 
 
 _FILE: Final = (UnknownExport.problem, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
@@ -94,6 +107,23 @@ def start(
 def show(core: Core, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
     return shown(core.service(Exports).show(call.app, request.id))
+
+
+@routes.get("/exports", Needs.ADMIN)
+def list_exports(core: Core, call: Call, request: ExportsQuery) -> ExportsAnswer:
+    """List the exports of an app or a user that are under way or kept, the newest first, at most 100."""
+    jobs = core.service(Exports).of(call.app, request.user or None)
+    return ExportsAnswer([shown(job) for job in jobs])
+
+
+@routes.post("/exports/delete", Needs.ADMIN, problems=(UnknownExport.problem,))
+def delete(core: Core, call: Call, request: ExportQuery) -> ExportShown:
+    """Delete an archive, or stop making it. It is gone at once."""
+    exports = core.service(Exports)
+    job = exports.show(call.app, request.id)
+    call.user = job.user
+    exports.delete(job)
+    return shown(job)
 
 
 @routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=(Problems.TOO_MANY_REQUESTS,), status=202)

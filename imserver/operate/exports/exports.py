@@ -27,6 +27,8 @@ from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
 
+_MOST_SHOWN: Final = 100
+
 
 class UnknownExport(
     ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
@@ -91,6 +93,15 @@ class Exports:
         if job is None or (user is not None and job.user != user) or job.ends < time():
             raise UnknownExport(id)
         return job
+
+    def of(self, app: str, user: str | None) -> list[Job]:
+        """The exports of a user (None: of the app) whose time is not over, the newest first."""
+        return [job for job in self._rows.of(app, user, most=_MOST_SHOWN) if job.ends >= time()]
+
+    def delete(self, job: Job) -> None:
+        """Delete an export, also one that is being made: that stops."""
+        self._remove(job.id)  # first, so that a failed deletion is repeated
+        self._rows.forget(job)
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
         """The size and the bytes of an archive. Raises UnknownExport, and ServiceRefused: not done."""
@@ -172,8 +183,7 @@ class Exports:
     def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
         """Delete the exports of a user; None: all of the app. Raises StorageUnavailable."""
         for job in self._rows.of(app, user):
-            self._remove(job.id)  # first, so that a failed deletion is repeated
-            self._rows.forget(job)
+            self.delete(job)
 
     @property
     def erasure(self) -> Erasure:

@@ -61,10 +61,13 @@ class JobRows(Store.Rows):
     def _one(self, which: str, *values: str) -> Job | None:
         return _ROWS.first(self._store.rows, f"WHERE app = %s AND {which}", *values)
 
-    def of(self, app: str, user: str | None) -> list[Job]:
-        """All exports of a user; None: of an app."""
+    def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
+        """The exports of a user (None: of an app), the newest first; ``most`` 0: all."""
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
-        return _ROWS.find(self._store.rows, f"WHERE app = %s{where}", *values)
+        limit = f" LIMIT {most}" if most else ""
+        return _ROWS.find(
+            self._store.rows, f"WHERE app = %s{where} ORDER BY created DESC, id{limit}", *values
+        )
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are those of exports."""

@@ -15,6 +15,7 @@ import pytest
 from imserver.gateway.auth.tokens import make_token
 from imserver.gateway.config.settings import JwtSettings
 from imserver.plugin.testing import Answer, NodeProcess, eventually
+from tests.support import run_cli
 
 FEATURES = ("messages", "accounts", "groups", "audit", "exports")
 KEY = "admin-key-of-the-tests"
@@ -79,6 +80,16 @@ def test_a_person_exports_their_own_data_and_nobody_else_gets_them_and_those_of_
     for path in ("show", "file"):
         assert two.get(f"/api/v1/exports/{path}?{query}", key=ann["token"]).status == 401
         assert two.get(f"/api/v1/exports/{path}?{query}", key=KEY).status == 200
+    of_bob = good(one.post("/api/v1/exports/start", {"app": "shop", "user": bob["account"]["user"]}, key=KEY))
+    ids = [each["id"] for each in good(two.get("/api/v1/exports?app=shop", key=KEY))["exports"]]
+    assert sorted(ids) == sorted([start["id"], of_bob["id"]])
+    assert two.post("/api/v1/exports/delete", {"app": "tea", "id": of_bob["id"]}, key=KEY).status == 404
+    assert good(two.post("/api/v1/exports/delete", {"app": "shop", "id": of_bob["id"]}, key=KEY))
+    whose = f"app=shop&user={bob['account']['user']}"
+    assert good(one.get(f"/api/v1/exports?{whose}", key=KEY)) == {"exports": []}
+    for whose in ("shop", f"shop/{bob['account']['user']}"):  # a command beside the nodes of a cluster
+        exported = run_cli("export", "-c", str(one.config_file), whose, str(one.folder / f"{len(whose)}.zip"))
+        assert exported.returncode == 0, exported
     good(one.post("/api/v1/accounts/delete", {"app": "shop", "password": PASSWORD}, key=ann["token"]))
     eventually(lambda: two.get(f"/api/v1/exports/file?{query}", key=KEY).status == 404)
     eventually(lambda: not list((one.folder / "data" / "exports").glob(start["id"])))

@@ -1,0 +1,146 @@
+// @ts-check
+/** All data of a person or an app: archives that are made and kept for a while, and the erasure of a person. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { Refused } from "./api.js";
+import { ask, badge, button, card, facts, name, number, place, size, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./api.js").Api} Api */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const UNDO_SECONDS = 60;
+const LOOK_MS = 1_000;
+
+/**
+ * Archives of a person or an app, or nothing if nobody here may make one.
+ *
+ * @param {Api} api
+ * @param {string} app
+ * @param {string} [user]  empty: of the whole app
+ * @returns {HTMLElement[]}
+ */
+export function exportCard(api, app, user = "") {
+  if (!api.may("GET exports", "POST exports/start")) return [];
+  /** @type {Filled} */
+  const rows = place(() => api.get("exports", { app, user }), (answer) => {
+    const jobs = listOf(answer.exports).map(recordOf).filter((each) => textOf(each.user) === user);
+    if (jobs.some((each) => each.state === "under way")) again(rows);
+    return [table(words.admin_archives, [words.admin_created, words.admin_state, words.admin_size, words.admin_ends, ""], jobs.map((job) => [
+      time(job.created), stateOf(job), name(size(numberOf(job.bytes))), time(job.ends), make("div", "actions", ...actionsOf(job)),
+    ]), words.admin_no_archives)];
+  });
+  const start = button(user ? words.admin_export : words.admin_export_app, async () => {
+    await api.post("exports/start", { app, user });
+    await rows.again();
+  });
+  return [card(words.admin_archives, make("p", "muted", words.admin_archives_hint), rows, make("p", "dialog-row", start))];
+
+  /** @param {Record<string, any>} job */
+  function stateOf(job) {
+    if (job.state === "done") return badge(words.admin_archive_done, "good");
+    if (job.state === "failed") return badge(words.admin_archive_failed, "bad");
+    const made = make("span", "", fill(words.admin_archive_rows, { count: number.format(numberOf(job.records)) }));
+    made.setAttribute("role", "status");
+    return made;
+  }
+
+  /** @param {Record<string, any>} job */
+  function actionsOf(job) {
+    const id = textOf(job.id);
+    const found = [];
+    if (job.state === "done") found.push(button(words.admin_download, () => api.download("exports/file", { app, id }, `${user || app}.zip`)));
+    if (api.may("POST exports/delete")) {
+      found.push(button(words.admin_delete, async () => {
+        await api.post("exports/delete", { app, id });
+        await rows.again();
+      }, "quiet danger"));
+    }
+    return found;
+  }
+}
+
+/**
+ * Look again soon, as long as the place is shown.
+ *
+ * @param {Filled} shown
+ */
+function again(shown) {
+  setTimeout(() => shown.isConnected && shown.again(), LOOK_MS);
+}
+
+/**
+ * How far the erasure of a person is; nothing if there is none.
+ *
+ * @param {Api} api
+ * @param {string} app
+ * @param {string} user
+ * @param {() => unknown} changed  called when it was undone
+ * @returns {Filled | null}
+ */
+export function erasureNote(api, app, user, changed) {
+  if (!api.may("GET users/erase/show")) return null;
+  /** @type {Filled} */
+  const note = place(() => api.get("users/erase/show", { app, user }), ({ state, ends }) => {
+    if (state === "none") return [];
+    if (state !== "ended") again(note);
+    const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
+    const text = make("p", "", state === "waiting" ? fill(words.admin_erase_waits, { count: left }) : state === "ended" ? words.admin_erase_ended : words.admin_erase_goes);
+    if (state !== "waiting") text.setAttribute("role", "status");
+    const undo = state === "waiting" && api.may("POST users/erase/undo") ? [button(words.admin_undo, async () => {
+      await api.post("users/erase/undo", { app, user });
+      toast(words.admin_erase_undone);
+      await Promise.all([note.again(), changed()]);
+    }, "primary")] : [];
+    return [make("div", "card notice", text, ...undo)];
+  });
+  return note;
+}
+
+/**
+ * Ask for the erasure of a person, with what will go. It begins a minute later.
+ *
+ * @param {Api} api
+ * @param {string} app
+ * @param {string} user
+ * @param {string} proof  what is typed again: the name for logins, or else the id
+ * @param {() => unknown} changed
+ */
+export function erase(api, app, user, proof, changed) {
+  /** @type {Filled} */
+  const counts = place(() => countsOf(api, app, user), (pairs) => (pairs.length ? [facts(pairs.map(([label, count]) => [label, number.format(count)]))] : []));
+  const opened = ask({
+    title: words.admin_erase,
+    text: words.admin_erase_text,
+    fields: [
+      { name: "reason", label: words.admin_reason, hint: words.admin_erase_reason_hint, most: 250, required: true },
+      { name: "again", label: fill(words.admin_erase_again, { user: proof }), required: true },
+    ],
+    yes: words.admin_erase,
+    danger: true,
+    act: async ({ reason, again: typed }) => {
+      if (typed !== proof) throw new Refused("differs", "", 0);
+      await api.post("users/erase", { app, user, seconds: UNDO_SECONDS, reason });
+      await changed();
+    },
+  });
+  document.querySelector("dialog .ask > p")?.after(counts);
+  return opened;
+}
+
+/**
+ * @param {Api} api
+ * @param {string} app
+ * @param {string} user
+ * @returns {Promise<[string, number][]>} what the server has of a person, as far as this node counts it
+ */
+async function countsOf(api, app, user) {
+  /** @param {string} path @param {Record<string, string | number>} query */
+  const count = async (path, query) => (api.may(`GET ${path}`) ? recordOf(await api.get(path, { app, user, ...query }).catch(() => ({}))) : {});
+  const [messages, files, groups] = await Promise.all([count("moderation/count", { since: 0 }), count("uploads", { limit: 1 }), count("groups", { limit: 1 })]);
+  /** @type {[string, unknown][]} */
+  const pairs = [
+    [words.admin_messages, messages.count], [words.admin_conversations, messages.conversations && listOf(messages.conversations).length],
+    [words.admin_files, files.total], [words.admin_groups, groups.count],
+  ];
+  return pairs.flatMap(([label, found]) => (typeof found === "number" ? [[label, found]] : []));
+}
