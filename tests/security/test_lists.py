@@ -69,7 +69,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("scheduled/create", "scheduled/change", "scheduled/remind"), (100, _ID)),
     "reports/show": (11, 6 * 60_000),
     "nodes": (1_000, _ROW),
-    "nodes/timings": (1_000, _ROW),
+    **dict.fromkeys(("nodes/timings", "keys/deprecated"), (1_000, _ROW)),
     **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),
     "moderation/count": (10_000, 60),
     **dict.fromkeys(("hooks", "accounts/devices", "notifications/endpoints", "exports"), (100, _ROW)),

@@ -26,9 +26,9 @@ def build(core: Core) -> Parts:
 
 
 def _commands() -> dict[str, Any]:
-    from imserver.operate.keys.command import usage
+    from imserver.operate.keys.command import deprecated, usage
 
-    return {"key usage": usage}
+    return {"key deprecated": deprecated, "key usage": usage}
 
 
 FEATURE = FeatureRow(

@@ -9,9 +9,10 @@ from typing import Annotated, Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.operate.keys.usage import MINUTE, KeyUsage, KeyUse, uses_of
+from imserver.operate.keys.usage import MINUTE, DeprecatedUse, KeyUsage, KeyUse, uses_of, uses_of_routes
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import (
+    Api,
     ApiProblem,
     Call,
     NextCursor,
@@ -106,10 +107,28 @@ class UsageAnswer(Struct):
     next: NextCursor
 
 
+class Deprecated(Struct):
+    """Something that is deprecated, and who uses it."""
+
+    name: Annotated[
+        str, about("Method and path of a route; behind them the form of its requests that is deprecated.")
+    ]
+    instead: Annotated[str, about("What replaces it.")]
+    uses: Annotated[list[DeprecatedUse], about("Who uses it, the newest first; empty: nobody.")]
+
+
+class DeprecatedAnswer(Struct):
+    """All that is deprecated, and who uses it."""
+
+    since: Annotated[int, about("Since when that is stored, in Unix seconds; 0: nothing is stored.")]
+    deprecated: list[Deprecated]
+
+
 class KeysApi(Struct, frozen=True):
     """What the routes of keys need."""
 
     core: Core
+    api: Api
 
     def all(self) -> Iterable[KeyRow]:
         """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
@@ -187,7 +206,7 @@ def _name_act(call: Call, row: KeyRow) -> None:
 
 routes = Resource(
     "keys",
-    service=lambda core, _: KeysApi(core),
+    service=KeysApi,
     chapter="API keys: which there are, and what each of them did.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
@@ -315,3 +334,39 @@ def usage(
 
     page, after = page_and_cursor(rows, limit, continuation)
     return UsageAnswer(list(page), after)
+
+
+@routes.get("/keys/deprecated", reach="optional")
+def deprecated(
+    api: KeysApi,
+    call: Call,
+    app: Annotated[str, about("Only uses in this app; empty: all that you may see.")] = "",
+) -> DeprecatedAnswer:
+    """List what is deprecated, and who uses it.
+
+    If nobody has used it since your back ends last did all that they do, no request stands in the way of 2.0.
+    Uses are stored once a minute, and kept for `keys.usage_days`. A key or account that reaches only some
+    apps sees the uses in these apps.
+    """
+    rows = {
+        f"{endpoint.name} {form}".rstrip(): instead
+        for endpoint in api.api.endpoints.values()
+        for form, instead in endpoint.route.deprecated.items()
+    }
+    since, uses = uses_of_routes(api.core.store, tuple(rows)) if rows else (0, {})
+    reached = call.principal.apps
+    return DeprecatedAnswer(
+        since,
+        [
+            Deprecated(
+                name,
+                instead,
+                [
+                    use
+                    for use in uses.get(name, ())
+                    if (reached is None or use.app in reached) and call.app in ("", use.app)
+                ],
+            )
+            for name, instead in rows.items()
+        ],
+    )

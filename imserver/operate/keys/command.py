@@ -1,17 +1,29 @@
-"""``imserver key usage``: what a key did."""
+"""``imserver key usage``: what a key did. ``imserver key deprecated``: who uses what goes with 2.0."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import attrgetter
 from time import time
-from typing import Final
+from typing import Any, Final
 
 import click
+from msgspec import convert
 
-from imserver.operate.keys.usage import uses_of
-from imserver.plugin.commands import fail, opened, settings_options, table
+from imserver.operate.keys.usage import DeprecatedUse, uses_of
+from imserver.plugin.commands import ServerApi, fail, opened, settings_options, table
 
 _MOST: Final = 1000
+
+
+def _minute(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+_TEXTS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("time", "first", "last"), _minute),
+    **dict.fromkeys(("address", "app"), lambda text: text or "-"),
+}
 
 
 @click.command()
@@ -32,8 +44,34 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
-    texts = {
-        "time": lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M"),
-        **dict.fromkeys(("address", "app"), lambda text: text or "-"),
-    }
-    click.echo(table("minute: time, address, route, app, answered, refused", rows, **texts))
+    click.echo(table("minute: time, address, route, app, answered, refused", rows, **_TEXTS))
+
+
+class _Row(DeprecatedUse, frozen=True):
+    name: str
+    instead: str
+
+
+@click.command(short_help="Show who uses what is deprecated.")
+@ServerApi.options
+@click.option("--app", default="", metavar="NAME", help="Only uses in this app.")
+def deprecated(url: str, key_file: str | None, app: str) -> None:
+    """Show which deprecated routes and forms of requests are used, by whom, and what replaces them.
+
+    It ends with status 1 if one is used: then 2.0 would refuse requests. Settings of the file are not among
+    them: check-config names those.
+    """
+    answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
+    rows = [
+        convert({**use, "name": each["name"], "instead": each["instead"]}, _Row)
+        for each in answer["deprecated"]
+        for use in each["uses"]
+    ]
+    if rows:
+        columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
+        click.echo(table(columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS))
+        fail("2.0 will refuse these requests")
+    names = ", ".join(each["name"] for each in answer["deprecated"])
+    if not answer["since"]:
+        fail("no use of a key is stored yet, so it is not known who uses what is deprecated")
+    click.echo(f"since {_minute(answer['since'])} nobody has used what is deprecated: {names}")

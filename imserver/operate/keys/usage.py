@@ -10,9 +10,10 @@ from typing import Annotated, Final
 
 import gevent
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.errors import Unavailable
-from imserver.plugin.http import about
+from imserver.plugin.http import about, view
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import RateLimitedLog, Service
 from imserver.plugin.storage import Row, RowsOf, Statements, Store
@@ -27,6 +28,7 @@ _CLEANUP_MINUTES: Final = 60
 _MOST_WAITING: Final = 10_000
 """Rows that wait while the database is away. Then the oldest are lost."""
 _ADDRESS_CHARACTERS: Final = 64
+MOST_SPANS: Final = 1000
 _AT_ONCE: Final = 1000
 """Rows that one transaction deletes."""
 
@@ -36,7 +38,11 @@ class KeyUse(Struct, frozen=True):
 
     time: Annotated[int, about("When the minute began, in Unix seconds.")]
     route: Annotated[
-        str, about("Method and path of the route; `other`: more than the server counts in a minute.")
+        str,
+        about(
+            "Method and path of the route, and a deprecated form of its requests; `other`: more than the "
+            "server counts in a minute."
+        ),
     ]
     app: Annotated[str, about("The app; empty: the requests named none that exists.")]
     address: Annotated[str, about("The address of the client.")]
@@ -56,6 +62,61 @@ def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: in
         "ORDER BY minute DESC, route, app, address LIMIT %s"
     )
     return _USES.find(store.rows, rest, key, since, until, skip + limit)[skip:]
+
+
+class DeprecatedUse(Struct, frozen=True):
+    """Requests with something that is deprecated."""
+
+    key: Annotated[
+        str, about("The id of the API key; of requests without one their principal, as `demo` or `staff`.")
+    ]
+    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
+    address: Annotated[str, about("The address of the client; empty: it is that of a person.")]
+    first: Annotated[int, about("The minute of the first one that is stored, in Unix seconds.")]
+    last: Annotated[int, about("The minute of the last one, in Unix seconds.")]
+    answered: Annotated[int, about("The number of requests that were answered.")]
+    refused: Annotated[int, about("The number of requests that were refused.")]
+
+
+class _UseOfRoute(DeprecatedUse, frozen=True):
+    route: str
+
+
+_SPANS: Final = RowsOf(
+    _UseOfRoute,
+    "key_use",
+    key="key_id",
+    first="min(minute) * 60",
+    last="max(minute) * 60",
+    answered="sum(answered)",
+    refused="sum(refused)",
+)
+
+
+def uses_of_routes(store: Store, routes: Sequence[str]) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
+    """Since when uses are stored (Unix seconds; 0: none are), and who used these routes, the newest first.
+
+    Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement reads a day. Switches.
+    """
+    stored = store.rows("SELECT min(minute), max(minute) FROM key_use", ())
+    if not stored or stored[0][0] is None:
+        return 0, {}
+    first, last = stored[0]
+    where = f"WHERE minute > %s AND minute <= %s AND route IN ({', '.join(['%s'] * len(routes))})"
+    group = f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
+    spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
+    for end in range(last, first - 1, -_DAY_MINUTES):
+        for row in _SPANS.find(store.rows, f"{where} {group}", end - _DAY_MINUTES, end, *routes):
+            which = row.route, row.key, row.app, row.address
+            if later := spans.get(which):
+                answered, refused = later.answered + row.answered, later.refused + row.refused
+                spans[which] = replace(row, last=later.last, answered=answered, refused=refused)
+            elif len(spans) < MOST_SPANS:
+                spans[which] = row
+    uses: dict[str, list[DeprecatedUse]] = {}
+    for row in spans.values():
+        uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
+    return first * MINUTE, uses
 
 
 def delete_before(store: Store, minute: int) -> None:

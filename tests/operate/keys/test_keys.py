@@ -204,6 +204,46 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
     assert key not in server.log_text
 
 
+def test_who_uses_what_is_deprecated_is_known_with_and_without_a_key(start_server: StartServer) -> None:
+    server = start_server(command=with_constants({"imserver.operate.keys.usage.PERIOD_SECONDS": 0.2}))
+    nobody = User(server, "")
+    command = ("key", "deprecated", "--url", server.http_url)
+    assert "not known" in run_cli(*command).stderr
+    nobody.post("apps/create", app="shop", settings={"keep_seconds": 60})
+    nobody.post("apps/create", app="tea", settings={"retention_seconds": 60})
+    created = nobody.post("keys/create", scopes=["admin"])  # demo mode ends
+    admin, id = User(server, created["secret"]), created["key"]["id"]
+    admin.post("apps/set", app="tea", unset=["keep_talks"])
+    assert admin.refused("apps/set", app="tea", settings={"keep_seconds": -1})[0] == 400
+    commands = [{"apps/set": {"app": "tea", "settings": {"keep_messages": number}}} for number in (5, 6)]
+    admin.post("batch", commands=commands)
+
+    def uses(user: User, **query: Any) -> dict[str, list[tuple[Any, ...]]]:
+        answer = user.get("keys/deprecated", **query)
+        return {
+            each["name"].removeprefix("POST /api/v1/apps/"): [
+                (use["key"], use["app"], use["address"], use["answered"], use["refused"])
+                for use in each["uses"]
+            ]
+            for each in answer["deprecated"]
+            if each["uses"]
+        }
+
+    mine = {
+        "set keep_talks": [(id, "tea", "127.0.0.1", 1, 0)],
+        "set keep_messages": [(id, "tea", "127.0.0.1", 2, 0)],
+    }
+    others = {"create keep_seconds": [("demo", "shop", "127.0.0.1", 1, 0)]}
+    eventually(lambda: uses(admin) == {**mine, **others})
+    limited = User(server, admin.post("keys/create", scopes=["admin"], apps=["shop"])["secret"])
+    assert (uses(limited), uses(admin, app="tea")) == (others, mine)
+    result = run_cli(*command, IMSERVER_KEY=admin.token)
+    assert (result.returncode, "store_conversations" in result.stdout) == (1, True)
+    admin.post("apps/create", app="new")
+    unused = run_cli(*command, "--app", "new", IMSERVER_KEY=admin.token)
+    assert (unused.returncode, "nobody has used" in unused.stdout) == (0, True)
+
+
 def test_connections_end_with_their_key(server: Server, admin: User) -> None:
     revoked = admin.post("keys/create", scopes=["push", "read"], apps=["shop"])
     expiring = admin.post("keys/create", scopes=["push", "read"], apps=["shop"], expires_seconds=3)

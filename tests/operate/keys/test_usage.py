@@ -1,13 +1,22 @@
 """What keys did: counted in memory, stored by the minute, listed in pages, and bounded."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
 from imserver.gateway.auth.authority import MAX_USES, OTHER_USES, KeyUses
 from imserver.operate.keys import FEATURE
-from imserver.operate.keys.usage import KeyUsage, KeyUse, LastUse, delete_before, uses_of
+from imserver.operate.keys.usage import (
+    DeprecatedUse,
+    KeyUsage,
+    KeyUse,
+    LastUse,
+    delete_before,
+    uses_of,
+    uses_of_routes,
+)
 from imserver.plugin.storage import KeyRow, Store
 from imserver.plugin.testing import check_tables
 from tests.stores import OpenStore
@@ -85,6 +94,27 @@ def test_both_nodes_count_for_a_key(store: Store, clock: Clock) -> None:
     assert (row.used, row.used_from) == (NOON + 60, "192.0.2.8")
     assert nodes[0].usage.last_use("config:1234") == LastUse(NOON, "192.0.2.7")
     assert nodes[0].usage.last_use("config:none") == LastUse()
+
+
+def test_uses_of_a_route_are_added_up_over_days_and_nodes(store: Store, clock: Clock) -> None:
+    assert uses_of_routes(store, (PUSH,)) == (0, {})
+    nodes = [Node(store, clock, number) for number in (1, 2)]
+    for days in (0, 1, 9, 10):  # a store writes the minute of the one before
+        clock.now = NOON + days * 86_400
+        for node in nodes:
+            node.did("k")
+            node.did("k", refused=True)
+            node.uses.add(("k", "GET /other", "", ""), False)
+        nodes[0].did("demo", app="", address="")
+        for node in nodes:
+            node.usage.store()
+    last = NOON + 9 * 86_400
+    spans = [
+        DeprecatedUse("demo", "", "", NOON, last, 4, 0),
+        DeprecatedUse("k", "shop", "192.0.2.7", NOON, last, 8, 8),
+    ]
+    since, uses = uses_of_routes(store, (PUSH, "none"))
+    assert (since, list(uses), sorted(uses[PUSH], key=attrgetter("key"))) == (NOON, [PUSH], spans)
 
 
 def test_rows_go_after_their_days(store: Store, clock: Clock) -> None:
