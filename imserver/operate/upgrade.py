@@ -30,9 +30,10 @@ from imserver.gateway.storage.migrations import missing_steps, named, newer_step
 from imserver.gateway.terminal import fail
 from imserver.operate.database import probe
 from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
+from imserver.operate.space import need_space
 from imserver.plugin.commands import Finding
 
-_NEEDED_MB: Final = 400
+_NEEDED: Final = 400 << 20
 """What a release needs on the disk with its packages, and while they are unpacked."""
 _READY_SECONDS: Final = 60.0
 _BEFORE: Final = ".before"
@@ -96,9 +97,10 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     meaning, mend = "they are not in it", "add their wheels"
     yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
     if release.home is None:
-        free, needed = shutil.disk_usage(Path(sys.prefix).parent).free >> 20, f"{_NEEDED_MB} MB are needed"
-        where = f"{free} MB free beside {sys.prefix}"
-        yield finding_of(free < _NEEDED_MB, "space", where, needed, "make room", fails=True)
+        try:
+            need_space(Path(sys.prefix).parent, _NEEDED)
+        except StartError as error:
+            yield Finding("fail", "space", str(error), "it cannot be installed", "make room")
     if (dist / "SHA256SUMS").is_file():
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.errors import StartError
 from imserver.gateway.storage.erasures import JOURNAL
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads import upload_rows
@@ -116,7 +117,6 @@ def test_an_archive_comes_back_on_every_engine(
 
 def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     archive = tmp_path / "all.tar"
-    machine.put(f"{1:032}", FILES[f"{1:032}"][::-1])
     run("backup", "--everything", archive, data=machine.data)
     assert "exists already" in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
     say(machine.store, "three")
@@ -124,10 +124,43 @@ def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     (machine.data / "secret").write_text("b" * 64)
     output = run("restore", archive, data=machine.data).stdout
     assert "imserver.db.before" in output
-    assert "restored 32 files of uploads\nleft out 1 files of uploads: damaged" in output
+    assert "restored 33 files of uploads" in output
     assert (machine.data / "secret.before").read_text() == "b" * 64
     assert (machine.data / "secret").read_bytes() == SECRET
     assert (machine.data / "imserver.db.before").exists()
+
+
+def test_damaged_files_are_named_and_keep_nothing_else_out(machine: Machine, tmp_path: Path) -> None:
+    archive, data, names = tmp_path / "all.tar", tmp_path / "other", sorted(FILES)[:3]
+    machine.put(names[0], FILES[names[0]][::-1])
+    machine.put(names[1], FILES[names[1]][:-1])
+    (machine.data / "uploads" / names[2][:2] / names[2]).unlink()
+    lack = "3 files are not in it, because they are damaged or missing: "
+    lack += ", ".join(f"uploads/{name}" for name in names)
+    assert lack in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    assert lack in run("backup", "--check", archive, data=machine.data, fails=True).stderr
+    assert lack in run("restore", "--yes", archive, data=data).stdout
+    assert files_of(data) == {name: content for name, content in machine.files().items() if name not in names}
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(json.dumps({"backups": {"folder": str(tmp_path / "backups")}}), "utf-8")
+    assert "restored on trial" in run("backup", "-c", settings, data=machine.data, fails=True).stderr
+    (unproven,) = (tmp_path / "backups").iterdir()
+    assert unproven.name.endswith(".unproven.tar")
+
+
+def test_what_has_no_room_is_refused_before_it_begins(machine: Machine, tmp_path: Path) -> None:
+    file, copy = tmp_path / "huge.tar", tmp_path / "long.db"
+    copies.backup(machine.data / "imserver.db", copy)
+    machine.store.add_app("shop", {})
+    machine.store.execute("UPDATE upload SET bytes = %s WHERE id = %s", (1 << 60, min(FILES)))
+    for words in (("backup", "--everything", file), ("export", "shop", file)):
+        assert "MB are missing (1154487" in run(*words, data=machine.data, fails=True).stderr
+        assert not file.exists()
+    with copy.open("r+b") as long:
+        long.truncate(1 << 42)
+    with pytest.raises(StartError, match="MB are missing"):
+        copies.restore(tmp_path / "new.db", copy, ())
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> None:

@@ -8,10 +8,17 @@ from functools import partial
 from typing import IO
 
 from imserver.media.uploads import upload_rows
-from imserver.media.uploads.contract import Media, Upload
+from imserver.media.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.media.uploads.directory import PIECE_BYTES
 from imserver.media.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, type_of
-from imserver.media.uploads.uploads import THUMBNAIL, DamagedFile, UploadStorage, name_of, shown_name
+from imserver.media.uploads.uploads import (
+    THUMBNAIL,
+    DamagedFile,
+    UploadStorage,
+    compared,
+    name_of,
+    shown_name,
+)
 from imserver.plugin.storage import ArchivedFiles, Store
 
 FILES = "files"
@@ -38,7 +45,13 @@ class UploadFiles(ArchivedFiles):
         media = self._storage.of(row)
         if not (is_whole or is_thumbnail) and sha256_of(media, row.id, size) != row.sha256:
             raise FileNotFoundError(row.id)  # its disk is damaged, so no import would take it
-        yield from media.get(name_of(row, is_thumbnail), 0, size - 1)
+        try:
+            pieces = media.get(name_of(row, is_thumbnail), 0, size - 1)
+            yield from compared(pieces, row) if is_whole and not is_thumbnail else pieces
+        except FileNotFoundError:
+            if is_whole and self._store.read(partial(upload_rows.find, name=row.id)) is not None:
+                raise MediaUnavailable("a file is missing") from None
+            raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
         """Store a file, if it is what its row says. Raises MediaUnavailable, and in an import DamagedFile:

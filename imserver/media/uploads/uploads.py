@@ -523,7 +523,7 @@ class Uploads:
             raise
         self.counters.downloads += 1
         if not thumbnail and last + 1 - first == row.bytes:
-            pieces = _compared(pieces, row)
+            pieces = compared(pieces, row)
         return Pieces(pieces, transfer, self._leaving)
 
     def usage(self, app: str, user: str) -> Usage:
@@ -586,7 +586,7 @@ class Uploads:
         self.storage.close()
 
 
-def _compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
+def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
     """The pieces of a whole file; without the last one, if it is not the file that was stored. Its reader
     then has less than the announced length. Raises MediaUnavailable."""
     digest, before = hashlib.sha256(), b""

@@ -82,8 +82,11 @@ def _back_up_by_schedule(settings: Config, address: DatabaseAddress, without: Se
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = new_backup(folder, int(time()))
         try:
-            click.echo(whole.backup(settings, address, file, without))
-            _try_out(settings, file)
+            try:
+                click.echo(whole.backup(settings, address, file, without))
+            finally:
+                if file.exists():  # also one that lacks files
+                    _try_out(settings, file)
         finally:
             for old in delete_old(folder, settings_of(settings, BackupSettings).count):
                 click.echo(f"deleted {old}")

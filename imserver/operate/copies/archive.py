@@ -1,7 +1,7 @@
 """One file with all that a server has stored: the database as a SQLite file, secrets, and files of features.
 
-It is a tar file without compression. Its last members are a checksum of those before, and the word that it is
-complete.
+It is a tar file without compression. Its last members are the names of files that could not be read whole, a
+checksum of the members before, and the word that it is complete.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import IO, Any, Final
 
 from msgspec import Struct, json
 
-from imserver.gateway.errors import StartError
+from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.process import SECRET_BYTES
 from imserver.gateway.threads import synchronise
 from imserver.operate.copies.progress import announce
@@ -27,6 +28,8 @@ from imserver.operate.copies.progress import announce
 _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
 """SHA-256 of the names, sizes and contents of all members before it. Archives of before 1.1 have none."""
+_ABSENT: Final = "absent"
+_MOST_ABSENT: Final = 10_000
 _END: Final = "end"
 _DATABASE: Final = "database.db"
 _FILES: Final = "files/"
@@ -44,7 +47,7 @@ class BackupHead(Struct, frozen=True):
 
 
 class FeatureFile(Struct, frozen=True):
-    """A file of a feature. ``read``: its bytes, in pieces."""
+    """A file of a feature. ``size``: -1: it cannot be read. ``read``: its bytes, in pieces."""
 
     feature: str
     name: str
@@ -53,16 +56,22 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    """The content of a member while it is written, as a file. ``digest`` gets it, too."""
+    """The content of a member while it is written, as a file. ``digest`` gets it, too. If it ends too early,
+    or cannot be read, zeros fill the member."""
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
+        self.is_whole = True
         self._pieces = iter(pieces)
         self._rest = bytearray()
         self._digest = digest
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := next(self._pieces, b"")):
-            self._rest += piece
+        while len(self._rest) < size:
+            piece = b""
+            with suppress(ImserverError):
+                piece = next(self._pieces, b"")
+            self.is_whole = self.is_whole and piece != b""
+            self._rest += piece or bytes(size - len(self._rest))
         found = bytes(self._rest[:size])
         del self._rest[:size]
         self._digest.update(found)
@@ -73,23 +82,28 @@ def _title(member: tarfile.TarInfo) -> bytes:
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
-def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]) -> int:
-    """Write a new archive, which is complete or absent. Returns the number of files. Raises StartError."""
+def write(
+    path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
+) -> tuple[int, list[str]]:
+    """Write a new archive, which is complete or absent. Returns the number of files, and the names of those
+    that could not be read whole. Raises StartError."""
     if path.exists():
         raise StartError(f"{path} exists already")
     unfinished = path.with_name(f"{path.name}.part")
-    count = 0
+    count, absent = 0, list[str]()
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 digest = sha256()
 
-                def add(name: str, size: int, pieces: Iterable[bytes]) -> None:
+                def add(name: str, size: int, pieces: Iterable[bytes]) -> bool:
                     member = tarfile.TarInfo(name)
                     member.size, member.mode, member.mtime = size, 0o600, int(time())
                     digest.update(_title(member))
-                    tar.addfile(member, _Pieces(pieces, digest))  # type: ignore[arg-type]
+                    content = _Pieces(pieces, digest)
+                    tar.addfile(member, content)  # type: ignore[arg-type]
                     tar.members.clear()  # type: ignore[attr-defined]  # a million take 0.4 GB
+                    return content.is_whole
 
                 head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
                 add(_HEAD, len(head), (head,))
@@ -97,8 +111,12 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
                     pieces = iter(partial(file.read, _PIECE_BYTES), b"")
                     add(_DATABASE, database.stat().st_size, pieces)
                 for each in files:
-                    add(f"{_FILES}{each.feature}/{each.name}", each.size, each.read)
-                    count += 1
+                    name = f"{each.feature}/{each.name}"
+                    count += (is_there := each.size >= 0)
+                    if not (is_there and add(f"{_FILES}{name}", each.size, each.read)):
+                        absent.append(name)
+                names = json.encode(absent[:_MOST_ABSENT])
+                add(_ABSENT, len(names), (names,))
                 for name, text in ((_CHECKSUM, digest.hexdigest()), (_END, f"{count}")):
                     add(name, len(text), (text.encode(),))
             out.flush()
@@ -109,7 +127,13 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
         raise StartError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
-    return count
+    return count, absent
+
+
+def lack_of(absent: Sequence[str]) -> str:
+    """In words, which files an archive does not have."""
+    names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+    return f"{len(absent)} files are not in it, because they are damaged or missing: {names}"
 
 
 def is_archive(path: Path) -> bool:
@@ -129,18 +153,26 @@ class BackupArchive:
         self._path = path
         self.features: Counter[str] = Counter()
         """Those that have files, and how many."""
+        self.size = self.database_size = 0
+        """The bytes of all members, and of the database."""
         self.has_checksum = False
+        self.absent: list[str] = []
+        """The files that could not be read whole when it was made."""
         digest = sha256()
         try:
             announce("reading", path)
             last = ""
             for member, content in self._members():
-                last = member.name
+                last, self.size = member.name, self.size + member.size
                 piece = content.read(_PIECE_BYTES)
                 if last == _HEAD:
                     self.head = json.decode(piece, type=BackupHead)
+                elif last == _DATABASE:
+                    self.database_size = member.size
                 elif last.startswith(_FILES):
                     self.features[last.split("/")[1]] += 1
+                elif last == _ABSENT:
+                    self.absent = json.decode(piece, type=list[str])
                 elif last == _CHECKSUM:
                     self.has_checksum = True
                     if piece != digest.hexdigest().encode():

@@ -31,6 +31,7 @@ from imserver.gateway.storage.numbers import (
 from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 from imserver.gateway.threads import synchronise
 from imserver.operate.copies.progress import announce
+from imserver.operate.space import need_space
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _LONGEST_VALUE: Final = 64 << 20
@@ -52,6 +53,7 @@ def backup(database: Path, copy: Path) -> None:
         raise StartError(f"{database}: there is no such database")
     if copy.exists():
         raise StartError(f"{copy} exists already")
+    need_space(copy.parent, database.stat().st_size)
     announce("copying", database)
     unfinished = copy.with_name(f"{copy.name}.part")
     try:
@@ -81,6 +83,8 @@ def restore(
     ignore new entries below it. Raises StartError. From :func:`begin` to :func:`end` no server starts, and
     the same call goes on.
     """
+    if copy.exists():
+        need_space(database.parent, copy.stat().st_size)
     check(copy)
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     numbers = (*_OWN, *numbers)

@@ -22,8 +22,9 @@ from imserver.gateway.storage.contract import ArchivedFiles
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
 from imserver.operate.copies import backup as copies
-from imserver.operate.copies.archive import BackupArchive, FeatureFile, write
+from imserver.operate.copies.archive import BackupArchive, FeatureFile, lack_of, write
 from imserver.operate.copies.progress import Progress
+from imserver.operate.space import need_space
 
 without_option: Final = click.option(
     "--without",
@@ -38,7 +39,8 @@ _SECRETS: Final = ("secret", "second_secret")
 def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
     """Write all that a server has stored to a new archive. Servers may run. Returns what was done.
 
-    ``without``: features whose tables stay behind if the database is no SQLite file. Raises StartError.
+    ``without``: features whose tables stay behind if the database is no SQLite file. Raises StartError, also
+    if the archive is there and lacks files.
     """
     if file.exists():
         raise StartError(f"{file} exists already")
@@ -69,10 +71,15 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
                 started_store(settings.storage, folder, tables) as store,
                 offline_parts(settings, store, ArchivedFiles) as parts,
             ):
-                count = write(file, copy, secrets, _read_files(parts))
+                files = sum(size for _, part in parts for _, size, _ in part.read("", ""))
+                need_space(file.parent, copy.stat().st_size + files)
+                count, absent = write(file, copy, secrets, _read_files(parts))
         except ImserverError as error:
             raise StartError(str(error)) from None
-    return f"copied the database, {len(secrets)} secrets and {count} files to {file}"
+    done = f"copied the database, {len(secrets)} secrets and {count} files to {file}"
+    if absent:
+        raise StartError(f"{done}, but {lack_of(absent)}")
+    return done
 
 
 def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
@@ -82,6 +89,8 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
                 first = next(pieces, b"")
             except FileNotFoundError:  # deleted since its row was read
                 continue
+            except ImserverError:
+                first, size = b"", -1
             yield FeatureFile(feature, name, size, chain((first,), pieces))
 
 
@@ -98,6 +107,7 @@ def restore(
     tables = tables_of(features)
     folder = Path(settings.server.data_dir)
     before: Path | None = None
+    need_space(folder, archive.size + archive.database_size)  # the copy is copied
     for rest in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
         shutil.rmtree(rest, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_PARTS, dir=folder) as parts:
@@ -123,7 +133,7 @@ def restore(
                 raise
             copies.move_on(address, settings.storage, numbers_of_server(), folder)
             replaced = f"restored {address.shown}"
-    done = [replaced, *_put_secrets(settings, archive.head.secrets)]
+    done, absent = [replaced, *_put_secrets(settings, archive.head.secrets)], {*archive.absent}
     try:
         with (
             started_store(settings.storage, settings.server.data_dir, tables) as store,
@@ -132,13 +142,15 @@ def restore(
             for name, part in parts:
                 if type(part).write is ArchivedFiles.write:
                     continue
-                count = sum(part.write("", *file) for file in archive.files(name))
+                some = (file for file in archive.files(name) if f"{name}/{file[0]}" not in absent)
+                count = sum(part.write("", *file) for file in some)
                 done.append(f"restored {count} files of {name}")
                 if left := archive.features[name] - count:
-                    done.append(f"left out {left} files of {name}: damaged, or without a row")
+                    done.append(f"left out {left} files of {name}: damaged, or newer than the database")
     except ImserverError as error:
         first = "" if address.file is not None else "empty the database, then "
         raise StartError(f"{error}; {first}run the same command again") from None
+    done += [lack_of(archive.absent)] if absent else []
     done += [
         f"left out the files of {name}, which the settings do not name"
         for name in sorted({*archive.features} - {feature.name for feature in features})

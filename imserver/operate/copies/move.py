@@ -32,6 +32,7 @@ from imserver.gateway.storage.statements import PooledStatements, Row, T, text_o
 from imserver.gateway.storage.tables import StoreTables, Table, tables_in
 from imserver.operate.copies.backup import wait_until_alone
 from imserver.operate.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
+from imserver.operate.space import need_space
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""
@@ -44,6 +45,13 @@ _MAKE_STATE: Final = {
     "postgresql": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "mysql": f"CREATE TABLE {_STATE} (name VARBINARY(255) PRIMARY KEY, value BLOB NOT NULL) ENGINE=InnoDB",
 }
+_SIZES: Final = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+    "postgresql": "SELECT pg_database_size(current_database())",
+    "mysql": "SELECT sum(data_length + index_length) FROM information_schema.tables "
+    "WHERE table_schema = database()",
+}
+"""Engine → the bytes of a database."""
 
 Note = Callable[[str, int, int], object]
 """Hears of each page: what is done (``copied``, ``verified``), and how many rows of how many. What is counted
@@ -136,6 +144,8 @@ def move(
         for end in (first, second):
             stack.callback(end.engine.dispose)
         if target.file is not None:
+            size = _SIZES[source.engine]
+            need_space(target.file.parent, first.read(lambda sql: int(sql.query(size)[0][0])))
             stack.enter_context(_locked(target.file))
         for end in (second,) if is_live else (first, second):
             if end.address.file is None:

@@ -16,14 +16,15 @@ from imserver.gateway.offline import day
 from imserver.gateway.storage.address import database_address
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
-from imserver.operate.copies.archive import BackupArchive, is_archive
+from imserver.operate.copies.archive import BackupArchive, is_archive, lack_of
 
 
 def restore_on_trial(settings: Config, file: Path) -> str:
     """Restore a backup into a new folder beside it, and delete that. Returns what came back, in words.
 
     ``settings`` name the features; nothing else of them is used, so that nothing of the server can change.
-    Raises StartError if the file is damaged, or if less comes back than it has.
+    Raises StartError if the file is damaged, if less comes back than it has, or if files were damaged or
+    missing when it was made.
     """
     began = monotonic()
     features = load_features(settings)
@@ -43,9 +44,10 @@ def restore_on_trial(settings: Config, file: Path) -> str:
                 old = "without a checksum: a release before 1.1 has made it"
                 words.append("the checksum is right" if archive.has_checksum else old)
                 created: float = archive.head.created
+                absent = archive.absent
             else:
                 copy, created = file, file.stat().st_mtime
-                words = ["a copy of the database alone has no checksum"]
+                words, absent = ["a copy of the database alone has no checksum"], []
                 copies.restore(address.file, copy, numbers_of_server())
                 with whole.started_store(trial.storage, str(data), tables_of(features)):
                     pass
@@ -57,6 +59,8 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         *words,
         f"it was made {day(int(created))} UTC, {(time() - created) / 3600:.1f} hours ago",
     ]
+    if absent:
+        raise StartError(f"{words[0]}, but {lack_of(absent)}")
     return "\n".join(words)
 
 
