@@ -36,6 +36,8 @@ from imserver.plugin.commands import Finding
 _NEEDED: Final = 400 << 20
 """What a release needs on the disk with its packages, and while they are unpacked."""
 _READY_SECONDS: Final = 60.0
+_UNFINISHED: Final = "unfinished"
+"""The file in the folder of a release that is being installed."""
 _BEFORE: Final = ".before"
 """The end of the name of the link to the release that ran before."""
 
@@ -61,6 +63,8 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
             files, home = {each.name.split("-")[0] for each in dist.glob("*.whl")}, None
         else:
             home = dist.resolve()
+            if (home / _UNFINISHED).exists():
+                raise StartError(f"{dist} is not whole, its installation was interrupted: delete it")
             files = {each.metadata["Name"].replace("-", "_") for each in distributions(path=[str(site)])}
         own = next(iter(distributions(name="imserver", path=[str(site)])))
         return Release(own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home)
@@ -125,6 +129,9 @@ def _link_of_this() -> Path:
 def _install(release: Release, dist: Path) -> Path:
     """Install a release into a new folder beside this one. Returns the folder. Raises StartError."""
     home = Path(sys.prefix).with_name(f"imserver-{release.version}")
+    mark = home / _UNFINISHED
+    if mark.exists():  # a power cut ended the last run
+        shutil.rmtree(home)
     if home.exists():
         raise StartError(f"{home} exists already: name it in place of {dist}, or delete it")
     pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
@@ -138,10 +145,14 @@ def _install(release: Release, dist: Path) -> Path:
     click.echo(f"installs into {home}")
     os.umask(0o022)  # that of root may keep it from the user of the server
     try:
+        home.mkdir()
+        mark.touch()
         python = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
         _run([python, "-m", "venv", str(home)])
         for command in commands:
             _run(command, dist if dist.is_dir() else None)
+        os.sync()  # pip does not: after a power cut files would be empty
+        mark.unlink()
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
         raise
@@ -159,7 +170,7 @@ def _run(command: list[str], folder: Path | None = None, output: int | None = No
 
 def switch(link: Path, target: Path) -> None:
     """Let the link name another release; the one of now is named by ``.before`` beside it."""
-    os.sync()  # pip does not: after a power cut the link would name a release of empty files
+    os.sync()  # whoever installed the target may not have: the link would name empty files after a power cut
     name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
     for path, home in ((link.with_name(link.name + _BEFORE), link.readlink()), (link, name)):
         new = path.with_name(f"{path.name}.new")
@@ -168,31 +179,63 @@ def switch(link: Path, target: Path) -> None:
         new.replace(path)
 
 
-def _restart(command: str, config: Config, link: Path, before: Path) -> None:
-    """Restart the server. If it is not ready then, let the link name the release of before, and restart it
-    again. Raises StartError."""
+def lack_of(config: Config, version: str) -> str:
+    """What the running server lacks to be this release, in words; ``""``: it is ready, and this one as far as
+    it says."""
+    findings = [*running_server(config)]
+    if [each.level for each in findings] != ["ok"]:
+        return "is not ready"
+    running = re.match(r"imserver (.+) runs", findings[0].found)
+    is_this = running is None or version in running[1].split(", ")
+    return "" if is_this or running is None else f"is {running[1]} and not {version}"
+
+
+def _restart(command: list[str], config: Config, link: Path, before: Path, version: str) -> None:
+    """Restart the server. If it is not this release then, and ready, let the link name the release of before,
+    and restart it again. Raises StartError."""
     deadline = monotonic() + _READY_SECONDS
     try:
-        _run(shlex.split(command))
-        while [each.level for each in running_server(config)] != ["ok"]:
+        _run(command)
+        while lack := lack_of(config, version):
             if monotonic() > deadline:
-                raise StartError(f"the server is not ready after {_READY_SECONDS:.0f} s")
+                raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s")
             sleep(1)
     except StartError as error:
         switch(link, before)
-        subprocess.run(shlex.split(command), check=False)
+        subprocess.run(command, check=False)
         raise StartError(f"{error}; {link} is {before} again, and was restarted") from None
     show(running_server(config))
+
+
+def _program(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """The words of a command, whose program is there."""
+    try:
+        words = None if text is None else shlex.split(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if words is not None and not (words and shutil.which(words[0])):
+        raise click.BadParameter(f"there is no program {text}")
+    return words
 
 
 @click.command()
 @settings_options
 @click.option("--check", "is_check", is_flag=True, help="Only say what speaks against it.")
 @click.option("--back", is_flag=True, help="Take the release that ran before this one, in place of DIST.")
-@click.option("--restart", metavar="COMMAND", help="Restarts the server; if it is not ready then, go back.")
+@click.option(
+    "--restart",
+    metavar="COMMAND",
+    callback=_program,
+    help="Restarts the server; if it is not ready then, or not this release, go back.",
+)
 @click.argument("dist", type=click.Path(path_type=Path, exists=True), required=False)
 def upgrade(
-    path: str | None, data_dir: str | None, is_check: bool, back: bool, restart: str | None, dist: Path | None
+    path: str | None,
+    data_dir: str | None,
+    is_check: bool,
+    back: bool,
+    restart: list[str] | None,
+    dist: Path | None,
 ) -> None:
     """Install DIST beside this release, and let the link that names this one name it.
 
@@ -222,7 +265,7 @@ def upgrade(
         switch(link, home)
         click.echo(f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back")
         if restart is not None:
-            _restart(restart, config, link, before)
+            _restart(restart, config, link, before, release.version)
     except (StartError, OSError) as error:
         fail(error)
     if restart is None:

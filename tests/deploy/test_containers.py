@@ -326,6 +326,19 @@ def test_systemd_takes_it_without_a_warning(tmp_path: Path) -> None:
     assert FILE.name not in verified.stderr
 
 
+def test_a_backup_may_do_no_more_than_the_server() -> None:
+    backup = Unit()
+    backup.read(DEPLOY / "imserver-backup.service", encoding="utf-8")
+    limits = {
+        key: value
+        for key, value in SERVICE.items()
+        if re.match("Protect|Private|Restrict|System|.*Cap|No|Lock", key)
+    }
+    limits.pop("Restart", None)
+    assert len(limits) > 15
+    assert limits.items() <= dict(backup["Service"]).items()
+
+
 def test_its_command_is_the_one_of_the_install_guide_and_has_known_options() -> None:
     command = SERVICE["ExecStart"]
     assert f"\n{command}\n" in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

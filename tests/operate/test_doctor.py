@@ -26,12 +26,14 @@ from imserver.gateway.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.gateway.node.feature_list import load_config
 from imserver.gateway.process import DataDirectory
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate import doctor
 from imserver.operate.database import damage_of
+from imserver.operate.upgrade import lack_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
 from tests.gateway.storage.test_faults import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
@@ -298,6 +300,9 @@ def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> N
         assert server.stdout is not None
         next(line for line in server.stdout if f":{ports + 1}" in line)
         done = run_cli("doctor", "-c", str(file))
+        settings = load_config(str(file))
+        assert lack_of(settings, running_version()) == "", "it is what imserver upgrade has restarted"
+        assert lack_of(settings, "9.9.9").endswith(" and not 9.9.9")
     finally:
         end(server)
     for name in ("http_port", "websocket_port"):

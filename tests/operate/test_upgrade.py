@@ -16,7 +16,7 @@ from imserver import __version__
 from imserver.gateway.config.settings import AppSettings, Config, ServerSettings, StorageSettings
 from imserver.operate.upgrade import findings, read_release, switch
 from tests.gateway.storage.servers import migrate
-from tests.support import ROOT, clean_environment
+from tests.support import ROOT, clean_environment, run_cli
 from tests.test_packaging import build, copy_sources
 
 NEXT = "1.1.0"
@@ -70,6 +70,12 @@ def test_the_link_names_a_release_wherever_it_is(tmp_path: Path) -> None:
     assert os.readlink(link) == "imserver-1"
 
 
+@pytest.mark.parametrize("command", ["systemctl 'restart", "no-such-program restart", ""])
+def test_a_restart_that_cannot_be_called_is_refused_before_anything_changes(command: str) -> None:
+    done = run_cli("upgrade", "--restart", command, ".")
+    assert (done.returncode, "Invalid value for '--restart'" in done.stderr) == (2, True)
+
+
 class Installation:
     """A folder with this release and the link that names it."""
 
@@ -114,6 +120,8 @@ def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> Non
     file = here.wheel(NEXT)
     here.run("upgrade", "--check", file)
     assert here.links() == {"imserver": old}
+    (tmp_path / new).mkdir()
+    (tmp_path / new / "unfinished").touch()  # as a power cut leaves it
     assert "now restart" in here.run("upgrade", file)
     assert here.links() == {"imserver": new, "imserver.before": old}
     assert here.run("version") == f"{NEXT}\n"
