@@ -4,6 +4,7 @@
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
 import { exportCard } from "./data.js";
+import { deprecatedCard } from "./deprecated.js";
 import { ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -24,7 +25,7 @@ export function drawApps({ api }) {
     loginOf(each),
     recordOf(each.webhook).url ? code(recordOf(each.webhook).url) : name(""),
   ]), words.admin_no_apps));
-  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, ""))] : [];
+  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, "")), ...deprecatedCard(api, "")] : [];
   return [heading(words.admin_apps_and_keys, words.admin_apps_hint), card(words.admin_apps, rows), ...keys];
 }
 
@@ -45,7 +46,7 @@ export function drawApp({ api }, app) {
   const shown = place(() => api.get("apps/show", { app }), (settings) => [
     card(words.admin_settings, facts(Object.entries(settings).filter(([key, value]) => key !== "app" && !isEmpty(value)).map(([key, value]) => [key, valueOf(value)]))),
   ]);
-  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app))] : [];
+  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app)] : [];
   const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
   return [heading(name(app), words.admin_app_hint, ...hook), ...keys, shown, ...exportCard(api, app)];
 }

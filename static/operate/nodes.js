@@ -2,6 +2,7 @@
 /** The nodes of the cluster: how they are, and draining one. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { logButtons, timingsCard } from "./timings.js";
 import { ask, badge, button, card, duration, facts, heading, name, number, place, size, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -22,7 +23,8 @@ export function drawNodes({ api, isShown }) {
     if (!isShown()) clearInterval(timer);
     else if (!document.hidden && !document.querySelector("dialog") && !shown.contains(document.activeElement)) shown.again();
   }, LOOK_MS);
-  return [heading(words.admin_nodes, words.admin_nodes_hint), shown];
+  const logs = api.may("POST nodes/log") ? logButtons(api) : [];
+  return [heading(words.admin_nodes, words.admin_nodes_hint, ...logs), shown, ...(api.may("GET nodes/timings") ? [timingsCard(api)] : [])];
 
   /**
    * @param {Record<string, any>} node

@@ -267,6 +267,12 @@ def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServe
         eventually(lambda: server.get("/ready")[0] == 503, what="it is not ready")
     admin.tap("Serve again")
     eventually(lambda: server.get("/ready")[0] == 200, what="it serves again")
+    admin.shows("/api/v1/admin/rights", "[aria-label='What takes time']")
+    admin.tap("Log more for a while")
+    admin.tap("Begin", within="dialog")
+    admin.shows("The nodes log so for 10", "#toasts")
+    admin.tap("Log as the settings say")
+    admin.shows("The nodes log as the settings say.", "#toasts")
 
 
 def test_a_key_of_one_app_sees_its_app_only(pair: Pair, server: Server) -> None:

@@ -1,0 +1,80 @@
+// @ts-check
+/** What takes time on all nodes, and logs that say more for a while. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { ask, badge, button, card, code, duration, filters, link, missing, name, number, place, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const MOST = 25;
+const MINUTE = 60;
+/** In minutes. */
+const SPANS = [5, 10, 30, 60, 240];
+const LEVELS = ["debug", "info", "warning", "error"];
+/** Share of the requests that get a line, in percent. */
+const SHARES = [100, 10, 1, 0];
+
+/** @param {import("./api.js").Api} api */
+export function timingsCard(api) {
+  let order = "slowest";
+  const kinds = /** @type {Record<string, string>} */ ({ requests: words.admin_timed_requests, commands: words.admin_timed_commands, transactions: words.admin_timed_transactions, jobs: words.admin_timed_jobs });
+  /** @type {Filled} */
+  const rows = place(() => api.get("nodes/timings", { order, limit: MOST }), (answer) => {
+    const timings = listOf(answer.timings).map(recordOf);
+    const isOfMany = new Set(timings.map((each) => each.node)).size > 1;
+    const columns = [words.admin_name, words.admin_kind, words.admin_slowest, words.admin_seconds_together, words.admin_times, ...(isOfMany ? [words.admin_node] : []), words.admin_by, words.admin_request];
+    return [...missing(answer), table(words.admin_takes_time, columns, timings.map((each) => [
+      code(each.name),
+      badge(kinds[textOf(each.kind)] ?? textOf(each.kind)),
+      each.slowest ? make("span", "", milliseconds(numberOf(each.slowest)), " · ", time(each.time)) : "–",
+      fill(words.unit_seconds, { count: number.format(numberOf(each.seconds)) }),
+      number.format(numberOf(each.count)),
+      ...(isOfMany ? [name(each.node)] : []),
+      name(each.by),
+      each.request ? link(code(each.request), "request", textOf(each.request)) : "–",
+    ]), words.admin_nothing_timed)];
+  });
+  const choose = filters([{ name: "order", label: words.admin_sorted_by, type: "select", value: order, options: [
+    ["slowest", words.admin_by_slowest], ["seconds", words.admin_seconds_together], ["count", words.admin_times],
+  ] }], (values) => {
+    ({ order } = values);
+    return rows.again();
+  });
+  return card(words.admin_takes_time, make("p", "muted", words.admin_takes_time_hint), choose, rows);
+}
+
+/** @param {number} seconds */
+function milliseconds(seconds) {
+  return fill(words.admin_milliseconds, { count: number.format(Math.round(seconds * 1000)) });
+}
+
+/** @param {import("./api.js").Api} api */
+export function logButtons(api) {
+  return [
+    button(words.admin_log_more, () => ask({
+      title: words.admin_log_more,
+      text: words.admin_log_more_text,
+      fields: [
+        { name: "level", label: words.admin_log_level, type: "select", value: "debug", options: LEVELS.map((level) => [level, level]) },
+        { name: "part", label: words.admin_log_part, hint: words.admin_log_part_hint, most: 128 },
+        { name: "share", label: words.admin_log_share, type: "select", value: "", options: [["", words.admin_log_as_settings], ...SHARES.map((share) => /** @type {[string, string]} */ ([String(share / 100), `${number.format(share)} %`]))] },
+        { name: "minutes", label: words.admin_log_span, type: "select", value: "10", options: SPANS.map((minutes) => [String(minutes), duration(minutes * MINUTE)]) },
+      ],
+      yes: words.admin_log_more_yes,
+      act: async ({ level, part, share, minutes }) => {
+        const seconds = Number(minutes) * MINUTE;
+        told(await api.post("nodes/log", { level, part, seconds, share: share === "" ? null : Number(share) }), fill(words.admin_log_begun, { span: duration(seconds) }));
+      },
+    })),
+    button(words.admin_log_end, async () => told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended)),
+  ];
+}
+
+/**
+ * @param {Record<string, any>} answer
+ * @param {string} text
+ */
+function told(answer, text) {
+  const [silent] = missing(answer);
+  toast(silent ? `${text} ${silent.textContent}` : text, { isProblem: Boolean(silent) });
+}
