@@ -119,6 +119,23 @@ def test_the_newest_stay_and_a_proven_one_stays_longest(tmp_path: Path) -> None:
     assert all((tmp_path / each).exists() for each in others)
 
 
+def test_a_clock_that_was_set_back_neither_hides_new_backups_nor_deletes_what_it_calls_the_future(
+    tmp_path: Path,
+) -> None:
+    now = int(time())
+    days = [now + day * 86_400 for day in range(-3, 4)]  # the clock was three days ahead of now
+    for created in (*days[:3], *days[4:], now):
+        file = new_backup(tmp_path, created)
+        file.touch()
+        mark(file, is_proven=True)
+    assert len(delete_old(tmp_path, 2)) == 2
+    assert [each.created for each in backups_of(tmp_path)] == [now, days[2]]
+    assert len(os.listdir(tmp_path)) == 5
+    state = BackupState()
+    state.look(tmp_path)
+    assert (state.last_backup, state.unproven_backups) == (now, 0)
+
+
 def test_old_backups_are_a_failure_and_do_not_fill_the_disk_while_new_ones_fail(machine: Machine) -> None:
     machine.backups.mkdir()
     for day in range(3):
