@@ -118,6 +118,12 @@ def available_bytes() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def slab_bytes() -> int:
+    """Return the memory that the kernel uses for its structures, sockets among them."""
+    found = re.search(r"^Slab:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
+
+
 def files_left() -> int:
     """Return how many more files all processes together may open."""
     used, _unused, most = Path("/proc/sys/fs/file-nr").read_text().split()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from bench import abuse, chaos, chat, cluster, million, notify, push, streams
 from bench.abuse import AbuseOptions
+from bench.capacity import CapacityOptions, capacity
 from bench.cluster import ClusterOptions
 from bench.connections import Target
 from bench.context import Cores, RunContext, parameter, text_parameter
@@ -158,6 +159,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels, needs_pids=True),
         Scenario("streams", "Messages in pieces, at a fixed rate.", streams.StreamsOptions, streams.run),
         Scenario("handshake", "The opening of connections.", HandshakeOptions, handshake),
+        Scenario("capacity", "What a user costs.", CapacityOptions, capacity, needs_pids=True),
         Scenario("cluster", "Pushes across nodes; needs a Redis.", ClusterOptions, cluster.run, NODES),
         Scenario("million", "Log a million users in, reach them all.", MillionOptions, million.run, NODES),
         Scenario("chaos", "Break nodes, network and disk under a chat.", ChaosOptions, chaos.run, NODES),

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import DatabaseAddress
-from imserver.gateway.storage.engines import laxness_of, make_engine
+from imserver.gateway.storage.engines import WRITES, laxness_of, make_engine
 from imserver.gateway.storage.statements import CLOCK, PooledStatements
 
 _STEPS: Final = 10_000
@@ -63,6 +63,26 @@ def probe(
                 with suppress(DBAPIError):
                     look(PooledStatements(connection))
             return DatabaseState(engine.dialect.name, version, median(times), laxness, difference)
+    finally:
+        engine.dispose()
+
+
+def commit_seconds(address: DatabaseAddress, settings: StorageSettings, tries: int) -> float:
+    """The median time in which a database server stores a row, in a table that is made for it and dropped.
+    Raises the driver's errors. Switches."""
+    engine = make_engine(address, settings).execution_options(**{WRITES: True})
+
+    def commit(statement: str) -> float:
+        before = perf_counter()
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+        return perf_counter() - before
+
+    try:
+        commit("CREATE TABLE IF NOT EXISTS imserver_commits (number INTEGER)")
+        times = [commit("INSERT INTO imserver_commits VALUES (1)") for _ in range(tries)]
+        commit("DROP TABLE imserver_commits")
+        return median(times)
     finally:
         engine.dispose()
 

@@ -47,6 +47,7 @@ from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.gateway.terminal import fail
 from imserver.gateway.transport.listener import refuse_taken
+from imserver.operate import capacity
 from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
 
@@ -80,7 +81,7 @@ def findings(config: Config) -> Findings:
             yield Finding("fail", check.__name__.strip("_"), f"the check failed: {error}")
 
 
-def _kernel(name: str) -> str:
+def kernel(name: str) -> str:
     """The value of a kernel setting; empty if this system does not have it."""
     try:
         return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
@@ -104,7 +105,7 @@ def _files(config: Config) -> Findings:
         f"{wanted - SPARE_FILES_OF_A_CLUSTER} are recommended",
         f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}",
     )
-    if machine := _kernel("fs.file-max"):
+    if machine := kernel("fs.file-max"):
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
         meaning = f"all processes of the machine share it, and this server may open {need}"
         yield finding_of(
@@ -128,7 +129,7 @@ def _processes(config: Config) -> Findings:
 
 def _listen_queues(config: Config) -> Findings:
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
-        if value := _kernel(name):
+        if value := kernel(name):
             backlog = config.server.backlog
             meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
             yield finding_of(int(value) < backlog, name, value, meaning, _sysctl(name, 65_535))
@@ -170,11 +171,11 @@ def _ports(config: Config) -> Findings:
                 break
         else:
             yield Finding("ok", where, "free")
-    low, _, high = _kernel("net.ipv4.ip_local_port_range").partition("\t")
+    low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
     reserved: set[int] = set()
-    for part in filter(None, _kernel("net.ipv4.ip_local_reserved_ports").split(",")):
+    for part in filter(None, kernel("net.ipv4.ip_local_reserved_ports").split(",")):
         first, _, last = part.partition("-")
         reserved.update(range(int(first), int(last or first) + 1))
     everything = [port for _, _, ports in listeners for port in ports if port <= LAST_PORT]
@@ -231,7 +232,7 @@ def running_server(config: Config) -> Findings:
     own = server_at(config.server.data_dir, port) if port else 0
     if not own:
         return
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)
+    host = _local(config)
     try:
         status, answer = _get(host, port, "/ready", "")
         version = _version(config, host, port)
@@ -253,13 +254,23 @@ def running_server(config: Config) -> Findings:
     )
 
 
-def _version(config: Config, host: str, port: int) -> str:
-    """The versions of all nodes, which the running server tells whoever has a key for everything."""
+def _local(config: Config) -> str:
+    """The address at which the server of this machine answers."""
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)
+
+
+def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
+    """What the running server tells whoever has a key for everything; else nothing."""
     keys = [each.key for each in config.api.keys if "admin" in each.scopes and not each.apps]
     key = os.environ.get("IMSERVER_KEY", "") or next(iter(keys), "")
-    status, answer = _get(host, port, "/system/state?cluster=true&detail=true", key)
+    status, answer = _get(host, port, f"/system/state?{of}detail=true", key)
     data = answer.get("data") if status == OK else None
-    nodes = data.get("nodes", {}) if isinstance(data, dict) else {}
+    return data if isinstance(data, dict) else {}
+
+
+def _version(config: Config, host: str, port: int) -> str:
+    """The versions of all nodes."""
+    nodes = _state(config, host, port, "cluster=true&").get("nodes", {})
     version = ", ".join(sorted({node["version"] for node in nodes.values() if "version" in node}))
     return f"imserver {version}" if version else "a server (for its version, set IMSERVER_KEY)"
 
@@ -296,7 +307,7 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
 
 
 def _socket_memory(_config: Config) -> Findings:
-    value = _kernel("net.ipv4.tcp_mem")
+    value = kernel("net.ipv4.tcp_mem")
     if not value:
         return
     most = int(value.split()[2]) * BYTES_PER_PAGE
@@ -607,6 +618,20 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 )
 
 
+def _beside_users(config: Config, own: int) -> Iterator[str]:
+    """What limits a node and is no number of users, in sentences. ``own``: its process, or 0."""
+    if own:
+        yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
+    if config.clustered and not capacity.has_redis(config):
+        yield "Measured without Redis, as no redis-server is here: with it a login takes half as much again."
+    queue = min(config.server.backlog, int(kernel("net.core.somaxconn") or config.server.backlog))
+    yield f"{queue:,} new connections may wait at once (server.backlog); others try again a second later."
+    low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
+    if high:
+        yield f"From one address, a proxy opens {int(high) - int(low) + 1:,} connections to a port at most."
+    yield "Not known: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
+
+
 class _Doctor(click.Command):
     """The command with the options of features."""
 
@@ -635,9 +660,20 @@ def _tried(config: Config, path: str | None, data_dir: str | None, given: Mappin
             yield from functions[parameter](settings, store, tenants, value)
 
 
+def _of_capacity(name: str, default: float, text: str, most: float = 1e6) -> Callable[[Any], Any]:
+    kind = click.FloatRange(0, most, min_open=most < 1e6)
+    return click.option(name, type=kind, default=default, show_default=True, help=f"With --capacity: {text}")
+
+
 @click.command(cls=_Doctor)
 @settings_options
-def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
+@click.option("--capacity", "counts", is_flag=True, help="Say how many users this node can hold.")
+@_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
+@_of_capacity("--receivers", 5, "connected users who receive each of them.")
+@_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
+@_of_capacity("--online", 30, "which percentage of users is connected at the same time.", 100)
+@_of_capacity("--minutes", 5, "in which all are to be back after a restart.", 1440)
+def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -> None:
     """Check this machine, the database, Redis and the public addresses, and say how to mend what is wrong.
 
     The status is 1 if a check failed. Warnings do not change it.
@@ -646,7 +682,14 @@ def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
         config = load_settings(path, data_dir)
     except StartError as error:
         fail(error)
-    given = {name: value for name, value in tries.items() if value is not None}
+    user = capacity.Behaviour(**{name: given.pop(name) for name in capacity.Behaviour.__struct_fields__})
+    if counts:
+        own, state = server_at(config.server.data_dir, config.app.http_port), {}
+        with suppress(OSError, ValueError):
+            state = _state(config, _local(config), config.app.http_port, "") if own else {}
+        capacity.show(config, user, own, state, _beside_users(config, own))
+        return
+    given = {name: value for name, value in given.items() if value is not None}
     if show(chain(findings(config), _tried(config, path, data_dir, given))):
         sys.exit(1)
 

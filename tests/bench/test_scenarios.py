@@ -77,6 +77,7 @@ def test_a_scenario_against_a_running_server(server: Server, command: str, posit
             pytest.param(*row, marks=FULL)
             for row in (
                 ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
+                ("capacity --connections 60 --seconds 0.2", "login_cpu_us push_cpu_us delivery_cpu_us"),
                 ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
                 ("publish --keyed --users 5 --seconds 0.1", "messages"),
                 ("streams --streams 20 --seconds 0.5", "pieces_per_second"),

@@ -69,7 +69,7 @@ def clustered(folder: Path, rpc_port: int, http_port: int = 0, **sections: Any) 
 def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The settings of a kernel, which a test fills."""
     settings = {"net.ipv4.ip_local_port_range": "1024\t65535"}
-    monkeypatch.setattr(doctor, "_kernel", lambda name: settings.get(name, ""))
+    monkeypatch.setattr(doctor, "kernel", lambda name: settings.get(name, ""))
     return settings
 
 

@@ -1,0 +1,266 @@
+"""``imserver doctor --capacity``: how many users a node holds, by what they cost a server of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import click
+import msgspec
+from msgspec import Struct
+
+from imserver.gateway.config.settings import Config
+from imserver.gateway.node.feature_list import load_features
+from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, openable_files, plan_processes
+from imserver.gateway.storage.address import database_address
+from imserver.gateway.terminal import fail, table
+from imserver.operate.database import commit_seconds
+
+HEARTBEAT_SECONDS: Final = 30
+"""A connected client sends a heartbeat so often."""
+SHARE: Final = 0.5
+"""The share of the processor, and of the commits, that is planned for: the rest is for peaks."""
+COMMITTED_TOGETHER: Final = 100
+"""So many messages wait for a commit of a busy node. The measurement has as many senders."""
+ENOUGH_USERS: Final = 1000
+"""So many users of a running node say what each of them takes."""
+_CONNECTIONS: Final = 12_000
+_STORING: Final = {"messages", "accounts", "protobuf"}
+_SECTIONS: Final = ("limits", "websocket", "hub", "log")
+"""Settings of the node that the measured server has, too. They name no person, secret or other machine."""
+_END_SECONDS: Final = 30
+_PROC: Final = Path("/proc")
+_GROUPS: Final = Path("/sys/fs/cgroup")
+
+
+class Behaviour(Struct, frozen=True):
+    """What is assumed of connected users. Each sends ``messages`` an hour, which so many connected
+    ``receivers`` get, and gets ``pushes`` of back ends. ``online``: their share of all users, in percent.
+    ``minutes``: in which they come back after a restart."""
+
+    messages: float = 10
+    receivers: float = 5
+    pushes: float = 10
+    online: float = 30
+    minutes: float = 5
+
+
+class Costs(Struct, frozen=True):
+    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing was stored."""
+
+    rss_empty_mb: float
+    rss_opened_bytes: float
+    rss_connection_bytes: float
+    kernel_connection_bytes: float
+    login_cpu_us: float
+    beat_cpu_us: float
+    push_cpu_us: float
+    delivery_cpu_us: float
+    stored_cpu_us: float = 0
+    stored_per_second: float = 0
+
+
+class Resources(Struct, frozen=True):
+    """What there is for the processes of a node. ``free_bytes``: of memory, without what is for slow
+    receivers. ``connections``: of a process, by the setting or by its ``files``. ``users`` are connected now,
+    and take ``users_bytes``. ``commit_seconds``: of a database server; 0: the database is SQLite."""
+
+    free_bytes: float
+    connections: int
+    files: bool = True
+    processes: int = 1
+    cores: int = 1
+    users: int = 0
+    users_bytes: float = 0
+    commit_seconds: float = 0
+
+
+class UserLimit(Struct, frozen=True):
+    """So many connected users, then this ends. ``found``: why; ``mend``: what to change to get more."""
+
+    users: int
+    limit: str
+    found: str
+    mend: str
+
+
+def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
+    """What limits the number of connected users, the smallest number first."""
+    own, kernel = costs.rss_connection_bytes, costs.kernel_connection_bytes
+    if resources.users >= ENOUGH_USERS:
+        own = max(own, resources.users_bytes / resources.users)
+    free = max(
+        resources.free_bytes - (not resources.users) * resources.processes * costs.rss_empty_mb * 1e6, 0
+    )
+    working = min(resources.processes, resources.cores)
+    sent = costs.stored_cpu_us or costs.push_cpu_us
+    sent += costs.delivery_cpu_us * max(user.receivers - 1, 0)
+    # In µs of a core for a second of a user, who logs in once an hour.
+    busy = (user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us) / 3600
+    busy += costs.beat_cpu_us / HEARTBEAT_SECONDS
+    logins = working * 1e6 / costs.login_cpu_us
+    rate, takes = costs.stored_per_second, ""
+    if seconds := resources.commit_seconds:
+        rate, takes = COMMITTED_TOGETHER / seconds, f": a commit takes {seconds * 1000:.1f} ms"
+    alone = resources.processes < resources.cores
+    more = "server.processes: auto, which needs redis.url" if alone else "more cores, or another machine"
+    files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
+    memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
+    memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} of the kernel"
+    share = f"{SHARE:.0%} of {working} for {busy:.2f} µs a second"
+    rows = [
+        UserLimit(int(free / (own + kernel)) + resources.users, "memory", memory, "more memory"),
+        UserLimit(
+            resources.connections * resources.processes,
+            "open files" if resources.files else "limits.max_connections",
+            f"{resources.connections:,} for each of {resources.processes}",
+            files if resources.files else "a higher limits.max_connections",
+        ),
+        UserLimit(int(working * SHARE * 1e6 / busy), "processor", share, more),
+        UserLimit(int(user.minutes * 60 * logins), "a restart", f"{logins:,.0f} logins a second", more),
+    ]
+    if costs.stored_per_second and user.messages:
+        share = f"{SHARE:.0%} of {rate:,.0f} a second{takes}"
+        holds = int(rate * SHARE * 3600 / user.messages)
+        rows.append(UserLimit(holds, "stored messages", share, "a faster disk for the database"))
+    return sorted(rows, key=lambda row: row.users)
+
+
+def free_memory(process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS) -> float:
+    """The bytes that a process may still take, of the machine and of the control groups in which it is."""
+    lines = Path(processes, "meminfo").read_text("ascii").splitlines()
+    free = float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+    for line in Path(processes, str(process), "cgroup").read_text("utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        group = Path(groups, controllers, path.strip("/"))
+        for folder in (group, *group.parents):
+            try:
+                limit, used, stat = (
+                    folder.joinpath(f"memory.{name}").read_text() for name in (*names, "stat")
+                )
+            except OSError:  # no group, or one of another container
+                continue
+            if limit.strip() != "max":
+                files = dict(row.split() for row in stat.splitlines()).get("inactive_file", 0)
+                free = min(free, int(limit) - int(used) + int(files))
+    return free
+
+
+def has_redis(config: Config) -> bool:
+    """Whether the measured server has a Redis, too: one of its own, whose program must be here."""
+    return config.clustered and shutil.which("redis-server") is not None
+
+
+def measure(config: Config, folder: Path, running: bool) -> Costs:
+    """What users cost a server of our own, whose data are in ``folder`` until it ends. ``running``: the node
+    runs on this machine, so the server gets what is left of one core. Raises RuntimeError and OSError."""
+    settings: dict[str, Any] = {name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS}
+    settings["limits"] |= {"max_connections": 0, "max_connections_per_address": 0, "messages_per_second": 0}
+    settings["server"] = {"http": config.server.http}
+    if config.features is not None:
+        settings["features"] = config.features
+    number = min(_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
+    words = ["--connections", str(number), *["--redis"] * has_redis(config)]
+    words += ["--stored"] * ({feature.name for feature in load_features(config)} >= _STORING)
+
+    def bounded() -> None:
+        if running:
+            os.nice(19)
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    with TemporaryDirectory(prefix="capacity-", dir=folder, ignore_cleanup_errors=True) as own:
+        file = Path(own, "settings.yaml")
+        file.write_text(json.dumps(settings), "utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "imserver",
+            "bench",
+            "capacity",
+            *words,
+            "--config",
+            str(file),
+            "--json",
+        ]
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A session of its own: the interrupt of a terminal is for this process, which lets it clean up.
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=bounded,
+            env={**os.environ, "TMPDIR": own},
+        ) as bench:
+            try:
+                answer, _ = bench.communicate()
+            except BaseException:
+                bench.send_signal(signal.SIGINT)
+                bench.wait(_END_SECONDS)
+                raise
+    try:
+        return msgspec.convert(json.loads(answer)["figures"], Costs)
+    except (ValueError, KeyError):
+        raise RuntimeError("the measurement failed") from None
+
+
+def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], notes: Iterator[str]) -> None:
+    """Measure, and print how many users the node of these settings holds. ``process``: the one that runs now,
+    or 0; ``state``: its answer to ``/system/state``, or nothing. Switches."""
+    planned, _ = plan_processes(config)
+    address, processes = database_address(config.storage, config.server.data_dir), planned.server.processes
+    folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
+    folder = next(each for each in (folder, *folder.parents) if each.is_dir())
+    click.echo(f"A server with data of its own in {folder} is measured, for up to a minute.", err=True)
+    try:
+        costs, files = measure(config, folder, process > 0), openable_files()
+        if process:  # its limit may be another one than that of this shell
+            limit = Path(f"/proc/{process}/limits").read_text("ascii").partition("Max open files")[2]
+            files = int(hard) if (hard := limit.split()[1]).isdecimal() else files
+        users, now_bytes = state.get("managerInfo", {}).get("usersLen", 0), state.get("memoryBytes", 0)
+        resources = Resources(
+            free_memory(process or "self") - processes * config.limits.node_outbox_bytes,
+            planned.limits.max_connections or files - SPARE_FILES_OF_A_CLUSTER,
+            not planned.limits.max_connections,
+            processes,
+            cores(),
+            users * processes,
+            max(now_bytes - costs.rss_empty_mb * 1e6, 0) * processes,
+            0.0 if address.file else commit_seconds(address, config.storage, 25),
+        )
+    except Exception as error:  # of a driver, too
+        fail(error)
+    first, *_ = rows = limits(costs, user, resources)
+    everybody = _rounded(first.users * 100 / user.online)
+    seconds = first.users * costs.login_cpu_us / 1e6 / min(resources.processes, resources.cores)
+    click.echo(table("connected users: users, what ends: limit, found", rows, users="{:,}".format))
+    for line in (
+        f"\nThis node holds about {_rounded(first.users)} connected users. What ends first: {first.limit}.",
+        f"To get more: {first.mend}.",
+        f"If {user.online:g} % of your users are connected at the same time, you have {everybody} users.",
+        f"A connected user sends {user.messages:g} messages an hour, which {user.receivers:g} others get,",
+        f"gets {user.pushes:g} pushes, logs in once, and sends a heartbeat every {HEARTBEAT_SECONDS} s.",
+        f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
+    ):
+        click.echo(line)
+    if state:
+        each = f": {resources.users_bytes / resources.users:,.0f} bytes each" if users >= ENOUGH_USERS else ""
+        click.echo(f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}.")
+    for note in notes:
+        click.echo(note)
+
+
+def _rounded(number: float) -> str:
+    """A number without the digits that nobody knows."""
+    unit: int = 10 ** max(len(str(int(number))) - 2, 0)
+    return f"{int(number) // unit * unit:,}"

@@ -1,0 +1,138 @@
+"""`imserver doctor --capacity`: how many users a node holds, and that nothing is left behind."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.engines import make_engine
+from imserver.operate.capacity import Behaviour, Costs, Resources, UserLimit, free_memory, limits
+from imserver.operate.database import commit_seconds
+from tests.processes import end, spawn
+from tests.support import clean_environment, eventually, run_cli
+
+COSTS = Costs(
+    rss_empty_mb=50,
+    rss_opened_bytes=600,
+    rss_connection_bytes=2000,
+    kernel_connection_bytes=4000,
+    login_cpu_us=50,
+    beat_cpu_us=15,
+    push_cpu_us=40,
+    delivery_cpu_us=5,
+    stored_cpu_us=70,
+    stored_per_second=8000,
+)
+RESOURCES = Resources(free_bytes=1e9 + 50e6, connections=10**7)
+
+
+def users_by_limit(user: Behaviour = Behaviour(), costs: Costs = COSTS, **has: Any) -> dict[str, int]:  # noqa: B008
+    rows = limits(costs, user, msgspec.structs.replace(RESOURCES, **has))
+    assert [row.users for row in rows] == sorted(row.users for row in rows)
+    assert all(row.found and row.mend for row in rows)
+    return {row.limit: row.users for row in rows}
+
+
+def test_each_limit_is_what_there_is_by_what_a_user_takes() -> None:
+    # A second of a user: a heartbeat each 30 s; an hour: ten messages to five, ten pushes, a login.
+    busy = 15 / 30 + (10 * (70 + 4 * 5) + 10 * 40 + 50) / 3600
+    assert users_by_limit() == {
+        "memory": 1_000_000_000 // 6000,
+        "open files": 10**7,
+        "processor": int(500_000 / busy),
+        "a restart": 5 * 60 * 20_000,
+        "stored messages": 8000 // 2 * 360,
+    }
+
+
+def test_more_that_a_user_does_holds_fewer_users() -> None:
+    usual = users_by_limit()
+    for more in (Behaviour(messages=100), Behaviour(receivers=500), Behaviour(pushes=1000)):
+        assert users_by_limit(more)["processor"] < usual["processor"]
+    assert users_by_limit(Behaviour(messages=20))["stored messages"] == usual["stored messages"] // 2
+    assert users_by_limit(Behaviour(minutes=1))["a restart"] == usual["a restart"] // 5
+    assert "stored messages" not in users_by_limit(Behaviour(messages=0))
+
+
+def test_more_processes_take_more_files_and_no_more_cores_than_there_are() -> None:
+    usual, twice = users_by_limit(), users_by_limit(processes=2, cores=2)
+    assert twice["open files"] == 2 * usual["open files"]
+    assert twice["processor"] == pytest.approx(2 * usual["processor"], abs=2)
+    assert users_by_limit(processes=2, cores=1)["processor"] == usual["processor"]
+
+
+def test_users_of_a_running_node_count_and_say_what_they_take() -> None:
+    assert users_by_limit(users=5000, users_bytes=5000 * 6000)["memory"] == int(1_050_000_000 / 10_000) + 5000
+    assert users_by_limit(users=5, users_bytes=5e6)["memory"] == 1_050_000_000 // 6000 + 5, "few say nothing"
+
+
+def test_a_slow_database_server_limits_stored_messages() -> None:
+    assert users_by_limit(commit_seconds=0.05)["stored messages"] == 2000 // 2 * 360
+
+
+def test_what_ends_first_is_named_with_its_cure() -> None:
+    first, *_ = limits(COSTS, Behaviour(), msgspec.structs.replace(RESOURCES, connections=100, files=False))
+    assert first == UserLimit(
+        100, "limits.max_connections", "100 for each of 1", "a higher limits.max_connections"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "used"),
+    [
+        ("0::/a/b", "a", "memory.max", "memory.current"),
+        ("4:memory:/a/b", "memory/a", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_free_is_what_the_control_group_leaves(
+    tmp_path: Path, line: str, folder: str, limit: str, used: str
+) -> None:
+    group, inner = tmp_path / "groups" / folder, tmp_path / "groups" / folder / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text(f"9:cpu:/\n{line}\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   1000 kB\n")
+    assert free_memory(7, tmp_path, tmp_path / "groups") == 1_024_000
+    for each, most in ((group, "500000"), (inner, "max")):
+        (each / limit).write_text(f"{most}\n")
+        (each / used).write_text("200000\n")
+        (each / "memory.stat").write_text("anon 7\ninactive_file 50000\n")
+    assert free_memory(7, tmp_path, tmp_path / "groups") == 350_000
+
+
+def test_a_commit_is_measured_and_its_table_is_gone(empty_url: str, tmp_path: Path) -> None:
+    settings = StorageSettings(url=empty_url)
+    address = database_address(settings, str(tmp_path))
+    assert 0 < commit_seconds(address, settings, 3) < 60
+    engine = make_engine(address, settings)
+    with pytest.raises(DBAPIError), engine.connect() as connection:
+        connection.execute(text("SELECT * FROM imserver_commits"))
+    engine.dispose()
+
+
+@pytest.mark.linux
+def test_an_interrupted_measurement_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "imserver", "doctor", "--capacity", "--data-dir", str(tmp_path)]
+    process = spawn(command, env=clean_environment())
+    eventually(lambda: [*tmp_path.glob("capacity-*/imserver-bench-*/data/imserver.db")], what="a server")
+    assert end(process, signal.SIGINT) == 1
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.linux
+@pytest.mark.slow
+@pytest.mark.full("load")
+def test_the_command_says_how_many_users_and_what_ends_first(tmp_path: Path) -> None:
+    result = run_cli("doctor", "--capacity", "--data-dir", str(tmp_path), "--online", "50")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"holds about [\d,]+ connected users. What ends first: [a-z. ]+\.\n", result.stdout)
+    assert "stored messages" in result.stdout
+    assert not [*tmp_path.iterdir()]
