@@ -96,12 +96,14 @@ class KeyUses:
         """Count ``number`` requests, if that is :attr:`wanted`."""
         if not self.wanted:
             return
-        if use not in self._numbers:
+        try:
+            self._numbers[use][refused] += number
+        except KeyError:
             if len(use[2]) > MAX_APP_CHARACTERS:  # a client may name any text
                 use = (use[0], use[1], "", use[3])
             if len(self._numbers) >= MAX_USES and use not in self._numbers:
                 use = (use[0], OTHER_USES, "", "")
-        self._numbers.setdefault(use, [0, 0])[refused] += number
+            self._numbers.setdefault(use, [0, 0])[refused] += number
 
     def take(self) -> dict[KeyUse, list[int]]:
         """The numbers so far, answered and refused; counting begins anew."""

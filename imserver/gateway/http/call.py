@@ -124,15 +124,13 @@ class Api:
     def count(
         self, endpoint: Endpoint, by: Principal, call: Call | None, request: HttpRequest, refused: bool
     ) -> None:
-        """Count a request with an API key, and what is deprecated in any. ``call``: None, it was not read."""
-        is_key, app = by.kind == "key", "" if call is None else call.app
-        names = [] if call is None else [f"{endpoint.name} {form}" for form in call.old]
-        if is_key or "" in endpoint.route.deprecated:
-            names.append(endpoint.name)
-        # It is not stored which people, nor where they are.
-        key, host = by.key if is_key else by.kind, "" if by.user or by.staff else request.host
-        for name in names:
-            self.uses.add((key, name, app, host), refused)
+        """Count a request with a key, and what is deprecated in any, but not who people are or where."""
+        app, old = ("", ()) if call is None else (call.app, call.old)
+        key, host = by.key if by.kind == "key" else by.kind, "" if by.user or by.staff else request.host
+        if by.kind == "key" or "" in endpoint.route.deprecated:
+            self.uses.add((key, endpoint.name, app, host), refused)
+        for form in old:
+            self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
 
     def report(
         self, request: HttpRequest, refusal: ApiProblem, principal: Principal, call: Call | None = None
