@@ -207,7 +207,7 @@ function refusalOf({ status }, { code, message }) {
  * @returns {string} what went wrong, in the language of the page where it has words for it
  */
 export function reasonOf(error, words) {
-  if (!(error instanceof Refused)) return String(error);
+  if (!(error instanceof Refused)) return error instanceof Error ? error.message : String(error);
   const known = words[`admin_fault_${error.code}`];
   if (known) return known;
   return error.message ? fill(words.admin_fault, { message: error.message }) : fill(words.admin_fault_code, { code: error.code });

@@ -5,13 +5,17 @@ import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
 import { exportCard } from "./data.js";
 import { deprecatedCard } from "./deprecated.js";
-import { ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
+import { settingsOf } from "./settings.js";
+import { absoluteTime, ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
 
 const PAGE = 100;
 const DAY = 86_400;
+const SCOPE = "scope-";
+/** Days that are asked for: a month, and what was before. */
+const MONTH = 35;
 
 /** @param {Place} at */
 export function drawApps({ api }) {
@@ -38,29 +42,122 @@ function loginOf(app) {
 }
 
 /**
+ * One app: what it uses, its keys, its settings.
+ *
  * @param {Place} at
  * @param {string} app
  */
 export function drawApp({ api }, app) {
-  /** @type {Filled} */
-  const shown = place(() => api.get("apps/show", { app }), (settings) => [
-    card(words.admin_settings, facts(Object.entries(settings).filter(([key, value]) => key !== "app" && !isEmpty(value)).map(([key, value]) => [key, valueOf(value)]))),
-  ]);
+  const usage = api.may("GET apps/usage") ? [usageOf(api, app)] : [];
   const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app)] : [];
   const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
-  return [heading(name(app), words.admin_app_hint, ...hook), ...keys, shown, ...exportCard(api, app)];
+  const again = async () => {
+    await Promise.all(usage.map((each) => each.again()));
+  };
+  return [heading(name(app), words.admin_app_hint, ...hook), ...usage, ...keys, ...exportCard(api, app), settingsOf(api, app, again)];
 }
 
-/** @param {unknown} value */
-function isEmpty(value) {
-  return value === null || value === "" || (Array.isArray(value) && !value.length) || (typeof value === "object" && value !== null && !Object.keys(value).length);
+// --- usage ----------------------------------------------------------------------------------------------------------
+
+/** @typedef {{ key: "pushes" | "messages", label: string, limit: number, days: Record<string, any>[] }} Counted */
+
+/**
+ * What an app uses now, has stored, and may send in a day.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {string} app
+ * @returns {Filled}
+ */
+function usageOf(api, app) {
+  /** @type {Filled} */
+  const made = place(async () => {
+    const [used, settings, counts] = await Promise.all([
+      api.get("apps/usage", { app, days: MONTH, stored: true }),
+      api.get("apps/show", { app }),
+      api.may("GET counts") ? api.get("counts", { app }) : {},
+    ]);
+    return { used, settings, now: recordOf(listOf(recordOf(counts).apps)[0]) };
+  }, ({ used, settings, now }) => {
+    const stored = recordOf(used.stored);
+    /** @type {[string, number][]} */
+    const numbers = [
+      [words.admin_users_online, now.users], [words.admin_connections, now.sessions], [words.admin_channels, now.channels],
+      [words.admin_login_accounts, stored.accounts], [words.admin_groups, stored.groups],
+      [words.admin_messages_stored, stored.messages], [words.admin_files_stored, stored.uploads],
+    ];
+    const shown = facts(numbers.filter(([, value]) => typeof value === "number").map(([label, value]) => [label, make("b", "figure", number.format(value))]));
+    /** @type {Counted[]} */
+    const counted = [
+      { key: "pushes", label: words.admin_pushes, limit: numberOf(used.pushes_per_day), days: listOf(used.days) },
+      { key: "messages", label: words.admin_messages_today, limit: numberOf(used.messages_per_day), days: listOf(used.days) },
+    ];
+    const isChangeable = api.may("POST apps/set") && api.rights.kind !== "staff" && !settings.configured;
+    const change = isChangeable ? [button(words.admin_quotas_change, () => changeQuotas(counted))] : [];
+    const quotas = counted.map((each) => quotaOf(each, numberOf(used.ends)));
+    return [card(words.admin_app_usage, shown), card(words.admin_quotas, make("div", "quotas", ...quotas), make("p", "muted", words.admin_quotas_hint), ...change)];
+  });
+
+  /** @param {Counted[]} counted */
+  async function changeQuotas(counted) {
+    await ask({
+      title: words.admin_quotas_change,
+      fields: counted.map(({ key, label, limit }) => ({ name: `${key}_per_day`, label, value: String(limit), hint: words.admin_quota_none })),
+      yes: words.admin_save,
+      act: async (values) => {
+        const quotas = Object.fromEntries(Object.entries(values).map(([key, value]) => [key, Number(value || 0)]));
+        await api.post("apps/set", { app, merge: true, settings: { quotas } });
+        toast(words.admin_saved);
+        await made.again();
+      },
+    });
+  }
+  return made;
 }
 
-/** @param {unknown} value */
-function valueOf(value) {
-  if (typeof value === "object") return make("pre", "", JSON.stringify(value, null, 1));
-  return code(String(value));
+/**
+ * @param {Counted} counted
+ * @param {number} ends  when the day ends
+ */
+function quotaOf({ key, label, limit, days }, ends) {
+  const today = new Date().toISOString().slice(0, 10);
+  const used = numberOf(days.find(({ day }) => day === today)?.[key]);
+  const month = days.filter(({ day }) => textOf(day).startsWith(today.slice(0, 7))).reduce((sum, each) => sum + numberOf(each[key]), 0);
+  const made = make("div", "quota", make("h3", "", label));
+  if (!limit && !days.length) {
+    made.append(make("p", "muted", words.admin_quota_unlimited));
+    return made;
+  }
+  const text = limit ? fill(words.admin_quota_used, { count: number.format(used), limit: number.format(limit) }) : fill(words.admin_quota_today, { count: number.format(used) });
+  made.append(make("p", "figure", text));
+  if (limit) {
+    const meter = /** @type {HTMLMeterElement} */ (make("meter", ""));
+    meter.max = limit;
+    meter.high = limit * 0.9;
+    meter.optimum = 0;
+    meter.value = used;
+    meter.setAttribute("aria-label", `${label}: ${text}`);
+    made.append(meter);
+  }
+  made.append(make("p", "muted", fill(words.admin_quota_month, { count: number.format(month) })));
+  if (limit && used >= limit) made.append(badge(fill(words.admin_quota_spent, { time: absoluteTime(ends) }), "bad"));
+  if (days.length > 1) made.append(sparkline([...days].reverse().map((each) => numberOf(each[key]))));
+  return made;
 }
+
+/** @param {number[]} values  of days, the oldest first */
+function sparkline(values) {
+  const most = Math.max(1, ...values);
+  const bars = values.map((value) => {
+    const bar = make("span", "");
+    bar.style.blockSize = `${Math.max(4, (value / most) * 100)}%`;
+    return bar;
+  });
+  const made = make("div", "spark", ...bars);
+  made.setAttribute("aria-hidden", "true"); // its numbers stand above
+  return made;
+}
+
+// --- keys -----------------------------------------------------------------------------------------------------------
 
 /**
  * @param {import("./api.js").Api} api
@@ -68,8 +165,14 @@ function valueOf(value) {
  */
 function keyList(api, app) {
   let ended = false;
+  /** @type {string[]} */
+  let scopes = [];
   /** @type {Filled} */
-  const rows = place(() => api.get("keys", { app, ended }), (answer) => [
+  const rows = place(async () => {
+    const answer = await api.get("keys", { app, ended });
+    scopes = listOf(answer.scopes);
+    return answer;
+  }, (answer) => [
     table(words.admin_keys, [words.admin_note, words.admin_id, words.admin_state, words.admin_scopes, words.admin_apps, words.admin_last_used], listOf(answer.keys).map(recordOf).map((key) => [
       link(name(key.note || key.id), "key", textOf(key.id)), code(key.id), keyState(key), name(listOf(key.scopes).join(", ")),
       name(listOf(key.apps).join(", ") || words.admin_all_apps), time(key.last_used, words.admin_never),
@@ -79,7 +182,7 @@ function keyList(api, app) {
     ended = values.ended === "true";
     return rows.again();
   });
-  const create = button(words.admin_create_key, () => createKey(api, app, () => rows.again()), "primary");
+  const create = button(words.admin_create_key, () => createKey(api, app, scopes, () => rows.again()), "primary");
   return make("div", "", choose, rows, ...(api.may("POST keys/create") ? [make("p", "dialog-row", create)] : []));
 }
 
@@ -92,22 +195,25 @@ function keyState(key) {
 /**
  * @param {import("./api.js").Api} api
  * @param {string} app
+ * @param {string[]} scopes  that a key may have
  * @param {() => unknown} changed
  */
-async function createKey(api, app, changed) {
+async function createKey(api, app, scopes, changed) {
   let secret = "";
   const isDone = await ask({
     title: words.admin_create_key,
     fields: [
       { name: "note", label: words.admin_note, hint: words.admin_key_note_hint, most: 100 },
-      { name: "scope", label: words.admin_scopes, type: "select", value: "push", options: [["push", words.admin_scope_push], ["read", words.admin_scope_read], ["metrics", words.admin_scope_metrics], ["admin", words.admin_scope_admin]] },
+      ...scopes.map((each) => /** @type {import("./ui.js").Field} */ ({ name: `${SCOPE}${each}`, label: words[`admin_scope_${each}`] ?? each, type: "checkbox" })),
       { name: "apps", label: words.admin_apps, value: app || (api.rights.apps ?? []).join(", "), hint: words.admin_key_apps_hint },
       { name: "expires", label: words.admin_expires, type: "select", value: String(90 * DAY), options: expiries() },
     ],
     yes: words.admin_create_key,
-    act: async ({ note, scope, apps, expires }) => {
+    act: async ({ note, apps, expires, ...chosen }) => {
+      const wanted = Object.keys(chosen).filter((each) => chosen[each]).map((each) => each.slice(SCOPE.length));
+      if (!wanted.length) throw new Error(words.admin_no_scope);
       const named = apps.split(",").map((each) => each.trim()).filter(Boolean);
-      const made = await api.post("keys/create", { scopes: [scope], apps: named, note, expires_seconds: Number(expires) });
+      const made = await api.post("keys/create", { scopes: wanted, apps: named, note, expires_seconds: Number(expires) });
       secret = textOf(made.secret);
     },
   });

@@ -306,19 +306,20 @@ export function list(load, draw) {
  * @param {object} options
  * @param {string} options.title
  * @param {string} [options.text]  what happens; of what cannot be undone, a sentence that says so
+ * @param {Node[]} [options.content]  what else stands above the fields
  * @param {Field[]} [options.fields]
  * @param {string} options.yes  the word on the button
  * @param {boolean} [options.danger]
  * @param {(values: Record<string, string>) => Promise<unknown>} options.act
  * @returns {Promise<boolean>} whether it was done
  */
-export async function ask({ title, text = "", fields = [], yes, danger = false, act }) {
+export async function ask({ title, text = "", content = [], fields = [], yes, danger = false, act }) {
   const form = /** @type {HTMLFormElement} */ (make("form", "ask"));
   const reason = make("p", "problem");
   reason.setAttribute("role", "alert");
   reason.hidden = true;
   const go = /** @type {HTMLButtonElement} */ (make("button", danger ? "primary danger" : "primary", yes));
-  form.append(...(text ? [make("p", "", text)] : []), ...fields.map(fieldOf), reason);
+  form.append(...(text ? [make("p", "", text)] : []), ...content, ...fields.map(fieldOf), reason);
   const { dialog, closed, close } = openDialog(title, form);
   form.append(make("p", "dialog-row", button(words.admin_cancel, close), go));
   let isDone = false;

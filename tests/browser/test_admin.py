@@ -459,3 +459,28 @@ def test_demo_mode_needs_no_login_and_a_server_that_answers_nonsense_or_is_gone_
     admin.section("Nodes")
     admin.shows("The server does not answer")
     assert admin.shown(".failed button")
+
+
+def test_a_setting_of_an_app_is_found_changed_and_refused_at_its_field(pair: Pair, server: Server) -> None:
+    pair.expects("status of 400")
+    settings = {"open": True, "webhook": {"url": "http://127.0.0.1:9/hook", "secret": SECRET}}
+    good(server.http, "apps/create", {"app": "chairs", "settings": settings}, key=KEY)
+    admin = opened(pair, server)
+    admin.section("Apps and keys")
+    admin.tap("chairs", "link", "table")
+    admin.write(".settings-find input", "per_day")
+    admin.write("[id='setting-quotas.pushes_per_day']", Keys.CONTROL + "a" + Keys.NULL + "77")
+    admin.write(".settings-find input", Keys.CONTROL + "a" + Keys.NULL + "absent")
+    admin.write("[id='setting-webhook.absent_seconds']", Keys.CONTROL + "a" + Keys.NULL + "15")
+    admin.shows("2 changes", ".save-bar")
+    admin.tap("Save", within=".save-bar")
+    admin.shows("quotas.pushes_per_day0 → 77", "dialog")
+    admin.tap("Save", within="dialog")
+    admin.shows("0 of 77 today")
+    shown = good(server.http, "apps/show", key=KEY, app="chairs")
+    assert (shown["quotas"]["pushes_per_day"], shown["webhook"]["absent_seconds"]) == (77, 15)
+    assert shown["webhook"]["signed"]
+    admin.write("#setting-same_as", "nobody")
+    admin.tap("Save", within=".save-bar")
+    admin.tap("Save", within="dialog")
+    admin.shows("expected another app", ".setting .problem")

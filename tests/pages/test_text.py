@@ -22,7 +22,7 @@ GENERATED = re.compile(
     r"|messages_((fault|login|refused|state|role|now|invitation|kind)_\w+|sent|received|read|picture|video|voice|file|location|album_\w+)"
     r"|messages_(section|has|filter|date|format)_\w+|messages_search_(people|talks)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
-    r"|admin_(did|kind|fault|role|hold|refused|outcome|sent|notice|type|user)_\w+|admin_\w+_hint"
+    r"|admin_(did|kind|fault|role|hold|refused|outcome|scope|sent|notice|type|user)_\w+|admin_\w+_hint"
 )
 
 

@@ -78,7 +78,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("accounts/oauth/providers", "accounts/oauth/links"), (100, _ROW)),
     **dict.fromkeys(("accounts/rules", "reports/reasons", "admin/rights"), (300, 200)),
     **dict.fromkeys(("accounts/factor/confirm", "accounts/factor/codes"), (10, 50)),
-    **dict.fromkeys(("apps/create", "apps/set", "apps/show"), (1, 1 << 20)),
+    **dict.fromkeys(("apps/create", "apps/set", "apps/show", "apps/settings"), (1, 1 << 20)),
     "batch": (1, MAX_BATCH_BYTES),
     "inbox/folders": (20, 300),
 }

@@ -31,7 +31,7 @@ Secret = Annotated[str, Meta(extra={"secret": True})]
 """The type of a setting: a text that no log, dump or answer shows."""
 SecretFile = Annotated[str, Meta(extra={"file": True})]
 """The type of a setting: the path of a file with a secret. Only the configuration file may have it."""
-Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^https?://"}})]
+Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^(https?://|$)"}})]
 """The type of a setting: an address to which the server sends requests; empty: to none."""
 
 _MARKS: Final = frozenset({"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct, json
 
 from imserver.operate.admin.finder import MOST_APPS, HitShown, ListedConnection
 from imserver.operate.admin.parts import AdminParts, NodeName, NodeShown
+from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Api,
     ApiProblem,
@@ -21,6 +24,7 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
+from imserver.plugin.settings import TenantSettings
 
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 
@@ -72,6 +76,22 @@ class ConnectionsAnswer(Struct):
     connections: list[ListedConnection]
     next: NextCursor
     missing_nodes: Missing
+
+
+class AppSettingsAnswer(Struct):
+    """The settings that an app may have, and which of them it has."""
+
+    schemas: Annotated[
+        dict[str, Any],
+        about(
+            "JSON Schemas by name: `AppSettingsGiven`, and those that it names. `writeOnly`: a secret. "
+            "`x-by-key`: only an API key changes it, no account."
+        ),
+    ]
+    given: Annotated[list[str], about("The settings in which the app differs from the defaults.")]
+    new_logins: Annotated[
+        list[str], about("Settings whose changes hold for new logins; all others hold at once.")
+    ]
 
 
 class AdminApi(Struct, frozen=True):
@@ -130,6 +150,85 @@ def find(
     names = [call.app] if call.app else [each.name for each in api.core.tenants.all() if not each.same_as]
     apps = [name for name in names if principal.reaches(name)]
     return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
+
+
+# --- apps ---------------------------------------------------------------------------------------------------
+
+_ROOT: Final = "AppSettingsGiven"
+_NEW_LOGINS: Final = [
+    *("login_policy", "same_as", "open", "dialects", "origins", "origin_policy", "jwt", "account_tokens"),
+    *("webhook.authorise_url", "back_ends.connect", "max_connections", "max_user_bytes"),
+    *("subscribe_to_own_channel", "anonymous_tokens", "accounts.factor_for", "accounts.passwords", "oauth"),
+]
+
+
+@routes.get("/apps/settings", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
+def settings_of_app(
+    api: AdminApi,
+    call: Call,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1, max_length=191)],
+    language: Annotated[
+        Literal["en", "zh"], about("Of the descriptions, as far as they are translated.")
+    ] = "en",
+) -> AppSettingsAnswer:
+    """Describe the settings that an app may have.
+
+    The descriptions, limits and defaults are those of the OpenAPI document. `GET /api/v1/apps/show` has the
+    values that hold.
+    """
+    tenant, usual = api.core.tenants.find(app), api.core.declared.app_of({})
+    if tenant is None:
+        raise ApiProblem(Problems.UNKNOWN_APP)
+    kinds = zip((tenant, *tenant.of_features), (usual, *usual.of_features), strict=True)
+    given = [name for mine, theirs in kinds for name in _differing(mine, theirs)]
+    return AppSettingsAnswer(_schemas(api.api.described(), language == "zh"), given, _NEW_LOGINS)
+
+
+def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
+    """The settings that differ; those of a group as `quotas.pushes_per_day`."""
+    for name in (TenantSettings if isinstance(theirs, TenantSettings) else type(theirs)).__struct_fields__:
+        own, usual = getattr(mine, name), getattr(theirs, name)
+        if isinstance(usual, Struct):
+            yield from (f"{name}.{inner}" for inner in _differing(own, usual))
+        elif own != usual and name != "of_features":
+            yield name
+
+
+class _Components(Struct):
+    schemas: dict[str, Raw]
+
+
+class _Document(Struct):
+    components: _Components
+
+
+@lru_cache(maxsize=2)
+def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
+    """The schema of the settings, and those that it names."""
+    from imserver.pages.reference import chinese  # a node loads the pages when somebody asks for one
+
+    written = json.decode(document, type=_Document).components.schemas
+    texts: Mapping[str, str] = chinese() if translated else {}
+    found: dict[str, Any] = {}
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            add(value["$ref"].rpartition("/")[2])
+        if isinstance(text := value.get("description"), str):
+            value["description"] = "\n\n".join(texts.get(part, part) for part in text.split("\n\n"))
+        return {key: read(each) for key, each in value.items()}
+
+    def add(name: str) -> None:
+        if name not in found:
+            found[name] = {}
+            found[name] = read(json.decode(written[name]))
+
+    add(_ROOT)
+    return found
 
 
 # --- connections -----------------------------------------------------------------------

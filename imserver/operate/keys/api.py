@@ -91,6 +91,7 @@ class KeysAnswer(Struct):
     """Keys, the oldest first."""
 
     keys: list[KeyShown]
+    scopes: Annotated[list[KeyScope], about("The scopes that a new key may have.")]
 
 
 class KeyCreated(Struct):
@@ -234,7 +235,7 @@ def keys(
             and (not call.app or not reached or call.app in reached)
         ):
             rows.append(_shown(row))
-    return KeysAnswer(rows)
+    return KeysAnswer(rows, list(get_args(KeyScope)))
 
 
 @routes.post("/keys/create", problems=(Problems.UNKNOWN_APP,))

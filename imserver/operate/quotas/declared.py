@@ -24,7 +24,7 @@ class QuotaSettings(Struct, frozen=True):
 class QuotasOfApp(Struct, frozen=True):
     """The keys of an app."""
 
-    quotas: QuotaSettings = QuotaSettings()
+    quotas: Annotated[QuotaSettings, Meta(extra={"by_key": True})] = QuotaSettings()
 
 
 def quotas_of(tenant: TenantSettings) -> QuotaSettings:

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from imserver.operate.quotas.declared import QuotaSettings, quotas_of
 from imserver.plugin import Parts
@@ -68,13 +69,14 @@ class UsageRows(Store.Rows):
 log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
 """Time between two looks at what all nodes have counted."""
-_DAY: Final = 86_400
+DAY: Final = 86_400
 
 
 class Quotas:
     """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
 
     def __init__(self, core: Core) -> None:
+        self.store = core.store
         self.rows = UsageRows(core.store)
         self._pushes, self._messages = core.metrics.pushes, core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
@@ -142,7 +144,7 @@ class Quotas:
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
         """Let apps stop when this node has counted what is left of their quotas."""
-        until = (self._day + 1) * _DAY
+        until = (self._day + 1) * DAY
         end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
         for app, quotas in self._quotas.items():
             whole, here = used.get(app, Used(self._day)), self._stored[app]
@@ -168,7 +170,7 @@ class Quotas:
 
 
 def _today() -> int:
-    return int(time()) // _DAY
+    return int(time()) // DAY
 
 
 def build(core: Core) -> Parts:
@@ -203,6 +205,12 @@ class AppUsageAnswer(Struct):
     messages_per_day: Annotated[int, about("The most stored messages of a day; 0: any number.")]
     ends: Annotated[int, about("When the day ends, in Unix seconds.")]
     days: list[AppUsageOfDay]
+    stored: Annotated[
+        dict[str, int],
+        about(
+            "The numbers of `accounts`, `groups`, `messages` and `uploads`; empty unless you ask for them."
+        ),
+    ] = {}
 
 
 routes = Resource(
@@ -219,14 +227,18 @@ def usage(
     call: Call,
     app: Annotated[str, about("The app.", min_length=1, max_length=191)],
     days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7,
+    stored: Annotated[bool, about("Whether to count what the app has stored, too.")] = False,
 ) -> AppUsageAnswer:
     """Show the quotas of an app, and what it has used of them.
 
     Only apps with quotas are counted. Other nodes add what they have counted every 5 seconds.
     """
-    own, today = quotas.of(call.app), int(time()) // _DAY
+    own, today = quotas.of(call.app), int(time()) // DAY
     used = [
-        AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * _DAY)), each.pushes, each.messages)
+        AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * DAY)), each.pushes, each.messages)
         for each in quotas.days(call.app, today - days + 1)
     ]
-    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, used)
+    contents = asdict(quotas.store.contents(call.app)) if stored else {}
+    contents.pop("keys", None)  # a route of their own has them
+    ends = (today + 1) * DAY
+    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, ends, used, contents)

@@ -86,6 +86,42 @@ def test_it_says_what_one_may_do(server: Server) -> None:
     assert refused(server.http, "admin/rights")[1] == "unauthorized"
 
 
+def test_the_settings_of_an_app_are_described(server: Server) -> None:
+    hook = {"url": "http://127.0.0.1:9/hook", "secret": SECRET}
+    good(server.http, "apps/create", {"app": "lamps", "settings": {"open": True, "webhook": hook}}, key=ADMIN)
+    described = good(server.http, "apps/settings", key=ADMIN, app="lamps")
+    assert described["given"] == ["open", "webhook.url", "webhook.secret"]
+    assert SECRET not in str(described)
+    schemas = described["schemas"]
+    settings = schemas["AppSettingsGiven"]["properties"]
+    assert settings["webhook"]["$ref"].endswith("/AppWebhook")
+    assert settings["known_channels_only"].items() >= {"type": "boolean", "default": False}.items()
+    assert schemas["AppWebhook"]["properties"]["secret"]["writeOnly"]
+    assert settings["open"]["x-by-key"]
+    assert settings["quotas"]["x-by-key"]
+    groups = {name: each["$ref"].rpartition("/")[2] for name, each in settings.items() if "$ref" in each}
+    for group, _, inner in (name.partition(".") for name in described["new_logins"]):
+        assert inner in schemas[groups[group]]["properties"] if inner else group in settings
+    chinese = good(server.http, "apps/settings", key=ADMIN, app="lamps", language="zh")["schemas"]
+    assert chinese["AppWebhook"]["properties"]["url"]["description"] == "事件回调的地址。"
+    assert refused(server.http, "apps/settings", key=OF_SHOP, app="lamps")[0] == 403
+
+
+def test_one_setting_of_a_group_changes_and_its_secret_stays(server: Server) -> None:
+    hook = {"url": "http://127.0.0.1:9/hook", "secret": SECRET}
+    good(server.http, "apps/create", {"app": "chairs", "settings": {"webhook": hook}}, key=ADMIN)
+
+    def change(settings: dict[str, Any]) -> tuple[Any, ...]:
+        body = {"app": "chairs", "settings": {"webhook": settings}, "merge": True}
+        shown = good(server.http, "apps/set", body, key=ADMIN)["webhook"]
+        return shown["url"], shown["absent_seconds"], shown["signed"]
+
+    assert change({"absent_seconds": 15}) == (hook["url"], 15, True)
+    assert change({"absent_seconds": 16, "url": ""}) == ("", 16, True)
+    body = {"app": "chairs", "settings": {"webhook": {"absent_seconds": 17}}}
+    assert good(server.http, "apps/set", body, key=ADMIN)["webhook"]["signed"] is False
+
+
 def test_live_connections_are_listed_page_by_page(server: Server) -> None:
     with (
         logged_in(server.ws, "dan", 7),

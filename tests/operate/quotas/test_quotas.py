@@ -17,6 +17,7 @@ from imserver.plugin.storage import Store
 from imserver.plugin.testing import NodeProcess, check_tables, eventually
 from tests.gateway.storage.test_migrations import connected
 from tests.stores import OpenStore
+from tests.support import run_cli
 
 TODAY = int(time()) // 86_400
 
@@ -121,7 +122,12 @@ def test_requests_over_the_quota_are_refused_and_the_usage_is_shown(tmp_path: Pa
         assert used[0]["messages"] == 1
         assert node.get("/api/v1/apps/usage?app=101", key=KEYS["other"]).status == 403
         shown = node.get("/api/v1/apps/usage?app=102", key=KEYS["other"]).json
-        assert (shown["days"], shown["pushes_per_day"]) == ([], 0)
+        assert (shown["days"], shown["pushes_per_day"], shown["stored"]) == ([], 0, {})
+        stored = node.get("/api/v1/apps/usage?app=101&stored=true", key=KEYS["shop"]).json["stored"]
+        assert stored == {"accounts": 0, "groups": 0, "messages": 1, "uploads": 0}
+        printed = run_cli("app", "usage", "101", "--config", str(node.config_file)).stdout.split()
+        assert printed[4:9] == ["2,", "stored", "messages", "of", "a"]
+        assert printed[-3:] == [used[0]["day"], str(used[0]["pushes"]), "1"]
 
 
 def test_the_steps_of_a_folder_that_comes_back_are_taken(url: str, open_store: OpenStore) -> None:

@@ -12,13 +12,13 @@ from operator import or_
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs, to_builtins
 from msgspec.structs import asdict
 
 from imserver.gateway.auth import tenants
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.config.declared import about, bare, hints_of, marks_of
+from imserver.gateway.config.declared import about, bare, hints_of, marks_of, plain
 from imserver.gateway.config.settings import ChannelSettings, LoginPolicy, TenantSettings
 from imserver.gateway.config.values import RENAMED_OF_APPS, Declarations
 from imserver.gateway.errors import Problems
@@ -39,12 +39,7 @@ class AppCreate(Struct, forbid_unknown_fields=True):
     """A new app."""
 
     app: Annotated[
-        str,
-        about(
-            "The name of the app. It must be a number if clients of the `cmd` dialect log in.",
-            min_length=1,
-            max_length=191,
-        ),
+        str, about("The name; a number if clients of the `cmd` dialect log in.", min_length=1, max_length=191)
     ]
     settings: Any
 
@@ -55,6 +50,7 @@ class AppSet(Struct, forbid_unknown_fields=True):
     app: field.App
     settings: Any
     unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
+    merge: Annotated[bool, about("Whether what you leave out of groups such as `webhook` stays.")] = False
 
 
 class AppDeleted(AppContents, frozen=True):
@@ -67,10 +63,7 @@ class AppShown(Struct):
     """An app and its settings, without secrets."""
 
     app: str
-    configured: Annotated[
-        bool,
-        about("Whether the app is defined in the configuration file. Then it can only be changed there."),
-    ]
+    configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
 
 
 class AppsAnswer(Struct):
@@ -83,8 +76,9 @@ class AppsAnswer(Struct):
 
 def given_fields(kind: Shape) -> list[Field]:
     """The fields of a request for a group of settings. All may be left out. None names a file."""
+    usual = {each.name: each.default for each in structs.fields(kind)}
     return [
-        (name, reduce(or_, (_type(hint, given_group, given_entry, True), UnsetType)), UNSET)
+        (name, _type(hint, given_group, given_entry, True, usual=usual[name]) | UnsetType, UNSET)
         for name, hint in hints_of(kind).items()
         if not marks_of(hint).get("file")
     ]
@@ -154,8 +148,7 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
     fields: list[Field] = []
     for each in msgspec.structs.fields(kind):
-        hint = hints_of(kind).get(each.name)
-        if hint is None:
+        if (hint := hints_of(kind).get(each.name)) is None:
             continue
         if each.required:
             fields.append((each.name, type_of(hint)))
@@ -169,11 +162,13 @@ def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
     return fields
 
 
-def _type(hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool = False) -> Any:
+def _type(
+    hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool = False, usual: Any = ""
+) -> Any:
     """A type of a setting as a type of JSON.
 
     ``group`` makes the shape of a struct, ``entry`` that of one in a list or mapping. ``limits``: with those
-    of requests. ``empty``: a choice may be ``""``, which stands for the default.
+    of requests. ``empty``: a choice may be ``""``, which stands for the default. ``usual``: the default.
     """
     inner, kind = bare(hint), get_origin(bare(hint))
     if kind in (tuple, dict):
@@ -189,10 +184,17 @@ def _type(hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool
         {name: value for name in _LIMITS if (value := getattr(each, name, None)) is not None}
         for each in getattr(hint, "__metadata__", ())
     ]
-    meta = reduce(or_, given, {}) | (marks_of(hint).get("api", {}) if limits else {})
+    meta: dict[str, Any] = reduce(or_, given, {})
+    if limits:
+        marks = marks_of(hint)
+        notes = {key: True for mark, key in _NOTES.items() if marks.get(mark)}
+        if usual not in ("", msgspec.NODEFAULT) and not isinstance(usual, Struct):
+            notes["default"] = to_builtins(usual)
+        meta |= marks.get("api", {}) | ({"extra_json_schema": notes} if notes else {})
     return Annotated[inner, Meta(**meta)] if meta else inner
 
 
+_NOTES: Final = {"secret": "writeOnly", "by_key": "x-by-key"}  # marks of settings → those of schemas
 _LIMITS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "description")
 
 
@@ -242,10 +244,7 @@ _RESOLVED: Final = (
     ("login_policy", LoginPolicy),
     (
         "account_tokens",
-        Annotated[
-            Literal["required", "ignored"],
-            about("Whether a login needs the token of an account of the app, or one of `jwt`."),
-        ],
+        Annotated[Literal["required", "ignored"], *hints_of(TenantSettings)["account_tokens"].__metadata__],
     ),
     ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
 )
@@ -355,13 +354,14 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
     if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
-        raise ApiProblem(
-            Problems.NOT_ALLOWED,
-            f"`{taken[0]}`: an API key of scope `admin` changes it, an owner of the app does not",
-        )
+        raise ApiProblem(Problems.NOT_ALLOWED, f"`{taken[0]}`: only an API key of scope `admin` changes it")
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
+    if request.merge and tenant is not None:
+        for name, before in plain(tenant).items():
+            if name in fields and isinstance(bare(declared.app_hints[name]), type(Struct)):
+                fields[name] = before | fields[name]
     return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
 
 
