@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -13,6 +14,7 @@ import msgspec
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.operate.audit.verification import verify
+from imserver.operate.copies.progress import Progress
 from imserver.plugin.commands import fail, opened, settings_options, table
 
 _PAGE: Final = 500
@@ -135,7 +137,8 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:
             fail("there is no database, so there is no audit log")
-        result = verify(store, wanted)
+        with closing(Progress()) as progress:
+            result = verify(store, wanted, progress.show_rows)
     for text in result.wrong:
         click.echo(text, err=True)
     if result.more:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from imserver.operate.audit.rows import Acts, ChainHead, after, head
 from imserver.plugin.commands import Finding
 from imserver.plugin.storage import PooledStatements, Store
 
+Note = Callable[[str, int, int], None]
 _PAGE: Final = 500
 _NEWEST: Final = 1000
 _parts: Final = msgspec.json.Decoder(dict[str, str])
@@ -35,9 +36,11 @@ class Verification(Struct):
     anchor: tuple[int, str] = (0, "")
 
 
-def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
-    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down. Raises
-    StorageUnavailable."""
+def verify(
+    store: Store, wanted: tuple[int, str] | None = None, note: Note = lambda what, done, total: None
+) -> Verification:
+    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down. ``note`` hears after
+    each page how many of how many rows are done. Raises StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
     end, page = store.read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:
@@ -47,6 +50,8 @@ def verify(store: Store, wanted: tuple[int, str] | None = None) -> Verification:
     while page:
         for row, names in page:
             chain.add(row, names)
+        if end is not None:
+            note("verified", chain.result.rows, end.number - end.anchor)
         end, page = store.read(partial(_next, chain.number))
         if end is not None and end.anchor > chain.number:  # they were removed for their age meanwhile
             chain.begin(end)

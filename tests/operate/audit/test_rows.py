@@ -209,7 +209,9 @@ def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, compla
 
 def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     add(store, ban("ann"), ban("bob"))
-    earlier = verify(store).head
+    notes: list[tuple[str, int, int]] = []
+    earlier = verify(store, note=lambda *note: notes.append(note)).head
+    assert notes == [("verified", 2, 2)]
     add(store, ban("eve"))
     assert wrong(store, earlier) == []
 
