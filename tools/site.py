@@ -23,6 +23,7 @@ import click
 ROOT: Final = Path(__file__).parents[1]
 CONFIG: Final = "zensical.toml"
 SEARCH: Final = Path(__file__).with_name("site_search.js")
+STYLE: Final = Path(__file__).with_name("site.css")
 WORDS: Final = Path(__file__).with_name("site_words.txt")
 LONGEST: Final = 35_000
 """Characters of a section that the search reads. What is longer is no text for people."""
@@ -43,6 +44,10 @@ _FENCED: Final = re.compile(r"^```([\w-]*)[^\n]*\n.*?^```$", re.MULTILINE | re.D
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 _EXTERNAL: Final = re.compile(r"[a-z]+:")
+_TABLE: Final = re.compile(r"^\|.*\n\| ---.*\n(?:\|.*\n)+", re.MULTILINE)
+_SECTION: Final = re.compile(r"\n\n(?=(?:#.*\n)*[a-z]\w*:)")
+"""Before a section of settings, and the comments above it."""
+_STREET: Final = re.compile(r"<p>(?:\w+<small>[^<]*</small>)+</p>\s*")
 _VERSION: Final = re.compile(r"^## (\d+\.\d+\.\d+) \(([^)]+)\)$", re.MULTILINE)
 _PICTURES: Final = {".png", ".svg", ".webp"}
 
@@ -89,13 +94,12 @@ def finish(tree: Path, site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8").replace(old.name, new.name)
         changes = os.path.relpath(site / FILES / "CHANGELOG", page.parent)
-        line = f'<p style="margin-top: -1.5em"><small>Version {version} · <a href="{changes}/">changes</a>'
-        page.write_text(text.replace("</h1>", f"</h1>\n{line}</small></p>", 1), encoding="utf-8")
+        line = f'<p class="version">Version {version} · <a href="{changes}/">changes</a>'
+        page.write_text(text.replace("</h1>", f"</h1>\n{line}</p>", 1), encoding="utf-8")
     index = json.loads((site / "search.json").read_text(encoding="utf-8"))
     index["config"]["words"] = synonyms()
     for item in index["items"]:
-        if len(item["text"]) > LONGEST:
-            item["text"] = ""
+        item["text"] = "" if len(item["text"]) > LONGEST else _STREET.sub("", item["text"])
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     (site / "search.json").write_text(text, encoding="utf-8")
 
@@ -119,6 +123,7 @@ def stage(tree: Path, target: Path) -> None:
     """Write the pages of the site as Markdown into the new folder ``target``."""
     docs = tree / "docs"
     shutil.copytree(docs, target, ignore=lambda _, names: [name for name in names if name.endswith(".md")])
+    shutil.copy(STYLE, target)
     waiting = sorted(docs.rglob("*.md"))
     written: set[Path] = set()
     while waiting:
@@ -129,13 +134,27 @@ def stage(tree: Path, target: Path) -> None:
         written.add(page)
         text = source.read_text(encoding="utf-8")
         if source.suffix == ".md":
-            text, files = as_page(tree, source, text)
+            text, files = as_page(tree, source, show_street(tree, page, text))
             waiting += files
         else:
-            language = LANGUAGES.get(source.suffix, "text")
-            text = f"# {source.relative_to(tree)}\n\n````{language}\n{text.rstrip()}\n````\n"
+            text = f"# {source.relative_to(tree)}\n\n{as_blocks(source, text)}"
         (target / page).parent.mkdir(parents=True, exist_ok=True)
         (target / page).write_text(text, encoding="utf-8")
+
+
+def show_street(tree: Path, page: Path, text: str) -> str:
+    """Put the map of the street, and what a house has, to the first table of the page."""
+    house = page.stem if page.parent == Path("houses") else ""
+    if not house and page != Path("architecture.md"):
+        return text
+    # Imported here: other documents need nothing of the server.
+    from tools import street
+
+    drawing = street.draw_street("../" if house else "../houses/", house)
+    contents = street.list_contents(tree, house) if house else ""
+    return _TABLE.sub(
+        lambda table: f"{table[0]}{contents}\n{drawing}" if house else f"{drawing}\n{table[0]}", text, count=1
+    )
 
 
 def page_of(tree: Path, source: Path) -> Path:
@@ -146,6 +165,17 @@ def page_of(tree: Path, source: Path) -> Path:
         return source.relative_to(tree / "docs")
     path = source.relative_to(tree)
     return Path(FILES) / (path if path.suffix == ".md" else f"{path}.md")
+
+
+def as_blocks(source: Path, text: str) -> str:
+    """A file that is no document: one block, or of settings one for each section, with a heading."""
+    language = LANGUAGES.get(source.suffix, "text")
+    parts = _SECTION.split(text) if source.parent.name == "config" else [text]
+    names = ["", *(re.findall(r"^[a-z]\w*(?=:)", part, re.MULTILINE)[0] for part in parts[1:])]
+    blocks = (f"````{language}\n{part.rstrip()}\n````\n" for part in parts)
+    return "\n".join(
+        f"## {name}\n\n{block}" if name else block for name, block in zip(names, blocks, strict=True)
+    )
 
 
 def as_page(tree: Path, source: Path, text: str) -> tuple[str, list[Path]]:

@@ -3,8 +3,8 @@
 // of words one letter away if no page has it. BM25 over title, path and text ranks; stop words ask for nothing.
 
 const STOP = new Set(
-  `a about after all also am an and any are as at be been but by can could did do does doing for from get give go
-  goes happen happens has have he her his how i if in into is it its just let like make me much my need now of on one
+  `a about after all also am an and any are as at be been but by can change could did do does doing for from get give
+  go goes happen happens has have he her his how i if in into is it its just let like make me much my need now of on one
   only or our out own possible put set she should so some somebody someone than that the their them then there these
   they this to try trying up use using want was way we were what when where which while who whom why will with without
   work works would you your`.split(/\s+/),
@@ -112,8 +112,8 @@ const rank = (things) => {
   const value = ({ title, location, path }, list) => {
     const titled = words(title).filter(({ word }) => !STOP.has(word));
     const named = titled.filter(({ word }) => stems.has(stem(word))).length / (titled.length || 1);
-    const inner = /^(decisions|files|why)\//.test(location) || path[0] === "Internals";
-    const kind = inner ? 0.6 : /^(guides|operations|questions)\//.test(location) ? 1.2 : 1;
+    const inner = path.length < 2 || path[0] === "Internals" || location.startsWith("why/");
+    const kind = inner ? 0.6 : /^(guides|operations)\//.test(location) ? 1.2 : 1;
     const sum = list.reduce((part, each) => part + each);
     return sum * (0.4 + (0.6 * list.length) / things.length) * (1 + named / 2) * kind;
   };

@@ -37,6 +37,7 @@ from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.gateway.api.v1.test_openapi import DOCUMENT, described, texts_of
 from tests.rows import DECLARED, DOCUMENTED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
+from tools.house import STREET
 
 DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
@@ -232,9 +233,11 @@ def test_every_metric_that_is_named_exists() -> None:
 
 
 def test_the_street_names_every_house_and_what_stands_beside() -> None:
-    houses = table_with(ARCHITECTURE, "house", "what it promises", "rooms")
-    named = {found for row in houses for found in re.findall(r"(\w+)/\]", row["house"])}
-    assert named == {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
+    houses = table_with(ARCHITECTURE, "house", "stands on", "what it promises", "rooms")
+    named = {found: row for row in houses for found in re.findall(r"(\w+)/\]", row["house"])}
+    below = {name: row["stands on"].removeprefix("the gateway") for name, row in named.items()}
+    assert below == {name: ", ".join(STREET.get(name, ())) for name in named}
+    assert named.keys() == {path.parent.name for path in ROOT.glob("imserver/*/__init__.py")}
     beside = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"imserver", "tests"} | {"plugins"}
     listed = {row["folder"] for row in table_with(ARCHITECTURE, "folder", "what for")}
     assert listed == {f"{name}/" for name in beside}

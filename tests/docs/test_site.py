@@ -65,6 +65,19 @@ def small_tree(folder: Path, start: str) -> Path:
     return folder / "tree"
 
 
+def test_the_page_of_a_house_has_the_street_and_what_the_server_has_of_it() -> None:
+    page = site.show_street(
+        ROOT, Path("houses/media.md"), "# Media\n\n| | |\n| --- | --- |\n| tests | all |\n"
+    )
+    assert "| tests | all |\n| features | `uploads`" in page
+    assert re.search(r"\| tables of the database \|.* `link_preview` \|\n", page)
+    assert {*re.findall(r'href="\.\./(\w+)/" class="(\w+)"', page)} == {
+        ("media", "here"),
+        ("messenger", "below"),
+        ("gateway", "below"),
+    }
+
+
 @pytest.mark.full("programs")
 @pytest.mark.parametrize("link", ["guides/no-page.md", "guides/more.md#no-part"])
 def test_a_broken_link_fails_the_build(link: str, tmp_path: Path) -> None:
