@@ -209,11 +209,11 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
 
     def erase(proof: str) -> None:
         admin.run("document.querySelector('.more-actions').open = true")
-        admin.tap("Erase for good")
+        admin.tap("Erase this person")
         admin.shows("Groups", "dialog .facts")
         admin.write("#field-reason", "asked by letter")
         admin.write("#field-again", proof)
-        admin.tap("Erase for good", within="dialog[open]")
+        admin.tap("Erase this person", within="dialog[open]")
 
     erase("bob")
     admin.shows("not the id", "dialog")
