@@ -56,7 +56,8 @@ def test_figures_are_judged_by_the_bars_of_their_rows() -> None:
 
 def test_a_suite_plays_every_scenario_that_the_runner_starts_a_server_for() -> None:
     played = {row.command.split()[0] for row in ALL}
-    assert played == {name for name, scenario in SCENARIOS.items() if not scenario.servers}
+    started = {name for name, scenario in SCENARIOS.items() if not scenario.servers}
+    assert played == started - {"capacity"}, "that one is of imserver doctor"
     for row in (row for rows in SUITES.values() for row in rows):
         scenario = SCENARIOS[row.command.split()[0]]
         again = command_line(scenario, options_of(row), 1).removeprefix("imserver bench ")

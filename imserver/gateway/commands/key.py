@@ -146,7 +146,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
 @click.option("--expires", type=_Time(), metavar="TIME", help="The new key ends after this time: 90d.")
 @click.argument("name", metavar="ID")
 def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str) -> None:
-    """Create a key in place of the key with this id, and print it once.
+    """Replace the key with this id, and print the new one once.
 
     It has the same scopes, apps and note. The old key ends after the time of --grace.
     """

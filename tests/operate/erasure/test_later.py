@@ -15,6 +15,7 @@ import pytest
 from imserver.operate.erasure import FEATURE
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import Answer, NodeProcess, check_tables, eventually
+from tests.processes import end, spawn
 from tests.support import run_cli
 
 FEATURES = ("messages", "accounts", "audit", "erasure")
@@ -108,15 +109,13 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
         bob = ("erase", "--url", url, "shop/bob")
         assert "not_waiting" in run_cli(*bob, "--undo", **me).stderr
         command = [sys.executable, "-m", "imserver", *bob, "--after", "3600"]
-        with subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me}
-        ) as waiting:
-            assert waiting.stderr is not None
-            assert "shop/bob is locked out" in waiting.stderr.readline()
-            assert state(node, "bob") == "waiting"
-            waiting.send_signal(signal.SIGINT)
-            assert "was taken back" in waiting.stderr.read()
-        assert (waiting.returncode, state(node, "bob")) == (1, "none")
+        waiting = spawn(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me})
+        assert "shop/bob is locked out" in waiting.stderr.readline()
+        assert state(node, "bob") == "waiting"
+        waiting.send_signal(signal.SIGINT)
+        assert "was taken back" in waiting.stderr.read()
+        assert (waiting.wait(30), state(node, "bob")) == (1, "none")
+        end(waiting)
         done = run_cli(*bob, "--after", "1", "--reason", "left", **me)
         assert (done.stdout, state(node, "bob")) == ("the user is erased\n", "ended")
 
