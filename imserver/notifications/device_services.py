@@ -11,6 +11,7 @@ import msgspec
 
 from imserver.notifications.content import host_of
 from imserver.notifications.contract import Delivery, Shown
+from imserver.plugin.runtime import Service
 from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import PushNotice, PushResult, PushService
 
@@ -19,11 +20,10 @@ WEB: Final = ("http", "https")
 _decode: Final = msgspec.json.Decoder(Shown).decode
 
 
-class NoService:
+class NoService(Service):
     """Stands for a push service that no feature of this node brings: another node may have it."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
     def objection(self, app: str, token: str) -> str:
         """This node cannot know whether the token is one."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from imserver.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
 from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.runtime import Service
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The time for which the token of a notification is valid."""
@@ -62,16 +63,15 @@ class AskToken(Struct, frozen=True, array_like=True):
 T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 
-class ActionTokens:
+class ActionTokens(Service):
     """Makes and reads tokens: signed with the first of ``keys``, verified with each. Never switches."""
 
-    def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time) -> None:
-        self._keys = keys
-        self._clock = clock
+    keys: Sequence[bytes]
+    clock: Callable[[], float] = time
 
     def make(self, app: str, user: str, endpoint: int, conversation: int, entry: int) -> str:
         """The token of a notification to an endpoint."""
-        expires = int(self._clock()) + MAX_TOKEN_SECONDS
+        expires = int(self.clock()) + MAX_TOKEN_SECONDS
         return self._signed(ActionToken("act", app, user, endpoint, conversation, entry, expires))
 
     def make_mail(self, app: str, user: str) -> str:
@@ -80,7 +80,7 @@ class ActionTokens:
 
     def make_ask(self, app: str, user: str, message: int) -> str:
         """The token of a question. After the deadline it still shows what came of it."""
-        return self._signed(AskToken("ask", app, user, message, int(self._clock()) + MAX_ASK_SECONDS))
+        return self._signed(AskToken("ask", app, user, message, int(self.clock()) + MAX_ASK_SECONDS))
 
     def read(self, kind: type[T], token: str) -> T:
         """What a token of this kind allows. Raises BadActionToken."""
@@ -89,18 +89,18 @@ class ActionTokens:
         try:
             signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
             signature, encoded = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-            if not any(hmac.compare_digest(signature, _signature(encoded, key)) for key in self._keys):
+            if not any(hmac.compare_digest(signature, _signature(encoded, key)) for key in self.keys):
                 raise BadActionToken("this is no token of this server")
             content = msgspec.msgpack.decode(encoded, type=kind)
         except ValueError:
             raise BadActionToken("this is no token of this kind") from None
-        if not isinstance(content, MailToken) and content.expires <= self._clock():
+        if not isinstance(content, MailToken) and content.expires <= self.clock():
             raise BadActionToken("the token has expired")
         return content
 
     def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
         encoded = msgspec.msgpack.encode(content)
-        return urlsafe_b64encode(_signature(encoded, self._keys[0]) + encoded).rstrip(b"=").decode()
+        return urlsafe_b64encode(_signature(encoded, self.keys[0]) + encoded).rstrip(b"=").decode()
 
 
 def _signature(content: bytes, key: bytes) -> bytes:

@@ -47,6 +47,7 @@ from imserver.pages.visitors import (
 from imserver.plugin.errors import Problems, Unavailable
 from imserver.plugin.http import HttpResponse
 from imserver.plugin.identity import GOCHAT, Needs, Principal
+from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.views import as_request, to_response
@@ -559,11 +560,10 @@ def _for_all(answer: AnyResponse) -> AnyResponse:
     return answer
 
 
-class _Released:
+class _Released(Service):
     """The files of the messages page, below its release."""
 
-    def __init__(self, additions: Additions) -> None:
-        self._additions = additions
+    additions: Additions
 
     def file(self, release: str, name: str) -> AnyResponse:
         """``GET /release/<release>/static/…``: a file of the messages page."""
@@ -573,7 +573,7 @@ class _Released:
         """``GET /release/<release>/messages.css``."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
-        _pack(answer, installable.SHEET, installable.release(self._additions), answer.get_data)
+        _pack(answer, installable.SHEET, installable.release(self.additions), answer.get_data)
         return self._stored(answer, release)
 
     def sdk(self, release: str, name: str) -> AnyResponse:
@@ -582,15 +582,15 @@ class _Released:
 
     def of_feature(self, release: str, feature: str, name: str) -> AnyResponse:
         """``GET /release/<release>/features/<feature>/…``: a file that a feature adds."""
-        if feature not in self._additions.folders:
+        if feature not in self.additions.folders:
             abort(Problems.NOT_FOUND.status)
-        folder = self._additions.folders[feature]
+        folder = self.additions.folders[feature]
         return self._stored(_file(folder, name, installable.without_comments), release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
         """The answer, to be stored for good. An open page may ask for a file of another release, which has no
         other content here than this one."""
-        if release == installable.release(self._additions) and answer.status_code in (200, 304):
+        if release == installable.release(self.additions) and answer.status_code in (200, 304):
             answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return answer
 

@@ -13,12 +13,13 @@ from urllib.parse import urlencode
 
 from gevent import get_hub
 from markupsafe import Markup, escape
-from msgspec import Struct
+from msgspec import Struct, field
 from werkzeug.wrappers import Response
 
 from imserver.pages import assets
 from imserver.pages.text import REFERENCE
 from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
+from imserver.plugin.runtime import Service
 
 _TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
 """Words that only the script of the page shows."""
@@ -56,22 +57,21 @@ class Field(Struct, frozen=True):
     meaning: str
 
 
-class Reference:
+class Reference(Service):
     """The page, and owner of the rendered ones, which take 0.2 s each, in a thread. Switches. ``document``
     returns the OpenAPI document as JSON."""
 
-    def __init__(self, document: Callable[[], bytes], seen: Seen) -> None:
-        self._document = document
-        self._seen = seen
-        self._pages: dict[tuple[str, ...], bytes] = {}
-        self._pages_of = b""
-        """The document that they show."""
+    document: Callable[[], bytes]
+    seen: Seen
+    _pages: dict[tuple[str, ...], bytes] = field(default_factory=dict)
+    _pages_of: bytes = b""
+    """The document that they show."""
 
     def page(self) -> Response:
         """The page in the visitor's language, with the address by which the visitor reaches this server."""
-        language, address = language_of_visitor(), self._seen.http()
+        language, address = language_of_visitor(), self.seen.http()
         shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
-        written = self._document()
+        written = self.document()
         if written != self._pages_of:
             self._pages, self._pages_of = {}, written
         pages = self._pages

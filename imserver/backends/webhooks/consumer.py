@@ -19,7 +19,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 
 from imserver.plugin.errors import ImserverError, StorageUnavailable
-from imserver.plugin.runtime import RateLimitedLog, retry_pause, until_beat
+from imserver.plugin.runtime import RateLimitedLog, Service, retry_pause, until_beat
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class NotOwner(ImserverError):
     """Another node has the lease."""
 
 
-class DeliveryLease:
+class DeliveryLease(Service):
     """The right to deliver, as far as this node knows: the database has the lease itself."""
 
     SECONDS = 10
@@ -51,11 +51,8 @@ class DeliveryLease:
     RENEW_SECONDS = 3.0
     """How often it is renewed."""
 
-    __slots__ = ("until",)
-
-    def __init__(self, until: float = 0.0) -> None:
-        self.until = until
-        """Until when this node has it (monotonic)."""
+    until: float = 0.0
+    """Until when this node has it (monotonic)."""
 
     @property
     def is_owned(self) -> bool:

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final, TypeVar
 import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.http import about
 from imserver.plugin.identity import LoginAnswer
-from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
+from imserver.plugin.runtime import Outgoing, RateLimitedLog, Service, Unreachable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -264,19 +264,18 @@ MAX_WAITING: Final = 2000
 """Logins, or messages, of one app that wait for an answer; beyond it they are refused at once."""
 
 
-class Asking:
+class Asking(Service):
     """Asks the back ends of apps. Owner of the turns: a slow back end delays its own app only.
 
     ``setting`` names the address in log lines.
     """
 
-    def __init__(self, outgoing: Outgoing, setting: str) -> None:
-        self._outgoing = outgoing
-        self._setting = setting
-        self._turns: dict[str, BoundedSemaphore] = {}
-        self.waiting: Counter[str] = Counter()
-        """App → the questions that wait for an answer."""
-        self._warnings: dict[str, RateLimitedLog] = {}
+    outgoing: Outgoing
+    setting: str
+    _turns: dict[str, BoundedSemaphore] = field(default_factory=dict)
+    waiting: Counter[str] = field(default_factory=Counter)
+    """App → the questions that wait for an answer."""
+    _warnings: dict[str, RateLimitedLog] = field(default_factory=dict)
 
     def post(
         self,
@@ -296,7 +295,7 @@ class Asking:
         timeout = gevent.Timeout(seconds)
         try:
             with timeout, turns:
-                return self._outgoing.post(
+                return self.outgoing.post(
                     url, secret, body(), int(time()), token_hex(16), seconds, answer_bytes, headers
                 )
         except gevent.Timeout as over:
@@ -326,7 +325,7 @@ class Asking:
         """Log a problem, not too often."""
         warning = self._warnings.get(app)
         if warning is None:
-            warning = self._warnings[app] = RateLimitedLog(log, f"{self._setting} of %s: %s")
+            warning = self._warnings[app] = RateLimitedLog(log, f"{self.setting} of %s: %s")
         warning(app, problem)
 
 
@@ -381,14 +380,13 @@ class Authoriser:
         return answer
 
 
-class WebhookQueues:
+class WebhookQueues(Service):
     """Owner of the queues of webhooks in one form: one for each app with a receiver."""
 
-    def __init__(self, outgoing: Outgoing, tally: WebhookCounts) -> None:
-        self._outgoing = outgoing
-        self._tally = tally
-        self.answers = LastAnswers()
-        self._queues: dict[str, WebhookQueue] = {}
+    outgoing: Outgoing
+    tally: WebhookCounts
+    answers: LastAnswers = field(default_factory=LastAnswers)
+    _queues: dict[str, WebhookQueue] = field(default_factory=dict)
 
     def __contains__(self, app: str) -> bool:
         return app in self._queues
@@ -405,7 +403,7 @@ class WebhookQueues:
                 del self._queues[app]
                 queue.stop()
         elif queue is None:
-            self._queues[app] = WebhookQueue(receiver, self._outgoing, self._tally, self.answers)
+            self._queues[app] = WebhookQueue(receiver, self.outgoing, self.tally, self.answers)
         else:
             queue.receiver = receiver
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import gevent
 import msgspec
 from gevent.event import Event
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims, read_issued_channel_token
 from imserver.gateway.auth.tokens import (
@@ -175,15 +175,14 @@ class Issuer(Service, dict=True):
             raise Unreachable(f"{url} is not a valid document: {error}") from None
 
 
-class Issuers:
+class Issuers(Service):
     """Owner of the issuers of all apps.
 
     Apps with the same issuer share its keys. The audience separates their tokens.
     """
 
-    def __init__(self, outgoing: Outgoing) -> None:
-        self._outgoing = outgoing
-        self._issuers: dict[tuple[str, str], Issuer] = {}
+    outgoing: Outgoing
+    _issuers: dict[tuple[str, str], Issuer] = field(default_factory=dict)
 
     def claims(
         self, app: str, rows: Sequence[JwtSettings], token: str, now: float, bare: bool = False
@@ -211,5 +210,5 @@ class Issuers:
         key = row.issuer, row.jwks_url
         issuer = self._issuers.get(key)
         if issuer is None:
-            issuer = self._issuers[key] = Issuer(row.issuer, row.jwks_url, self._outgoing)
+            issuer = self._issuers[key] = Issuer(row.issuer, row.jwks_url, self.outgoing)
         return issuer.keys_for(head.kid), row

@@ -13,7 +13,7 @@ from imserver.gateway import errors
 from imserver.gateway.auth.principal import Kind, Principal
 from imserver.gateway.auth.rates import MESSAGES, TooManyRequests
 from imserver.gateway.config.settings import TenantSettings
-from imserver.gateway.model import Command, Event, Reply, Request
+from imserver.gateway.model import Command, Event, Reply, Request, Service
 from imserver.gateway.storage.contract import RecordEvent
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import host_of
@@ -223,17 +223,16 @@ def _limit_of(error: Exception | None) -> tuple[str, float]:
     return error.limit, time() + error.seconds if error.seconds else 0.0
 
 
-class Denials:
+class Denials(Service):
     """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban ends, in Unix seconds."""
 
-    def __init__(self, observer: Observer, banned_until: Callable[[str, str], float]) -> None:
-        self._observer = observer
-        self._banned_until = banned_until
+    observer: Observer
+    banned_until: Callable[[str, str], float]
 
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
         """The gate has refused a connection."""
         reason = "limit" if limit.startswith("limits.") else "origin"
-        self._observer.refused(
+        self.observer.refused(
             Denial("login", reason, address=host_of(peer), limit=limit, detail=detail[:_DETAIL], request=peer)
         )
 
@@ -255,7 +254,7 @@ class Denials:
         if code not in CLOSES or app is None:
             return
         is_banned = code == errors.CloseCode.BANNED
-        until = self._banned_until(app, connection.user or "") if is_banned else 0.0
+        until = self.banned_until(app, connection.user or "") if is_banned else 0.0
         self._of(connection, app, CLOSES[code], _LIMITS[code], until)
 
     def _of(
@@ -263,7 +262,7 @@ class Denials:
     ) -> None:
         """A command of a connection, or its session, was refused."""
         user, peer = connection.user or "", connection.peer
-        self._observer.refused(
+        self.observer.refused(
             Denial("command", reason, app, user, "", host_of(peer), limit, until, detail, peer)
         )
 
@@ -283,9 +282,9 @@ class Denials:
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
-            until = self._banned_until(app, user)
+            until = self.banned_until(app, user)
         text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
         user, host = user[:_NAME], request.host
-        self._observer.refused(
+        self.observer.refused(
             Denial("request", problem.code, app, user, "", host, limit, until, text, request.id)
         )

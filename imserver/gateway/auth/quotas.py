@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from weakref import ref
 
+from msgspec import field
+
 from imserver.gateway.auth.rates import MESSAGES, Buckets
 from imserver.gateway.errors import CloseCode
-from imserver.gateway.model import BadFrame
+from imserver.gateway.model import BadFrame, Service
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection, Encoding, Serve
 
@@ -91,19 +93,16 @@ class LimitedEncoding(Encoding):
         return LimitedEncoding(self.plain.with_dialect(dialect), self._per_second)
 
 
-class Ending:
+class Ending(Service):
     """The sessions that end at ``second``.
 
     ``listed`` may contain sessions that are over; ``count`` counts the others. The list is compacted when
     less than half of it counts. A set would take 24 more bytes per session.
     """
 
-    __slots__ = ("count", "listed", "second")
-
-    def __init__(self, second: int) -> None:
-        self.second = second
-        self.listed: list[Connection] = []
-        self.count = 0
+    second: int
+    listed: list[Connection] = field(default_factory=list)
+    count: int = 0
 
 
 class Expiry:

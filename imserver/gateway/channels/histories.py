@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.channels.members import ChannelRefused, Publication, is_limited_to
@@ -14,7 +14,7 @@ from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, Position, 
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.hub import USER_CHANNEL, LocalChannel
-from imserver.gateway.model import Event, Outcome
+from imserver.gateway.model import Event, Outcome, Service
 from imserver.gateway.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -94,14 +94,13 @@ def _absent() -> ChannelRefused:
     )
 
 
-class ChannelHistories:
+class ChannelHistories(Service):
     """The publications that channels retain. ``history`` is that of this node, or the one that all nodes
     share; the messenger attaches that of stored channels."""
 
-    def __init__(self, options: ChannelOptions, history: ChannelHistory) -> None:
-        self._options = options
-        self._history = history
-        self.stored = StoredHistory()
+    options: ChannelOptions
+    history: ChannelHistory
+    stored: StoredHistory = field(default_factory=StoredHistory)
 
     def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
         """Store a publication to a channel with a history. On a lone node this never switches, so numbers
@@ -109,7 +108,7 @@ class ChannelHistories:
         retained = Retained(
             what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
         )
-        events = self._history.append_each(app, (retained,))
+        events = self.history.append_each(app, (retained,))
         if events is None:
             raise ChannelRefused("unavailable", "the history of the channel does not answer")
         return replace(what, event=events[0])
@@ -119,7 +118,7 @@ class ChannelHistories:
     ) -> HistoryPage:
         """Publications of a channel (:meth:`LocalHistory.read`), as many as fit into a page. A reader goes on
         after (with ``reverse``: before) the last one. May switch. Raises :class:`ChannelRefused`."""
-        if self._options.is_stored(app, channel):
+        if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
         page = self.read_retained(app, channel, since, most if limit < 0 else min(limit, most), reverse)
@@ -140,7 +139,7 @@ class ChannelHistories:
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
     ) -> HistoryPage:
         """The same of a channel that is not stored, of any size. ``limit``: -1 for all."""
-        page = self._history.read(app, channel, since, limit, reverse)
+        page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
         return page
@@ -148,9 +147,9 @@ class ChannelHistories:
     def remove(self, app: str, channel: str) -> None:
         """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
         entries only by age or number."""
-        if self._options.is_stored(app, channel):
+        if self.options.is_stored(app, channel):
             raise ChannelRefused("not_available", "the log removes publications, by age")
-        if self._history.remove(app, channel) is None:
+        if self.history.remove(app, channel) is None:
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
@@ -161,10 +160,10 @@ class ChannelHistories:
 
         def is_own(channel: str) -> bool:
             return channel == own or (
-                is_limited_to(channel, user) and self._options.of(app, channel).user_limited
+                is_limited_to(channel, user) and self.options.of(app, channel).user_limited
             )
 
-        if self._history.erase_user(app, user, name, is_own) is None:
+        if self.history.erase_user(app, user, name, is_own) is None:
             raise StorageUnavailable("the histories of channels do not answer")
 
 

@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.metrics import Histogram
+from imserver.gateway.model import Service
 
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
@@ -251,7 +252,7 @@ class SoloRegistry:
         """Remove what is left of an erased user, whose sessions end. Switches. Raises StorageUnavailable."""
 
 
-class LocalValues:
+class LocalValues(Service):
     """Values by key that nodes share for minutes, such as logins with a provider that are running. Owner of
     those of a node without Redis.
 
@@ -260,14 +261,13 @@ class LocalValues:
     what another one has begun.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
-        """Key → value and end, the oldest first."""
+    clock: Callable[[], float] = monotonic
+    _values: OrderedDict[str, tuple[bytes, float]] = field(default_factory=OrderedDict)
+    """Key → value and end, the oldest first."""
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
         """Store a value for a time."""
-        now = self._clock()
+        now = self.clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
         while self._values:
@@ -279,9 +279,9 @@ class LocalValues:
     def value(self, key: str) -> bytes | None:
         """The value of a key; None if it has none any more."""
         value, end = self._values.get(key, (None, 0.0))
-        return value if end > self._clock() else None
+        return value if end > self.clock() else None
 
     def remove_value(self, key: str) -> bool:
         """Delete a value. Of several callers at once, one gets True."""
         _, end = self._values.pop(key, (b"", 0.0))
-        return end > self._clock()
+        return end > self.clock()

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
-from msgspec import inspect
+from msgspec import field, inspect
 
 from imserver.gateway.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
 from imserver.gateway.config.settings import (
@@ -22,6 +22,7 @@ from imserver.gateway.config.settings import (
     TenantSettings,
 )
 from imserver.gateway.errors import StartError
+from imserver.gateway.model import Service
 
 _USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
 """User and password of a URL, up to the last @ before the path."""
@@ -81,7 +82,7 @@ class WrittenMapping(dict[Any, Any]):
         self.lines: dict[Any, int] = {}
 
 
-class Locations:
+class Locations(Service):
     """Where settings were written, for messages: a source, and the lines of those that have one.
 
     ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
@@ -90,10 +91,9 @@ class Locations:
 
     fold = staticmethod(fold)
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.warnings: list[str] = []
-        self._lines: dict[str, int] = {}
+    source: str
+    warnings: list[str] = field(default_factory=list)
+    _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
         """Remember the line of ``key`` as that of the setting ``name``, if ``mapping`` knows it."""

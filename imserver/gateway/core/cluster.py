@@ -40,6 +40,7 @@ from imserver.gateway.cluster.rpc.peer import PING
 from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.config.settings import Config
 from imserver.gateway.core.services import Services
+from imserver.gateway.model import Service
 from imserver.gateway.process import Secret, fingerprint_of
 from imserver.gateway.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.gateway.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
@@ -235,18 +236,17 @@ class ClusterMember:
         self._links.rpc.stop()
 
 
-class DatabaseCheck:
+class DatabaseCheck(Service):
     """Compares the database ids of all nodes: a cluster has one database. ``wrong``: they differ."""
 
-    def __init__(self, store: Store, registry: RedisRegistry) -> None:
-        self.wrong = False
-        self._store = store
-        self._registry = registry
-        self._since = 0.0
+    store: Store
+    registry: RedisRegistry
+    wrong: bool = False
+    _since: float = 0.0
 
     def check(self) -> None:
         """Compare; called once a second. Never switches."""
-        if not self._differs(self._store.id):
+        if not self._differs(self.store.id):
             if self.wrong:
                 log.info("all nodes of the cluster have the same database again")
             self.wrong, self._since = False, 0.0
@@ -261,7 +261,7 @@ class DatabaseCheck:
 
         Until one of them writes, both work. Then the other one is not ready.
         """
-        for lease in self._registry.leases().values():
+        for lease in self.registry.leases().values():
             if own.file and lease.file and lease.host == own.host and lease.file != own.file:
                 log.warning(
                     "node %s makes its database in %s, this node in %s: "
@@ -275,4 +275,4 @@ class DatabaseCheck:
         return _OTHER_DATABASE if self._differs(database) else ""
 
     def _differs(self, database: str) -> bool:
-        return any(lease.database not in ("", database) for lease in self._registry.leases().values())
+        return any(lease.database not in ("", database) for lease in self.registry.leases().values())

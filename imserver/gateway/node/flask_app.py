@@ -21,6 +21,7 @@ from imserver.gateway.http.reply import CMD, PROBLEM
 from imserver.gateway.http.views import as_request, create_api, create_stream_view, to_response
 from imserver.gateway.logging import request_id
 from imserver.gateway.metrics import OTHER
+from imserver.gateway.model import Service
 from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
 from imserver.gateway.transport.http1 import HttpRequest, pattern_of, route_of
 
@@ -66,21 +67,20 @@ def create_app(servers: Servers) -> Flask:
     return app
 
 
-class _Target:
+class _Target(Service):
     """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2). Tells Flask the
     path ``root`` that a proxy has removed, so that links begin with it."""
 
-    def __init__(self, application: Callable[..., Iterable[bytes]], root: str) -> None:
-        self._application = application
-        self._root = root
+    application: Callable[..., Iterable[bytes]]
+    root: str
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
         if path.startswith(("http://", "https://")):
             environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
-        if self._root:
-            environ["SCRIPT_NAME"] = self._root
-        return self._application(environ, start_response)
+        if self.root:
+            environ["SCRIPT_NAME"] = self.root
+        return self.application(environ, start_response)
 
 
 class _Requests:

@@ -33,6 +33,7 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.feature import FeatureRow
 from imserver.gateway.http.call import Api, Route
 from imserver.gateway.http.operation import Operation
+from imserver.gateway.model import Service
 from imserver.gateway.process import cannot_listen
 from imserver.gateway.protocol.dialect import Dialect, EchoDialect
 from imserver.gateway.storage.address import database_address
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 Application = Callable[..., Any]
 
 
-class LateApplication:
+class LateApplication(Service):
     """A WSGI application that is made at its first request.
 
     Flask takes a quarter of a node's memory, and many nodes never need it. The first request blocks the loop
@@ -61,13 +62,12 @@ class LateApplication:
     switch. An error becomes the answer to the request, and the next request tries again.
     """
 
-    def __init__(self, make: Callable[[], Application]) -> None:
-        self._make = make
-        self._application: Application | None = None
+    make: Callable[[], Application]
+    _application: Application | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if self._application is None:
-            self._application = self._make()
+            self._application = self.make()
         return self._application(environ, start_response)
 
 

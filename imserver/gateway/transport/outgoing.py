@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+from msgspec import field
 
 from imserver import __version__
 from imserver.gateway.errors import ImserverError
+from imserver.gateway.model import Service
 from imserver.gateway.transport.proxies import is_loopback
 
 if TYPE_CHECKING:
@@ -238,20 +240,19 @@ def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
 
 
-class AnswerReader:
+class AnswerReader(Service):
     """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read.
     ``cut``: a longer one is complete with them; else it is none."""
 
-    def __init__(self, limit: int, cut: bool = False) -> None:
-        self.headers: dict[str, str] = {}
-        """By name in small letters."""
-        self.body = bytearray()
-        """What has come of it."""
-        self.has_head = False
-        self.is_complete = False
-        self.is_cut = False
-        self._limit = limit
-        self._cut = cut
+    limit: int
+    cut: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """By name in small letters."""
+    body: bytearray = field(default_factory=bytearray)
+    """What has come of it."""
+    has_head: bool = False
+    is_complete: bool = False
+    is_cut: bool = False
 
     def on_message_begin(self) -> None:
         # Another answer may have come before: one of the status 1xx.
@@ -266,11 +267,11 @@ class AnswerReader:
 
     def on_body(self, piece: bytes) -> None:
         self.body += piece
-        if len(self.body) > self._limit and self._cut:
-            del self.body[self._limit :]
+        if len(self.body) > self.limit and self.cut:
+            del self.body[self.limit :]
             self.is_cut = self.is_complete = True
-        elif len(self.body) > self._limit:
-            raise Unreachable(f"the answer has more than {self._limit} bytes")
+        elif len(self.body) > self.limit:
+            raise Unreachable(f"the answer has more than {self.limit} bytes")
 
     def on_message_complete(self) -> None:
         self.is_complete = True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Final, TypeVar
 
 from imserver.media.uploads.contract import MediaUnavailable
-from imserver.plugin.runtime import Threads
+from imserver.plugin.runtime import Service, Threads
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +60,13 @@ def _hashed(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-class Directory:
+class Directory(Service):
     """Files in folders by the first letters of their names. Owner of everything under ``root``."""
 
     store_name = ""
 
-    def __init__(self, root: Path, files: Threads) -> None:
-        self.root = root
-        self._files = files
+    root: Path
+    files: Threads
 
     def incoming(self) -> Path:
         """The folder for incoming files, created if needed. Raises MediaUnavailable."""
@@ -104,7 +103,7 @@ class Directory:
             for folder in (self.root / _INCOMING).glob(folder_of(app, user)):
                 shutil.rmtree(folder, ignore_errors=True)
 
-        self._files.do(work)
+        self.files.do(work)
 
     def free_bytes(self) -> int:
         """Free bytes of the disk. Raises MediaUnavailable."""
@@ -127,7 +126,7 @@ class Directory:
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
         try:
-            file: IO[bytes] = self._files.do(self._path(name).open, "rb")
+            file: IO[bytes] = self.files.do(self._path(name).open, "rb")
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -160,7 +159,7 @@ class Directory:
     def do(self, function: Callable[..., T], *arguments: object) -> T:
         """Access the folder in a thread. Switches. Raises MediaUnavailable."""
         try:
-            return self._files.do(function, *arguments)
+            return self.files.do(function, *arguments)
         except OSError as error:
             raise self._unavailable(error) from None
 

@@ -14,11 +14,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
 import gevent
+from msgspec import field
 
 from imserver.media.uploads.contract import MediaUnavailable
 from imserver.media.uploads.declared import UploadSettings
 from imserver.plugin.errors import Problems, ServiceRefused
-from imserver.plugin.runtime import network_of
+from imserver.plugin.runtime import Service, network_of
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -76,16 +77,15 @@ def _slowest() -> TransferRefused:
     return TransferRefused(text, Problems.BUSY)
 
 
-class Transfers:
+class Transfers(Service):
     """Owner of the transfers in one direction. Never switches."""
 
-    def __init__(self, settings: UploadSettings) -> None:
-        self._settings = settings
-        self._running: dict[Transfer, None] = {}
+    settings: UploadSettings
+    _running: dict[Transfer, None] = field(default_factory=dict)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
         """Take a slot. Raises :class:`TransferRefused` at the limit of the user, of the address or of all."""
-        settings, running, new = self._settings, list(self._running), Transfer(user, address, monotonic())
+        settings, running, new = self.settings, list(self._running), Transfer(user, address, monotonic())
         near = [one for one in running if new.network and one.network == new.network]
         shares = (
             (settings.at_once_per_user, [one for one in running if user and one.user == user]),
@@ -114,34 +114,33 @@ class Transfers:
 
     def deadline(self, transfer: Transfer) -> float:
         """The monotonic time by which the next byte must move to reach the minimum rate."""
-        rate = self._settings.min_bytes_per_second
+        rate = self.settings.min_bytes_per_second
         return transfer.since + GRACE_SECONDS + transfer.bytes / rate if rate else float("inf")
 
 
-class Pieces:
+class Pieces(Service):
     """A part of an outgoing file. Iterate over it, and close it."""
 
-    def __init__(self, pieces: Iterator[bytes], transfer: Transfer, transfers: Transfers) -> None:
-        self._pieces = pieces
-        self._transfer = transfer
-        self._transfers = transfers
+    pieces: Iterator[bytes]
+    transfer: Transfer
+    transfers: Transfers
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
-        if self._transfer.ended or monotonic() > self._transfers.deadline(self._transfer):
+        if self.transfer.ended or monotonic() > self.transfers.deadline(self.transfer):
             raise BrokenPipeError(errno.EPIPE, "the client fetches the file too slowly")
         try:
-            piece = next(self._pieces)
+            piece = next(self.pieces)
         except MediaUnavailable as error:  # the head of the answer has left
             raise BrokenPipeError(errno.EPIPE, str(error)) from None
-        self._transfer.bytes += len(piece)
+        self.transfer.bytes += len(piece)
         return piece
 
     def close(self) -> None:
         """Release the slot. Does nothing the second time."""
-        close = getattr(self._pieces, "close", None)
+        close = getattr(self.pieces, "close", None)
         if close is not None:
             close()
-        self._transfers.free(self._transfer)
+        self.transfers.free(self.transfer)

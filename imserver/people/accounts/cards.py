@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.people.accounts.accounts import Accounts, UnknownAccount
 from imserver.people.accounts.contract import Account
@@ -235,15 +235,14 @@ class Cards(Service, dict=True):
         ]
 
 
-class LastSeen:
+class LastSeen(Service):
     """Stores when the last connection of an account has ended, once a second for all of them. A node that is
     killed loses those of the last second."""
 
-    def __init__(self, rows: AccountStore, wanted_in: Callable[[str], bool]) -> None:
-        self._rows = rows
-        self._wanted_in = wanted_in
-        self._seen: dict[tuple[str, int], int] = {}
-        self._running = False
+    rows: AccountStore
+    wanted_in: Callable[[str], bool]
+    _seen: dict[tuple[str, int], int] = field(default_factory=dict)
+    _running: bool = False
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
@@ -251,7 +250,7 @@ class LastSeen:
         if not (app and user):
             return
         id = id_of(user)
-        if not id or not self._wanted_in(app):
+        if not id or not self.wanted_in(app):
             return
         if len(self._seen) < MOST_SEEN:
             self._seen[app, id] = int(time())
@@ -275,6 +274,6 @@ class LastSeen:
             for key, _ in some:
                 del self._seen[key]
             try:
-                self._rows.saw([(app, id, seen) for (app, id), seen in some])
+                self.rows.saw([(app, id, seen) for (app, id), seen in some])
             except StorageUnavailable as error:
                 log.warning("%d last-seen times were not stored: %s", len(some), error)

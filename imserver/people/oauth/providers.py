@@ -18,14 +18,14 @@ from urllib.parse import urlencode
 
 import gevent
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.people.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
 from imserver.people.oauth.declared import ProviderSettings
 from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, Unavailable
 from imserver.plugin.identity import BadToken, Issuer
 from imserver.plugin.messages import clean_name
-from imserver.plugin.runtime import Outgoing, Unreachable
+from imserver.plugin.runtime import Outgoing, Service, Unreachable
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""
@@ -209,23 +209,22 @@ class _Endpoints(Struct):
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
-class Oidc:
+class Oidc(Service):
     """An OpenID Connect provider. Owner of its cached discovery document and keys."""
 
-    def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
-        self._settings = settings
-        self._outgoing = outgoing
-        self._endpoints: _Endpoints | None = None
-        self._keys: Issuer | None = None
-        self._next_fetch = float("-inf")
+    settings: ProviderSettings
+    outgoing: Outgoing
+    _endpoints: _Endpoints | None = None
+    _keys: Issuer | None = None
+    _next_fetch: float = field(default_factory=lambda: float("-inf"))
 
     def address(self, request: AuthorizationRequest) -> str:
-        http = _Http(self._outgoing)
+        http = _Http(self.outgoing)
         endpoint = self._discovered(http).authorization_endpoint
         return self._code(http, request).address(endpoint, nonce=request.nonce)
 
     def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
-        http = _Http(self._outgoing)
+        http = _Http(self.outgoing)
         endpoints = self._discovered(http)
         tokens = self._code(http, request).token(endpoints.token_endpoint, code)
         access = tokens["access_token"]
@@ -240,7 +239,7 @@ class Oidc:
         return identity((subject,), next(filter(None, names), ""), claims.get("picture"))
 
     def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
-        settings, endpoints = self._settings, self._endpoints
+        settings, endpoints = self.settings, self._endpoints
         assert endpoints is not None
         method = "none"
         if settings.client_secret:
@@ -258,7 +257,7 @@ class Oidc:
                 gevent.spawn(self._refresh)
             return self._endpoints
         if now < self._next_fetch:
-            raise ProviderUnavailable(f"issuer {self._settings.issuer}: it did not answer a moment ago")
+            raise ProviderUnavailable(f"issuer {self.settings.issuer}: it did not answer a moment ago")
         try:
             return self._fetch(http)
         except ProviderUnavailable:
@@ -267,10 +266,10 @@ class Oidc:
 
     def _refresh(self) -> None:
         with suppress(ProviderUnavailable):  # the known document is used, and the next login tries again
-            self._fetch(_Http(self._outgoing))
+            self._fetch(_Http(self.outgoing))
 
     def _fetch(self, http: _Http) -> _Endpoints:
-        issuer = self._settings.issuer
+        issuer = self.settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
             endpoints = msgspec.convert(http.get(url), _Endpoints)
@@ -282,7 +281,7 @@ class Oidc:
             if not Issuer.accepts(endpoint):
                 raise ProviderUnavailable(f"{url} names an address without https, {endpoint!r}")
         if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != endpoints.jwks_uri:
-            self._keys = Issuer(issuer, endpoints.jwks_uri, self._outgoing, seconds=SECONDS)
+            self._keys = Issuer(issuer, endpoints.jwks_uri, self.outgoing, seconds=SECONDS)
         self._endpoints = endpoints
         self._next_fetch = monotonic() + 3600.0
         return endpoints
@@ -295,7 +294,7 @@ class Oidc:
         if not isinstance(token, str):
             raise ProviderRefused("it sent no ID token")
         assert self._keys is not None
-        settings = self._settings
+        settings = self.settings
         try:
             header, payload = self._keys.read(token)
             # There is no rule for the hash of EdDSA.

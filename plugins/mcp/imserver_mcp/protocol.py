@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.plugin.http import HttpResponse
+from imserver.plugin.runtime import Service
 
 MODERN: Final = "2026-07-28"
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
@@ -167,22 +168,21 @@ def sse(message: bytes) -> bytes:
     return b"event: message\ndata: %b\n\n" % message
 
 
-class Seal:
+class Seal(Service):
     """Signs what a client keeps between two rounds (``requestState``), with a key of all nodes."""
 
-    def __init__(self, keys: tuple[bytes, ...]) -> None:
-        self._keys = keys
+    keys: tuple[bytes, ...]
 
     def make(self, state: Any, bound: bytes) -> str:
         """``bound``: who asks for what. It has to be the same in :meth:`read`."""
         body = msgspec.json.encode([int(time()) + STATE_SECONDS, state])
-        return base64.urlsafe_b64encode(_digest(self._keys[0], body, bound) + body).decode()
+        return base64.urlsafe_b64encode(_digest(self.keys[0], body, bound) + body).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
         """Raises McpError if it is not of :meth:`make`, or too old."""
         try:
             whole = base64.b64decode(text, altchars=b"-_", validate=True)
-            if any(hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound)) for key in self._keys):
+            if any(hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound)) for key in self.keys):
                 end, state = msgspec.json.decode(whole[32:])
                 if time() < end:
                     return state

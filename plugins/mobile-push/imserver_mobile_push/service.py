@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.notifications import retry_after
@@ -86,32 +86,31 @@ def described(code: str, message: str = "") -> str:
     return f"it answered {code}" + (f": {message[:_SHORT]!r}" if message else "")
 
 
-class Kept(Generic[T]):
+class Kept(Service, Generic[T]):
     """A value that is kept as long as it is good: a token, a connection. One greenlet at a time makes it.
 
     ``make`` may switch, and raise Unreachable: then it is not called again for a second.
     """
 
-    def __init__(self, make: Callable[[], T], is_good: Callable[[T], bool]) -> None:
-        self._make = make
-        self._is_good = is_good
-        self._lock = BoundedSemaphore(1)
-        self.value: T | None = None
-        """What there is."""
-        self._problem = ""
-        self._until = 0.0
+    make: Callable[[], T]
+    is_good: Callable[[T], bool]
+    _lock: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(1))
+    value: T | None = None
+    """What there is."""
+    _problem: str = ""
+    _until: float = 0.0
 
     def get(self) -> T:
         """Switches. Raises Unreachable."""
-        if self.value is not None and self._is_good(self.value):
+        if self.value is not None and self.is_good(self.value):
             return self.value
         with self._lock:
-            if self.value is not None and self._is_good(self.value):
+            if self.value is not None and self.is_good(self.value):
                 return self.value
             if monotonic() < self._until:
                 raise Unreachable(self._problem)
             try:
-                self.value = self._make()
+                self.value = self.make()
             except Unreachable as error:
                 self._problem, self._until = str(error), monotonic() + 1.0
                 raise
@@ -294,30 +293,27 @@ class _App(Struct, frozen=True):
     pace: Pace
 
 
-class MobileService:
+class MobileService(Service):
     """One push service for all apps. Owner of their clients.
 
     ``make``: the client of the settings of an app; None: it has no keys; raises BadKey. ``form``: what tokens
     of devices look like.
     """
 
-    def __init__(
-        self, name: str, tenants: Tenants, make: Callable[[MobilePush], Client | None], form: re.Pattern[str]
-    ) -> None:
-        self.name = name
-        self._tenants = tenants
-        self._make = make
-        self._form = form
-        self._apps: dict[str, _App] = {}
+    name: str
+    tenants: Tenants
+    make: Callable[[MobilePush], Client | None]
+    form: re.Pattern[str]
+    _apps: dict[str, _App] = field(default_factory=dict)
 
     def _app(self, name: str) -> _App | None:
         """An app with its client, which is made anew when the settings have changed. Never switches."""
-        tenant, app = self._tenants.get(name), self._apps.get(name)
+        tenant, app = self.tenants.get(name), self._apps.get(name)
         if tenant is None or (app is not None and app.tenant is tenant):
             return app if tenant is not None else None
         settings, client, problem = of_app(tenant), None, f"the app has no keys for {self.name}"
         try:
-            client = self._make(settings)
+            client = self.make(settings)
         except BadKey as bad:
             problem = str(bad)
             _bad_keys(name, bad, self.name)
@@ -331,7 +327,7 @@ class MobileService:
         found = self._app(app)
         if found is None or found.client is None:
             return f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
-        return "" if self._form.fullmatch(token) else f"this is no token of {self.name}"
+        return "" if self.form.fullmatch(token) else f"this is no token of {self.name}"
 
     def host(self, app: str, _token: str) -> str:
         """Each app has its own pace, and its own mistakes in its keys."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.plugin.runtime import Service
 from imserver.plugin.wire import well_formed
 
 from .export import Attachment, Message
@@ -50,12 +51,11 @@ def clean(text: str) -> str:
     return text if len(raw) <= MOST_TEXT_BYTES else raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
 
 
-class Texts:
+class Texts(Service):
     """Converts texts. ``named``: see :data:`Named`; ``channels``: id → name."""
 
-    def __init__(self, named: Named, channels: Mapping[str, str]) -> None:
-        self._named = named
-        self._channels = channels
+    named: Named
+    channels: Mapping[str, str]
 
     def convert(self, text: str) -> tuple[str, list[str]]:
         """A text of Slack as ours, and the users whom it mentions (``all``: everybody)."""
@@ -72,13 +72,13 @@ class Texts:
         """What stands for ``<content>``. It is still escaped."""
         target, _, label = content.partition("|")
         if target.startswith("@"):
-            name = self._named(target[1:])
+            name = self.named(target[1:])
             if name is None:
                 return f"@{(label or target[1:]).lstrip('@')}"
             mentions[name[0]] = None
             return f"@{_escaped(name[1])}"
         if target.startswith("#"):
-            return f"#{label or _escaped(self._channels.get(target[1:], target[1:]))}"
+            return f"#{label or _escaped(self.channels.get(target[1:], target[1:]))}"
         if target.startswith("!"):
             word = target[1:].partition("^")[0]
             if word in ("here", "channel", "everyone"):
