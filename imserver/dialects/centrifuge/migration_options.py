@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from msgspec import field
-
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.runtime import Service
 
 Document = dict[str, Any]
 
@@ -134,18 +131,19 @@ class BadSettings(ImserverError):
     """The settings of Centrifugo cannot be read."""
 
 
-class Options(Service):
+class Options:
     """Options that are taken one by one; those that nobody takes are left over."""
 
-    document: Document
-    _taken: set[str] = field(default_factory=set)
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._taken: set[str] = set()
 
     def has(self, option: str) -> bool:
         """Whether an option is set."""
         return bool(self._find(option))
 
     def _find(self, option: str) -> Any:
-        value: Any = self.document
+        value: Any = self._document
         for name in option.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
         return value
@@ -189,7 +187,7 @@ class Options(Service):
                 else:
                     yield option, value
 
-        yield from walk(self.document, "")
+        yield from walk(self._document, "")
 
     def notes_of_the_rest(self) -> list[str]:
         """One note for each section or option that was not taken."""
