@@ -15,7 +15,6 @@ from imserver.operate.exports.archive import ArchiveState
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
-from imserver.operate.space import need_space
 from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.storage import ArchivedFiles
@@ -42,9 +41,6 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         folder = file.with_name(f"{file.name}.part")
         maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
         try:
-            if not folder.exists():
-                files = (each.read(subject.app, user) for _, each in parts)
-                need_space(file.parent, sum(size for some in files for _, size, _ in some))
             whole = maker.make(_ProgressLines())
         except (OSError, ImserverError) as error:
             fail(f"the export is not finished; the same command goes on: {error}")

@@ -19,6 +19,7 @@ from msgspec import Struct
 from imserver.operate.exports import offline_page
 from imserver.operate.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
 from imserver.operate.exports.rows import Subject
+from imserver.operate.space import need_space
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import ArchivedFiles, Row, Store
 
@@ -84,9 +85,13 @@ class ArchiveMaker(Service, dict=True):
 
     def make(self, proceed: Proceed) -> Path:
         """Make the archive, or go on with it; returns its path. Raises OSError, Unavailable, and what
-        ``proceed`` raises; then it may be called again."""
+        ``proceed`` raises; then it may be called again. Raises StartError if the files of features alone
+        would fill the disk."""
         self._proceed = proceed
         writer, subject = self.writer, self.subject
+        if not self.folder.exists():
+            files = chain.from_iterable(each.read(subject.app, subject.user) for each in self.archived)
+            self.run(need_space, self.folder.parent, sum(size for _, size, _ in files))
         try:
             self.run(writer.open)
             self._there = self.run(writer.names)

@@ -7,13 +7,14 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
+from operator import call
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
-from imserver.gateway.errors import ImserverError
+from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.node.feature_list import tables_of_server
 from imserver.gateway.offline import offline_parts
 from imserver.gateway.storage.contract import ArchivedFiles
@@ -22,7 +23,9 @@ from imserver.messenger.messages.log.asks import AskChange
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.exports.archive import ArchiveWriter
+from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
+from imserver.operate.exports.rows import Subject
 from tests.operate.exports.rows import Storage, content_of, exported_of_app, fill, messages, tables_in
 from tests.support import run_cli
 
@@ -105,6 +108,20 @@ def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) ->
     run_import(other, archive, report=texts.append)
     assert texts == ["the app shop has this archive already"]
     assert tables_in(other.export("shop", name="third")) == again
+
+
+class _Huge(ArchivedFiles):
+    """A file for which no disk has room."""
+
+    def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        yield "files/1/film.mp4", 1 << 60, iter(())
+
+
+def test_an_archive_for_which_the_disk_has_no_room_is_not_begun(tmp_path: Path, storage: Storage) -> None:
+    folder, subject = tmp_path / "archives" / "1", Subject("shop", "", {}, [])
+    with pytest.raises(StartError, match="too little space"):
+        ArchiveMaker([_Huge()], storage.store, subject, folder, call, "1").make(lambda _: None)
+    assert not folder.parent.exists()
 
 
 def test_questions_come_back_with_answers_and_deadlines(storage: Storage, other: Storage) -> None:
