@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from errno import EPIPE
 from time import time
 from typing import Any, Final
 
@@ -48,6 +49,15 @@ SETTING_OF_OPTION: Final = {
 
 class _Commands(click.Group):
     """Loads the commands of ``_LAZY`` and of features only when they are called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. A file that it cannot use ends it with one line."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.strerror is None or error.errno == EPIPE:  # click ends quietly if nobody reads
+                raise
+            fail(": ".join(filter(None, (error.filename and str(error.filename), error.strerror))))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_LAZY, *_of_features()})

@@ -7,6 +7,8 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from threading import Thread
 from typing import get_args, get_type_hints
@@ -158,6 +160,46 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert "Usage:" in done.output
+
+
+def paths_of(context: click.Context, *names: str) -> Iterator[list[str]]:
+    """Each command with each path that it takes, for which ``{path}`` stands."""
+    command = context.command
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        each = command.get_command(context, name)
+        if each is not None and name != "serve" and " " not in name:
+            yield from paths_of(click.Context(each, context), *names, name)
+    for path in () if isinstance(command, click.Group) else command.params:
+        if isinstance(path.type, click.Path) or path.metavar in ("FILE", "DIR"):
+            values = [
+                "{path}" if each is path else "1" if each.type is click.INT else "gochat"
+                for each in command.params
+                if isinstance(each, click.Argument) and (each.required or each is path)
+            ]
+            yield [*names, *([path.opts[0], "{path}"] if isinstance(path, click.Option) else ()), *values]
+
+
+def test_a_path_that_cannot_be_used_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "here").mkdir()
+    settings = tmp_path / "im.yaml"
+    settings.write_text(f"server: {{data_dir: {tmp_path}/data}}")
+    tried = 0
+    commands = [
+        *paths_of(click.Context(main)),
+        ["backup", "--everything", "{path}"],
+        ["backup", "--check", "{path}"],
+    ]
+    assert run_cli("key", "create", "push", "-c", str(settings)).returncode == 0  # makes a database
+    for words in commands:
+        for path in (tmp_path / "nowhere/x", tmp_path / "file/x", tmp_path):
+            command = [word.format(path=path) for word in words]
+            runner = CliRunner(env={"IMSERVER_CONFIG": str(settings)})
+            with chdir(tmp_path / "here"):
+                done = runner.invoke(main, command, input="")
+            assert done.exception is None or isinstance(done.exception, SystemExit), command
+            tried += done.exit_code != 0
+    assert tried > len(commands), "most of them"
 
 
 # --- servers that cannot start ------------------------------------------------------------------------------

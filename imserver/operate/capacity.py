@@ -70,12 +70,13 @@ class Costs(Struct, frozen=True):
 
 class Resources(Struct, frozen=True):
     """What there is for the processes of a node. ``free_bytes``: of memory, without what is for slow
-    receivers. ``connections``: of a process, by the setting or by its ``files``. ``users`` are connected now,
-    and take ``users_bytes``. ``commit_seconds``: of a database server; 0: the database is SQLite."""
+    receivers. ``connections``: of a process, by the limit of open files that ``files`` has, or by the setting
+    if it is empty. ``users`` are connected now, and take ``users_bytes``. ``commit_seconds``: of a database
+    server; 0: the database is SQLite."""
 
     free_bytes: float
     connections: int
-    files: bool = True
+    files: str = "this shell"
     processes: int = 1
     cores: int = 1
     users: int = 0
@@ -113,6 +114,7 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     alone = resources.processes < resources.cores
     more = "server.processes: auto, which needs redis.url" if alone else "more cores, or another machine"
     files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
+    each = f"{resources.connections:,} for each of {resources.processes}"
     memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
     memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} of the kernel"
     share = f"{SHARE:.0%} of {working} for {busy:.2f} µs a second"
@@ -121,7 +123,7 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
         UserLimit(
             resources.connections * resources.processes,
             "open files" if resources.files else "limits.max_connections",
-            f"{resources.connections:,} for each of {resources.processes}",
+            f"{each}, by the limit of {resources.files}" if resources.files else each,
             files if resources.files else "a higher limits.max_connections",
         ),
         UserLimit(int(working * SHARE * 1e6 / busy), "processor", share, more),
@@ -155,6 +157,22 @@ def free_memory(process: int | str = "self", processes: Path = _PROC, groups: Pa
                 files = dict(row.split() for row in stat.splitlines()).get("inactive_file", 0)
                 free = min(free, int(limit) - int(used) + int(files))
     return free
+
+
+def files_of_server(process: int) -> tuple[int, str]:
+    """How many files a process of the server may open, and who has this limit: the process that runs, or else
+    the unit of systemd, or else this shell."""
+    if process:
+        limit, whose = Path(_PROC, str(process), "limits").read_text("ascii"), f"the process {process}"
+        hard = limit.partition("Max open files")[2].split()[1]
+    elif shutil.which("systemctl"):
+        command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
+        shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        unit, whose = dict(line.split("=", 1) for line in shown.splitlines()), "the unit imserver"
+        hard = unit["LimitNOFILE"] if unit.get("LoadState") == "loaded" else ""
+    else:
+        hard = ""
+    return (int(hard), whose) if hard.isdecimal() else (openable_files(), "this shell")
 
 
 def has_redis(config: Config) -> bool:
@@ -223,15 +241,13 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     click.echo(f"A server with data of its own in {folder} is measured, for up to a minute.", err=True)
     try:
-        costs, files = measure(config, folder, process > 0), openable_files()
-        if process:  # its limit may be another one than that of this shell
-            limit = Path(f"/proc/{process}/limits").read_text("ascii").partition("Max open files")[2]
-            files = int(hard) if (hard := limit.split()[1]).isdecimal() else files
+        costs = measure(config, folder, process > 0)
+        files, whose = files_of_server(process)
         users, now_bytes = state.get("managerInfo", {}).get("usersLen", 0), state.get("memoryBytes", 0)
         resources = Resources(
             free_memory(process or "self") - processes * config.limits.node_outbox_bytes,
             planned.limits.max_connections or files - SPARE_FILES_OF_A_CLUSTER,
-            not planned.limits.max_connections,
+            "" if planned.limits.max_connections else whose,
             processes,
             cores(),
             users * processes,

@@ -1,7 +1,9 @@
 """`imserver doctor --capacity`: how many users a node holds, and that nothing is left behind."""
 
 import re
+import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,15 @@ from sqlalchemy.exc import DBAPIError
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.engines import make_engine
-from imserver.operate.capacity import Behaviour, Costs, Resources, UserLimit, free_memory, limits
+from imserver.operate.capacity import (
+    Behaviour,
+    Costs,
+    Resources,
+    UserLimit,
+    files_of_server,
+    free_memory,
+    limits,
+)
 from imserver.operate.database import commit_seconds
 from tests.processes import end, spawn
 from tests.support import clean_environment, eventually, run_cli
@@ -79,10 +89,23 @@ def test_a_slow_database_server_limits_stored_messages() -> None:
 
 
 def test_what_ends_first_is_named_with_its_cure() -> None:
-    first, *_ = limits(COSTS, Behaviour(), msgspec.structs.replace(RESOURCES, connections=100, files=False))
+    first, *_ = limits(COSTS, Behaviour(), msgspec.structs.replace(RESOURCES, connections=100, files=""))
     assert first == UserLimit(
         100, "limits.max_connections", "100 for each of 1", "a higher limits.max_connections"
     )
+
+
+@pytest.mark.linux
+def test_the_limit_of_open_files_is_that_of_the_server_and_its_owner_is_named() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (200, 200))
+        assert files_of_server(server.pid) == (200, f"the process {server.pid}")
+    assert files_of_server(0)[0] == hard
+    rows = limits(COSTS, Behaviour(), RESOURCES)
+    assert [row.found for row in rows if row.limit == "open files"] == [
+        "10,000,000 for each of 1, by the limit of this shell"
+    ]
 
 
 @pytest.mark.parametrize(

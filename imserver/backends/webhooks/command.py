@@ -55,8 +55,13 @@ def _time(seconds: int) -> str:
 _NOTHING: Final = "the back end hears of nothing that happens in the app"
 _MENDS: Final = (
     ("NameResolutionError", "no name server knows the host", "getent ahosts {host}"),
-    ("SSLError", "TLS: its certificate is not trusted", "openssl s_client -connect {host}:{port}"),
-    ("no answer within", "it does not answer in time", "curl -v {url}"),
+    (
+        "SSLError",
+        "its certificate is not trusted, or it does not speak TLS",
+        "openssl s_client -connect {host}:{port}",
+    ),
+    ("ProtocolError", "it ended the connection before its answer was whole", "curl -v {url}"),
+    ("NewConnectionError", "no connection to its address is possible", "curl -v {url}"),
 )
 """What the problem begins with → what is wrong, and a command that shows it."""
 
@@ -115,8 +120,6 @@ def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
     else:
         what, mend = next(
             ((what, mend) for begin, what, mend in _MENDS if str(problem).startswith(begin)),
-            ("it was not reached", "curl -v {url}"),
+            (str(problem), "curl -v {url}"),
         )
-    return Finding(
-        "fail", label, f"{url}: {what} ({problem})", _NOTHING, mend.format(url=url, host=host, port=port)
-    )
+    return Finding("fail", label, f"{url}: {what}", _NOTHING, mend.format(url=url, host=host, port=port))

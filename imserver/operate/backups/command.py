@@ -71,6 +71,8 @@ def backup(
         copies.backup(address.file, file)
     except StartError as error:
         fail(error)
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}")
     click.echo(f"copied to {file}")
 
 

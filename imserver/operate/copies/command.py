@@ -86,6 +86,8 @@ def restore(
             )
         folder = Path(settings.server.data_dir)
         there = [address.file, folder / JOURNAL, folder / RESTORING, journal]
+        if journal is not None and journal.stat().st_size and not read_journal(journal):
+            raise StartError(f"{journal} is no journal of erasures")
         if not any(each is not None and each.exists() for each in there):
             _accept_no_journal(yes)
         lock.start(restores=True)
@@ -182,7 +184,9 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         f"{progress.seconds:.0f} s; counts and checksums are equal"
     )
     for name, each in sorted(report.tables.items()):
-        click.echo(f"{name}  {each.rows} rows  {each.checksum}")
+        if each.rows:
+            click.echo(f"{name}  {each.rows} rows  {each.checksum}")
+    click.echo(f"tables without rows: {sum(not each.rows for each in report.tables.values())}")
     setting = f"the variable {_URL_VARIABLE}" if _URL_VARIABLE in os.environ else locations.of("storage.url")
     click.echo(f"now set {setting} to this address, and start the servers; {source.shown} is unchanged")
 

@@ -53,7 +53,8 @@ def restore_on_trial(settings: Config, file: Path) -> str:
                     pass
             rows, tables = _compare(copy, address.file)
     except (OSError, sqlite3.Error, Unavailable) as error:
-        raise StartError(f"{file} cannot be restored on trial: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise StartError(f"{file} cannot be restored on trial: {why}") from None
     words = [
         f"{file} was restored on trial in {monotonic() - began:.0f} s: {rows} rows of {tables} tables",
         *words,

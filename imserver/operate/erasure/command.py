@@ -53,6 +53,8 @@ def erase(
         if target is not None:
             raise click.UsageError("--compact names no user")
         with opened(path, data_dir) as (settings, store, _):
+            if not store.has_database:
+                fail(f"{store.address.shown}: there is no such database")
             store.compact()
             record_act(settings, store, "database.compact")
             click.echo(f"{store.address.shown} has nothing of what was deleted")

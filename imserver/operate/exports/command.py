@@ -43,7 +43,8 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         try:
             whole = maker.make(_ProgressLines())
         except (OSError, ImserverError) as error:
-            fail(f"the export is not finished; the same command goes on: {error}")
+            why = getattr(error, "strerror", None) or error
+            fail(f"the export to {file} is not finished; the same command goes on: {why}")
         whole.replace(file)
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, user)

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from imserver.operate.watch.slow import Level, LogWish, Order, Timing, Watch
-from imserver.plugin.http import Call, Resource, about
+from imserver.plugin.http import ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 
 _Missing = Annotated[list[str], about("Nodes that did not answer in time.")]
@@ -82,4 +82,6 @@ def log(
 
     A later call replaces it; so does a reload of the settings.
     """
+    if part and (nearest := watch.nearest(part)) != [part]:
+        raise ApiProblem.invalid(f"`part`: there is no {part}; the nearest: {', '.join(nearest) or 'none'}")
     return LogDone(seconds, watch.log(LogWish(level, part, share, seconds)))

@@ -55,7 +55,7 @@ def log(url: str, key_file: str | None, part: str, share: float | None, minutes:
     seconds, level = (0, "info") if ends else (minutes * 60, level)
     wish = {"level": level, "part": part, "share": share, "seconds": seconds}
     answer = ServerApi(url, key_file).post("nodes/log", wish)
-    what = f"{part or 'everything'} from {level} on, for {minutes} minutes"
+    what = f"{part or 'everything'} from {level} on, for {minutes} min"
     click.echo("as the settings say" if ends else what)
     _end(answer)
 

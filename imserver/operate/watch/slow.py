@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from difflib import get_close_matches
 from time import time
 from types import NoneType
 from typing import Annotated, Final, Literal
@@ -69,6 +70,11 @@ class Watch:
         """How long everything took, and the nodes that did not answer."""
         others, missing = self._core.ask_others("watch.timings", None, list[Timing])
         return [each for rows in (self._timings(), *others.values()) for each in rows], missing
+
+    def nearest(self, part: str) -> list[str]:
+        """The parts of the server whose names are nearest to this one; it alone if there is such a part."""
+        parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
+        return [part] if part in parts else get_close_matches(part, parts, cutoff=0.3)
 
     def log(self, wish: LogWish) -> list[str]:
         """Let all nodes log by this wish. Returns the nodes that did not answer."""

@@ -74,4 +74,8 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     log(level="info", seconds=0)
     assert all_of_it.level == logging.INFO
     assert node.request("POST", "/api/v1/nodes/log", b'{"level":"info"}', kind=JSON, key=SHOP).status == 403
+    typo = b'{"level":"info","part":"gateway.clutser"}'
+    wrong = node.request("POST", "/api/v1/nodes/log", typo, kind=JSON, key=ALL)
+    assert wrong.status == 400
+    assert b"there is no gateway.clutser; the nearest: gateway.cluster" in wrong.body
     all_of_it.setLevel(before)
