@@ -40,6 +40,8 @@ class PlannedErasure(Struct, frozen=True):
 
 _ROWS: Final = RowsOf(PlannedErasure, "erasure_due")
 _ROW: Final = "WHERE app = %s AND id = %s"
+_BAN_REASON: Final = "to be erased"
+"""Of the bans of an erasure that is to begin: others stay when it is undone."""
 
 
 class UserErasure:
@@ -63,31 +65,33 @@ class UserErasure:
         """Let the erasure of a user begin in so many seconds, if it does not begin already. The user is
         banned, so that nothing new appears."""
         core = self._core
-        programs = core.authority.with_programs(app, [user])
-        is_banned = core.sessions.is_banned(app, user)
+        everybody = core.authority.with_programs(app, [user])
+        free = [each for each in everybody if not core.sessions.is_banned(app, each)]
 
         def add(sql: PooledStatements) -> None:
             now = int(sql.query(f"SELECT {sql.now}")[0][0])
-            new = PlannedErasure(app, user, now, now + seconds, not is_banned, reason)
+            new = PlannedErasure(app, user, now, now + seconds, user in free, reason)
             sql.insert_new("erasure_due", f"{_ROWS.columns}, leased", [(*_ROWS.values(new), now)])
 
         core.store.write(add)
-        if not is_banned:
-            core.sessions.close(app, programs, None, inf)
+        if free:
+            core.sessions.close(app, free, None, inf, _BAN_REASON)
         due = self.due(app, user)
         if due is None:
             raise ServiceRefused(problem=HTTP_NOT_WAITING)  # somebody has undone it
         return due
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun. Raises ServiceRefused if there is none."""
+        """Take back an erasure that has not begun, and its bans. Raises ServiceRefused if there is none."""
         due = self.due(app, user)
         statement = f"DELETE FROM erasure_due {_ROW} AND ends > {{}}"
         store = self._core.store
         if due is None or not store.write(lambda sql: sql.execute(statement.format(sql.now), (app, user))):
             raise ServiceRefused(problem=HTTP_NOT_WAITING)
-        if due.banned:
-            self._core.sessions.unban(app, self._core.authority.unlocked(app, [user]))
+        bans, everybody = self._core.sessions.bans(app), self._core.authority.unlocked(app, [user])
+        own = [each for each in everybody if each in bans and bans[each].reason == _BAN_REASON]
+        if own:
+            self._core.sessions.unban(app, own)
 
     def _begin(self, app: str, user: str) -> None:
         """Erase a user whose time has come: the row goes with all others."""

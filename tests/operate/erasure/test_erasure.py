@@ -95,7 +95,10 @@ def test_an_owner_erases_those_below_and_a_key_everybody(tmp_path: Path) -> None
 
 
 def test_a_compacted_database_has_the_act_in_its_audit_log(tmp_path: Path) -> None:
-    done = run_cli("erase", "--compact", "--data-dir", str(tmp_path))
+    command = "erase", "--compact", "--data-dir", str(tmp_path)
+    assert "there is no such database" in run_cli(*command).stderr
+    run_cli("key", "create", "push", "--data-dir", str(tmp_path))
+    done = run_cli(*command)
     assert done.returncode == 0, done.stderr
     listed = run_cli("audit", "list", "--name", "database.compact", "--data-dir", str(tmp_path))
     assert "command:" in listed.stdout, listed

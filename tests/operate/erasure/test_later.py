@@ -94,6 +94,27 @@ def test_it_begins_once_on_any_node_or_is_undone_until_then(nodes: tuple[NodePro
     ]
 
 
+def test_to_undo_it_lifts_no_ban_of_a_moderator(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+    one, two = nodes
+
+    def bans(node: NodeProcess) -> set[tuple[str, str]]:
+        shown = good(node.get("/api/v1/bans?app=shop", key=KEY))["bans"]
+        return {(each["user"], each.get("reason", "")) for each in shown}
+
+    def ban(user: str) -> None:
+        whom = {"app": "shop", "users": [user], "seconds": 3600, "reason": "spam"}
+        good(two.post("/api/v1/ban", whom, key=KEY))
+        eventually(lambda: (user, "spam") in bans(one))
+
+    ban("ann")
+    for user in ("ann", "bob", "carol"):
+        good(one.post("/api/v1/users/erase", {"app": "shop", "user": user, "seconds": 3600}, key=KEY))
+    ban("bob")
+    for user in ("ann", "bob", "carol"):
+        good(one.post("/api/v1/users/erase/undo", {"app": "shop", "user": user}, key=KEY))
+    eventually(lambda: bans(one) == bans(two) == {("ann", "spam"), ("bob", "spam")})
+
+
 def test_an_erasure_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     one, two = nodes
     whom = {"app": "shop", "user": "bob"}
