@@ -30,8 +30,8 @@ from imserver.gateway.storage.migrations import missing_steps, named, newer_step
 from imserver.gateway.terminal import fail
 from imserver.operate.database import probe
 from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
-from imserver.operate.space import need_space
 from imserver.plugin.commands import Finding
+from imserver.plugin.space import need_space
 
 _NEEDED: Final = 400 << 20
 """What a release needs on the disk with its packages, and while they are unpacked."""

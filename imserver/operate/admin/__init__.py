@@ -18,4 +18,12 @@ def _views(_forks: bool) -> Callable[..., Any]:
     return create_page
 
 
-FEATURE = FeatureRow("admin", build, routes=api.routes.rows, views=_views, uses=("pages",))
+def _commands() -> dict[str, Any]:
+    from imserver.operate.admin.command import drain
+
+    return {"drain": drain}
+
+
+FEATURE = FeatureRow(
+    "admin", build, routes=api.routes.rows, views=_views, uses=("pages",), commands=_commands
+)

@@ -31,7 +31,7 @@ from imserver.gateway.storage.numbers import (
 from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 from imserver.gateway.threads import synchronise
 from imserver.operate.copies.progress import announce
-from imserver.operate.space import need_space
+from imserver.plugin.space import need_space
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _LONGEST_VALUE: Final = 64 << 20

@@ -24,7 +24,7 @@ from imserver.gateway.storage.tables import StoreTables
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import BackupArchive, FeatureFile, lack_of, write
 from imserver.operate.copies.progress import Progress
-from imserver.operate.space import need_space
+from imserver.plugin.space import need_space
 
 without_option: Final = click.option(
     "--without",

@@ -32,7 +32,7 @@ from imserver.gateway.storage.statements import PooledStatements, Row, T, text_o
 from imserver.gateway.storage.tables import StoreTables, Table, tables_in
 from imserver.operate.copies.backup import wait_until_alone
 from imserver.operate.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
-from imserver.operate.space import need_space
+from imserver.plugin.space import need_space
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""

@@ -19,8 +19,8 @@ from msgspec import Struct
 from imserver.operate.exports import offline_page
 from imserver.operate.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
 from imserver.operate.exports.rows import Subject
-from imserver.operate.space import need_space
 from imserver.plugin.runtime import Service
+from imserver.plugin.space import need_space
 from imserver.plugin.storage import ArchivedFiles, Row, Store
 
 if TYPE_CHECKING:

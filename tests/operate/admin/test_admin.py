@@ -10,7 +10,7 @@ from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import logged_in
 from tests.integration.receiver import SECRET, Receiver
 from tests.integration.v1 import good, refused
-from tests.support import Server, eventually
+from tests.support import Server, eventually, run_cli
 
 ADMIN = "an-admin-key-of-this-test"
 OF_SHOP = "an-admin-key-of-the-shop"
@@ -155,7 +155,9 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
         connection = page["connections"][0]["connection"]
         assert found(here, connection, "") == [("connection", connection, "101")]
         assert ("user", "ann", "101") in found(here, "ann", "")
-        assert good(here.http, "nodes/drain", {"node": name_of(there)})["drained"]
+        done = run_cli("drain", name_of(there), "--url", here.http_url)
+        lines = done.stdout.splitlines()
+        assert (lines[0], lines[-1]) == tuple(f"{name_of(there)}: {each} connections left" for each in "10")
         ann.closed(1001)
 
     def states() -> dict[str, tuple[bool, str, bool]]:
@@ -166,7 +168,9 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     eventually(lambda: states() == {name_of(here): ready, name_of(there): drained}, what="it is drained")
     assert there.get("/ready")[0] == 503
     assert good(there.http, "counts", app=101)["apps"][0]["users"] == 0
-    assert not good(there.http, "nodes/undrain", {"node": name_of(there)})["drained"]
+    assert "there is no node of-nobody" in run_cli("drain", "of-nobody", "--url", here.http_url).stderr
+    back = run_cli("drain", "--back", "--url", there.http_url)
+    assert back.stdout == f"{name_of(there)} serves clients\n", "the one that answers"
     assert states() == {name_of(here): ready, name_of(there): ready}
     assert there.get("/ready")[0] == 200
     with logged_in(there.ws, "ann", 101):
