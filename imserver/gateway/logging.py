@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import getrandbits, random
 from time import monotonic
@@ -260,6 +260,8 @@ class RequestLog:
         self._lines = self._json_lines if settings.format == "json" else self._text_lines
         self.settings = settings
         """May change, but for the format."""
+        self.shares: Mapping[str, float] = {}
+        """Route → the share of its requests that get a line, if it is another one. May change."""
         self.timings = Timings()
         """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
@@ -293,10 +295,12 @@ class RequestLog:
             self.timings.took(each[9], each[4], each[8], each[7])
         if not self.settings.requests:
             return
-        share = self.settings.request_share
-        if share < 1.0:
+        share, shares = self.settings.request_share, self.shares
+        if share < 1.0 or shares:
             waiting = [
-                each for each in waiting if each[3] >= 500 or each[4] >= _SLOW_SECONDS or random() < share
+                each
+                for each in waiting
+                if each[3] >= 500 or each[4] >= _SLOW_SECONDS or random() < shares.get(each[9], share)
             ]
         if waiting:
             self._handler.write(self._lines(waiting))
@@ -400,8 +404,7 @@ def open_logs(config: Config, node: str = "") -> Logs:
         handler = LineHandler(path)
     except OSError as error:
         raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
-    json = config.log.format == "json"
-    handler.setFormatter(JsonFormatter(node) if json else TextFormatter(node))
+    handler.setFormatter((JsonFormatter if config.log.format == "json" else TextFormatter)(node))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)

@@ -206,8 +206,7 @@ class Metrics(Struct, eq=False):
     @property
     def timings(self) -> dict[str, Timings]:
         """Kind → its timings: ``requests``, ``commands``, ``transactions`` and ``jobs``."""
-        names = ("requests", "commands", "transactions", "jobs")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("requests", "commands", "transactions", "jobs")}
 
     @property
     def logins_refused(self) -> CountsByApp:

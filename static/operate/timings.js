@@ -55,15 +55,16 @@ export function logButtons(api) {
       title: words.admin_log_more,
       text: words.admin_log_more_text,
       fields: [
-        { name: "level", label: words.admin_log_level, type: "select", value: "debug", options: LEVELS.map((level) => [level, level]) },
+        { name: "level", label: words.admin_log_level, type: "select", value: "debug", options: [["", words.admin_log_as_settings], ...LEVELS.map((level) => /** @type {[string, string]} */ ([level, level]))] },
         { name: "part", label: words.admin_log_part, hint: words.admin_log_part_hint, most: 128 },
+        { name: "name", label: words.admin_log_name, hint: words.admin_log_name_hint, most: 256 },
         { name: "share", label: words.admin_log_share, type: "select", value: "", options: [["", words.admin_log_as_settings], ...SHARES.map((share) => /** @type {[string, string]} */ ([String(share / 100), `${number.format(share)} %`]))] },
         { name: "minutes", label: words.admin_log_span, type: "select", value: "10", options: SPANS.map((minutes) => [String(minutes), duration(minutes * MINUTE)]) },
       ],
       yes: words.admin_log_more_yes,
-      act: async ({ level, part, share, minutes }) => {
+      act: async ({ level, part, name: only, share, minutes }) => {
         const seconds = Number(minutes) * MINUTE;
-        told(await api.post("nodes/log", { level, part, seconds, share: share === "" ? null : Number(share) }), fill(words.admin_log_begun, { span: duration(seconds) }));
+        told(await api.post("nodes/log", { level: level || null, part, name: only, seconds, share: share === "" ? null : Number(share) }), fill(words.admin_log_begun, { span: duration(seconds) }));
       },
     })),
     button(words.admin_log_end, async () => told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended)),

@@ -240,6 +240,19 @@ def test_all_but_slow_requests_and_failures_can_be_left_out(
     assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
 
 
+def test_the_requests_of_a_route_have_a_share_of_their_own(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(request_share=0.0)
+    logs.requests.shares = {"/a": 1.0}
+    for route in ("/a", "/b"):
+        logs.requests.add("GET", route, 200, 0.1, "127.0.0.1:1", 5, route=route)
+    logs.requests.flush()
+    logs.requests.settings, logs.requests.shares = LogSettings(), {"/a": 0.0}
+    for route in ("/a", "/c"):
+        logs.requests.add("GET", route, 200, 0.1, "127.0.0.1:1", 5, route=route)
+    logs.requests.flush()
+    assert [line.split(" GET ")[1][:2] for line in lines(path)] == ["/a", "/c"]
+
+
 def test_a_greenlet_that_dies_is_logged_with_its_traceback_and_without_the_fields_of_its_service(
     logs_to: OpenLogs, capfd: pytest.CaptureFixture[str]
 ) -> None:

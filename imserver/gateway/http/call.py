@@ -83,12 +83,10 @@ class Api:
 
     def bind(self, route: Route) -> Endpoint:
         """The route with its service, which is made here unless another route has it already."""
-        make, name = route.service, f"{route.method} {route.path}"
-        if make is None:
-            return Endpoint(route, None, name)
-        if make not in self._services:
+        make = route.service
+        if make is not None and make not in self._services:
             self._services[make] = make(self.core, self)
-        return Endpoint(route, self._services[make], name)
+        return Endpoint(route, make and self._services[make], f"{route.method} {route.path}")
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
@@ -172,8 +170,7 @@ class Api:
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
-        keys = (path, *patterns_of(path))
-        return next((self._styles[key] for key in keys if key in self._styles), PROBLEM)
+        return next((self._styles[key] for key in (path, *patterns_of(path)) if key in self._styles), PROBLEM)
 
     def reload(self, config: Config) -> None:
         """Apply the limits of the configuration."""
@@ -352,8 +349,9 @@ MakeService = Callable[[Core, Api], Any]
 """Makes a service of routes, once on each node."""
 
 
-class Endpoint(Struct, frozen=True):
-    """A route on one node. ``service``: what its functions get first. ``name``: method and path."""
+class Endpoint(Struct):
+    """A route on one node, which may change. ``service``: what its functions get first. ``name``: method and
+    path."""
 
     route: Route
     service: Any

@@ -32,8 +32,7 @@ def create_api(api: Api) -> Blueprint:
 
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
     """Answer a request whose path and method are in the table: path, or its pattern → method → route."""
-    paths = (request.path, *patterns_of(request.path))
-    rows = next((table[path] for path in paths if path in table), None)
+    rows = next((table[path] for path in (request.path, *patterns_of(request.path)) if path in table), None)
     if rows is None:
         return None
     method = request.method

@@ -38,7 +38,7 @@ class LogDone(Struct):
 
 routes = Resource(
     "watch",
-    service=lambda core, _: core.service(Watch),
+    service=lambda core, api: core.service(Watch).serve(api),
     chapter="How long everything took, and how much the nodes log for a while.",
     hot=False,
     need=Needs.ADMIN,
@@ -60,7 +60,7 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
 def log(
     watch: Watch,
     call: Call,
-    level: Annotated[Level, about("The least level of lines.")],
+    level: Annotated[Level | None, about("The least level of lines; null: as the settings say.")] = None,
     part: Annotated[
         str,
         about(
@@ -72,11 +72,22 @@ def log(
     ] = "",
     share: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        about("The share of requests that get a line; null: as the settings say."),
+        about(
+            "The share of requests that get a line, or of commands with this `name`; null: as the settings "
+            "say."
+        ),
     ] = None,
     seconds: Annotated[
         int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400)
     ] = 600,
+    name: Annotated[
+        str,
+        about(
+            "Only calls with this name, as `nodes/timings` has it: a route, `/api/v1/push`, or a command of "
+            "clients, `Login`; empty: all.",
+            max_length=256,
+        ),
+    ] = "",
 ) -> LogDone:
     """Let all nodes log more, or less, for a while.
 
@@ -84,4 +95,8 @@ def log(
     """
     if part and (nearest := watch.nearest(part)) != [part]:
         raise ApiProblem.invalid(f"`part`: there is no {part}; the nearest: {', '.join(nearest) or 'none'}")
-    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds)))
+    if seconds and level is None and share is None:
+        raise ApiProblem.invalid("it names neither `level` nor `share`")
+    if name and not watch.calls.has(name):
+        raise ApiProblem.invalid("`name`: there is no such route or command")
+    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds, name)))

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 import click
 from msgspec import convert
 
-from imserver.operate.watch.slow import Order, Timing
+from imserver.operate.watch.slow import Level, Order, Timing
 from imserver.plugin.commands import ServerApi, fail, table
 
 _TIMES: Final[dict[str, Any]] = {
@@ -46,17 +46,17 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
 @click.command(short_help="Let the nodes log more for a while.")
 @ServerApi.options
 @click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
+@click.option("--name", default="", help='Only this route or command, as "imserver slow" names it.')
 @click.option("--share", type=click.FloatRange(0, 1), help="The share of requests with a line.")
 @click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
-@click.argument("level", type=click.Choice(["debug", "info", "warning", "error", "default"]))
-def log(url: str, key_file: str | None, part: str, share: float | None, minutes: int, level: str) -> None:
+@click.argument("level", type=click.Choice([*get_args(Level), "default"]), required=False)
+def log(url: str, key_file: str | None, minutes: int, **wish: Any) -> None:
     """Let all nodes log from this level on, without a restart. Level "default": as the settings say."""
-    ends = level == "default"
-    seconds, level = (0, "info") if ends else (minutes * 60, level)
-    wish = {"level": level, "part": part, "share": share, "seconds": seconds}
-    answer = ServerApi(url, key_file).post("nodes/log", wish)
-    what = f"{part or 'everything'} from {level} on, for {minutes} min"
-    click.echo("as the settings say" if ends else what)
+    if wish["level"] == "default":
+        wish, minutes = {}, 0
+    answer = ServerApi(url, key_file).post("nodes/log", {**wish, "seconds": minutes * 60})
+    wishes = ", ".join(f"{key} {value}" for key, value in wish.items() if value not in (None, ""))
+    click.echo(f"{wishes}, for {minutes} min" if minutes else "as the settings say")
     _end(answer)
 
 

@@ -11,13 +11,15 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.operate.watch.calls import CallRule, Calls, LevelFilter
 from imserver.plugin import Parts
-from imserver.plugin.http import about
+from imserver.plugin.http import Api, about
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config
 
 _all: Final = logging.getLogger("imserver")
+_LEVELS: Final = logging.getLevelNamesMapping()
 SLOW_FOR: Final = 3600.0
 """For how many seconds the slowest is remembered."""
 
@@ -47,12 +49,14 @@ class Timing(Struct):
 
 
 class LogWish(Struct, frozen=True, array_like=True):
-    """What a node logs for so many ``seconds``; 0: as its settings say, as do requests without ``share``."""
+    """What a node logs for so many ``seconds``; 0: as its settings say, as does what is None. ``name``: calls
+    with this name do, see :class:`Calls`; ``""``: all."""
 
-    level: Level
+    level: Level | None
     part: str
     share: float | None
     seconds: float
+    name: str = ""
 
 
 class Watch:
@@ -63,6 +67,8 @@ class Watch:
         self._settings = core.config.log
         self._until = 0.0
         self._logger = _all
+        self._filter = logging.Filter()
+        self.calls = Calls(core)
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
         core.queries.add("watch.log", LogWish, self._log_here)
 
@@ -101,14 +107,31 @@ class Watch:
 
     def _log_here(self, wish: LogWish) -> bool:
         self._end()
-        if wish.seconds:
-            self._until = time() + wish.seconds
+        if not wish.seconds:
+            return True
+        self._until = time() + wish.seconds
+        if wish.level is not None:
             self._logger = _all.getChild(wish.part) if wish.part else _all
-            self._logger.setLevel(wish.level.upper())
-            if wish.share is not None:
-                wished = replace(self._settings, requests=True, request_share=wish.share)
-                self._core.node.request_log.settings = wished
+            level, before = _LEVELS[wish.level.upper()], self._logger.getEffectiveLevel()
+            self._logger.setLevel(min(level, before) if wish.name else level)
+            if wish.name:
+                self._filter = LevelFilter(self._logger.name, level, before)
+                for handler in logging.getLogger().handlers:
+                    handler.addFilter(self._filter)
+        if wish.share is not None:
+            log, share = self._core.node.request_log, wish.share
+            if wish.name:
+                log.shares = {wish.name: share}
+                share = self._settings.request_share if self._settings.requests else 0.0
+            log.settings = replace(self._settings, requests=True, request_share=share)
+        if wish.name:
+            self.calls.apply(wish.name, CallRule(wish.level is not None, wish.share or 0.0), CallRule())
         return True
+
+    def serve(self, api: Api) -> Watch:
+        """There are routes now: watch them, too."""
+        self.calls.api = api
+        return self
 
     def configure(self, config: Config) -> None:
         """The settings are read again: they end the wish."""
@@ -119,7 +142,11 @@ class Watch:
         if self._until:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
-            self._core.node.request_log.settings = self._settings
+            for handler in logging.getLogger().handlers:
+                handler.removeFilter(self._filter)
+            log = self._core.node.request_log
+            log.settings, log.shares = self._settings, {}
+            self.calls.apply("", CallRule(), CallRule())
             self._until = 0.0
 
 

@@ -1,17 +1,21 @@
 """What took long on each node, and a log that says more for a while."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from imserver.gateway.config.settings import Config, KeySettings
 from imserver.gateway.metrics import Slow, Timings
+from imserver.operate.watch.api import TimingsAnswer
 from imserver.operate.watch.slow import SLOW_FOR, Watch
 from imserver.plugin.commands import table
+from tests.conftest import StartServer
 from tests.gateway.api.api_node import JSON, ApiNode, with_keys
 from tests.integration.clusters import name_of, nodes_of
 from tests.integration.cmd import logged_in
@@ -79,3 +83,61 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     assert wrong.status == 400
     assert b"there is no gateway.clutser; the nearest: gateway.cluster" in wrong.body
     all_of_it.setLevel(before)
+    answers = (
+        node.request("POST", "/api/v1/nodes/log", body, kind=JSON, key=ALL)
+        for body in (b'{"name":"/api/v1/push"}', b'{"level":"debug","name":"/api/v1/nowhere"}')
+    )
+    assert [each.status for each in answers] == [400, 400], "it wishes nothing; there is no such call"
+
+
+def test_a_route_logs_more_or_less_than_the_others_for_a_while(
+    node: ApiNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    timings = node.api.endpoints["GET", "/api/v1/nodes/timings"].route
+    for path in ("/one", "/other"):
+
+        def log_path(*_: object, path: str = path) -> TimingsAnswer:
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+                logging.getLogger("imserver.gateway.cluster").log(level, path)
+            return TimingsAnswer([], [])
+
+        node.api.endpoints["GET", path] = node.api.bind(replace(timings, path=path, function=log_path))
+
+    def lines(**wish: Any) -> str:
+        node.post_json("/api/v1/nodes/log", wish, key=ALL)
+        caplog.clear()
+        node.get("/one", key=ALL)
+        node.get("/other", key=ALL)
+        return " ".join(f"{each.levelname[0]}{each.getMessage()}" for each in caplog.records)
+
+    with caplog.at_level(logging.INFO, "imserver"):
+        caplog.handler.setLevel(logging.DEBUG)
+        as_settings = "I/one W/one I/other W/other"
+        assert lines(level="debug", name="/one") == f"D/one {as_settings}"
+        assert lines(level="debug", name="/one", part="gateway.cluster") == f"D/one {as_settings}"
+        assert lines(level="debug", name="/one", part="gateway.storage") == as_settings
+        assert lines(level="error", name="/other", share=0.5) == "I/one W/one"
+        assert node.core.node.request_log.shares == {"/other": 0.5}
+        assert lines(level="info", name="/other") == as_settings
+        assert lines(seconds=0) == as_settings
+        assert not node.core.node.request_log.shares
+
+
+def test_a_command_logs_more_than_the_others_for_a_while(start_server: StartServer) -> None:
+    server = start_server()
+    with logged_in(server.ws, "ann", 101):
+        good(server.http, "nodes/log", {"level": "debug", "share": 1, "name": "Login"})
+    for user in ("bob", "b b"):
+        with logged_in(server.ws, user, 101) as one:
+            one.ask_cmd("heartbeat", {})
+    good(server.http, "nodes/log", {"seconds": 0})
+    with logged_in(server.ws, "dan", 101):
+        pass
+    lines = server.log_text.splitlines()
+    debug = [line for line in lines if " DEBUG " in line]
+    assert [("'bob'" in line, "login of" in line) for line in debug] == [(True, True), (False, True)]
+    own = [line for line in lines if "imserver.command" in line]
+    assert [re.sub("^.*command: [0-9.:]+ ", "", re.sub("[0-9.]+ms", "1ms", line)) for line in own] == [
+        "Login 200 1ms app=101 user='bob'",
+        "Login 200 1ms app=101 user='b b'",
+    ]

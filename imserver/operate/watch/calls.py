@@ -1,0 +1,123 @@
+"""What is done around requests and commands while they are watched: they log more, and commands get lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from random import random
+from time import perf_counter
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin.errors import ReplyCode, StorageUnavailable
+from imserver.plugin.http import Api, Call, Route
+from imserver.plugin.services import Core
+from imserver.plugin.wire import Command, CommandRow, Connection, Reply
+
+log: Final = logging.getLogger("imserver.command")
+log.setLevel(logging.INFO)  # as lines of requests, whatever the level
+
+OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
+"""Whether this greenlet runs a call that logs from a level of its own on."""
+
+
+class CallRule(Struct, frozen=True):
+    """What is done for calls. ``own_level``: they log from another level on. ``lines``: the share of commands
+    that get a line."""
+
+    own_level: bool = False
+    lines: float = 0.0
+
+
+class Calls:
+    """Owner of what stands around the functions of routes and commands. Without a rule it is nothing."""
+
+    def __init__(self, core: Core) -> None:
+        self.api: Api | None = None
+        """None until there are routes."""
+        self._table = core.dispatcher.table
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._rows: dict[type, CommandRow] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether a route has this path, or a command of clients this name."""
+        paths = {path for _, path in self.api.endpoints} if self.api is not None else ()
+        return name in paths or any(command.__name__ == name for command in self._table)
+
+    def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
+        """Apply a rule to calls with this name (``""``: all), and ``others`` to the rest. Never switches."""
+        endpoints = {} if self.api is None else self.api.endpoints
+        for key, route in self._routes.items():
+            endpoints[key].route = route
+        self._table.update(self._rows)
+        self._routes, self._rows, nothing = {}, {}, CallRule()
+        for key, endpoint in endpoints.items():
+            its, route = rule if name in ("", key[1]) else others, endpoint.route
+            if its != nothing and route.function is not None:
+                self._routes[key] = route
+                endpoint.route = replace(route, function=partial(self._answer, its, route.function))
+        for command, row in tuple(self._table.items()):
+            its = rule if name in ("", command.__name__) else others
+            if its != nothing:
+                self._rows[command] = row
+                self._table[command] = replace(row, run=partial(self._run, its, row))
+
+    def _answer(
+        self, rule: CallRule, function: Callable[..., Any], service: object, call: Call, *read: object
+    ) -> Any:
+        token = OWN_LEVEL.set(rule.own_level)
+        try:
+            return function(service, call, *read)
+        finally:
+            OWN_LEVEL.reset(token)
+
+    def _run(
+        self,
+        rule: CallRule,
+        row: CommandRow,
+        connection: Connection,
+        command: Command,
+        *answers: Callable[[Reply], None],
+    ) -> Reply | None:
+        """Run a command. Arguments and result are those of :attr:`CommandRow.run`."""
+        name, began, has_line = type(command).__name__, perf_counter(), random() < rule.lines
+
+        def finish(code: int) -> None:
+            if has_line:
+                what = connection.peer, name, code, (perf_counter() - began) * 1000
+                log.info("%s %s %d %.2fms app=%s user=%r", *what, connection.app, connection.user)
+
+        def reply_later(reply: Reply) -> None:
+            finish(reply.code)
+            answers[0](reply)
+
+        token = OWN_LEVEL.set(rule.own_level)
+        try:
+            reply = row.run(connection, command, *([reply_later] if answers else ()))
+        except Exception as error:
+            is_stored = not isinstance(error, StorageUnavailable)
+            finish((row.code_of(error) or ReplyCode.SYSTEM) if is_stored else ReplyCode.NOT_STORED)
+            raise
+        finally:
+            OWN_LEVEL.reset(token)
+        if reply is not None or not answers:
+            finish(ReplyCode.OK if reply is None else reply.code)
+        return reply
+
+
+class LevelFilter(logging.Filter):
+    """Lets calls with their own level log from ``level`` on, the rest of a ``part`` from ``others`` on."""
+
+    def __init__(self, part: str, level: int, others: int) -> None:
+        super().__init__()
+        self._part = part
+        self._level = level
+        self._others = others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        least = self._level if OWN_LEVEL.get() else self._others
+        return record.levelno >= least or record.name == log.name or not record.name.startswith(self._part)
