@@ -23,10 +23,7 @@ CLOCK_SECONDS: Final = 1.0
 JOBS: Final = Timings()
 """Function → how long each of its turns in :func:`every` took in this process. Read-only for others."""
 _GOLDEN: Final = 0.618_033_988_749_895
-_TOO_SOON: Final = 0.25
-"""Part of a period that is too short for a pause: a timer that fired early must not fire twice."""
 
-_NO_TIME: Final = 1e-9
 _TURN_SECONDS: Final = 0.005
 
 
@@ -35,7 +32,7 @@ def serve_others() -> None:
 
     ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
     """
-    gevent.sleep(_NO_TIME)
+    gevent.sleep(1e-9)
 
 
 def is_long_turn(seconds: float = _TURN_SECONDS) -> bool:
@@ -60,7 +57,8 @@ def until_beat(seconds: float = 1.0) -> float:
     """
     offset = os.getpid() * _GOLDEN % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
-    return seconds_left if seconds_left > seconds * _TOO_SOON else seconds_left + seconds
+    # A timer that fired early must not fire twice.
+    return seconds_left if seconds_left > seconds * 0.25 else seconds_left + seconds
 
 
 def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:

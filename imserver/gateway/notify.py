@@ -15,7 +15,6 @@ MAX_NOTIFY_BYTES: Final = 2048
 """Limit of all fields together, as JSON: push services take 4096 bytes of encrypted content."""
 MAX_TTL_SECONDS: Final = 28 * 86_400
 """The longest time for which common push services hold a notification."""
-NO_NOTIFICATION: Final = b"false"
 _LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
 
 
@@ -73,7 +72,7 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
         """What the ``notify`` of an event says; None: there is no notification."""
-        return None if notify in (b"", NO_NOTIFICATION) else _decode(notify)
+        return None if notify in (b"", b"false") else _decode(notify)
 
     @staticmethod
     def is_path(address: str) -> bool:

@@ -28,7 +28,6 @@ _log = logging.getLogger(__name__)
 SPARE_FILES_OF_A_CLUSTER: Final = 320
 """Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
 
-_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 SECRET_BYTES: Final = 32
 RESTORING: Final = "restoring"
 """The file of a data folder in which a restore has begun. ``imserver restore`` ends it; no server starts."""
@@ -79,7 +78,7 @@ def connection_limit(config: Config) -> int:
     return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1)
 
 
-def cores(cpu_quota: Path = _CPU_QUOTA) -> int:
+def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """The cores that this process may use: those of its CPU set, within the quota of its container."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):  # no such file; or the quota is "max"

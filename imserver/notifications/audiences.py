@@ -34,8 +34,6 @@ from imserver.plugin.runtime import Service
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of, text_of
 from imserver.plugin.wire import Event
 
-MOST_ACTIVE: Final = 100
-"""Audiences of all apps among which the next one is chosen."""
 MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
@@ -236,7 +234,7 @@ class Audiences(Service, dict=True):
 
     def _read(self) -> Audience | None:
         """The audience that has its turn. Switches. Raises StorageUnavailable."""
-        active = self.rows.active(MOST_ACTIVE)
+        active = self.rows.active(100)
         self._active = Counter(each.app for each in active)
         now = monotonic()
         self._looks_at = now + self.pages.look_seconds if active else inf

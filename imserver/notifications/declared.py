@@ -33,7 +33,6 @@ SUBSCRIPTIONS: Final = Rate(
 TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour")
 P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
 """The order of the curve P-256: its private keys are the numbers below it, except 0."""
-_CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
 
 
 class NotificationSettings(Struct, frozen=True):
@@ -100,7 +99,7 @@ def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
     """Check what types do not. Raises ConfigError. Yields what a careful operator would change."""
     settings = settings_of(config, NotificationSettings)
-    if not _CONTACT.fullmatch(settings.contact):
+    if not re.fullmatch(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?", settings.contact):
         raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
     key = settings.vapid_key.rstrip("=")
     if key:

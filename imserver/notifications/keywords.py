@@ -12,8 +12,6 @@ MOST_KEYWORDS: Final = 20
 KEYWORD_CHARACTERS: Final = 50
 LOOKED_CHARACTERS: Final = 4000
 """Of a message so much is looked through."""
-_MOST_MATCHES: Final = 100
-"""In so many places of a message one keyword is looked at: "a" stands in many words."""
 _SPACELESS: Final = re.compile("[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
 """Signs of scripts that put no spaces between words: there, a part of a text is a word."""
 
@@ -41,7 +39,7 @@ def has_keyword(text: str, keywords: Sequence[str]) -> bool:
 
 def _has(text: str, word: str) -> bool:
     at = -1
-    for _ in range(_MOST_MATCHES):
+    for _ in range(100):  # "a" stands in many words
         at = text.find(word, at + 1)
         if at < 0:
             return False

@@ -36,7 +36,6 @@ log: Final = logging.getLogger(__name__)
 AGAIN_SECONDS: Final = 86_400
 """Until the next mail, if the user has read nothing since the last one."""
 DUE_AT_ONCE: Final = 100
-SENDING_AT_ONCE: Final = 4
 TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
 
@@ -69,7 +68,7 @@ class Mails(Service, dict=True):
         self._tries: dict[tuple[str, str], int] = {}
         """(app, user) → how often the mail server has refused the mail for now."""
         self._has_ended = False
-        self._sending = Pool(SENDING_AT_ONCE)
+        self._sending = Pool(4)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
         self.consumer = self._consumer()

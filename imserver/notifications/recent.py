@@ -15,8 +15,6 @@ from imserver.plugin.services import Core
 
 MOST_RECENT: Final = 100
 """Notifications of one app that a node remembers."""
-MOST_OF_USER: Final = 5
-"""Notifications of one user that a node remembers: those of a large audience push them out of the app's."""
 MOST_USERS: Final = 5000
 """Users whose last notifications a node remembers."""
 QUERY: Final = "notifications.recent"
@@ -73,7 +71,8 @@ class RecentDeliveries:
             int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:200]
         )
         self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
-        of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=MOST_OF_USER)
+        # Few of each user are enough: those of a large audience push them out of the app's.
+        of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=5)
         of_user.appendleft(recent)
         self._by_user[one.app, one.user] = of_user
         if len(self._by_user) > MOST_USERS:

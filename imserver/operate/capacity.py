@@ -36,7 +36,6 @@ _CONNECTIONS: Final = 12_000
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
 """Settings of the node that the measured server has, too. They name no person, secret or other machine."""
-_END_SECONDS: Final = 30
 _PROC: Final = Path("/proc")
 _GROUPS: Final = Path("/sys/fs/cgroup")
 
@@ -224,7 +223,7 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
                 answer, _ = bench.communicate()
             except BaseException:
                 bench.send_signal(signal.SIGINT)
-                bench.wait(_END_SECONDS)
+                bench.wait(30)
                 raise
     try:
         return msgspec.convert(json.loads(answer)["figures"], Costs)

@@ -8,7 +8,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, time
-from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import text
@@ -18,9 +17,6 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.engines import WRITES, laxness_of, make_engine
 from imserver.gateway.storage.statements import CLOCK, PooledStatements
-
-_STEPS: Final = 10_000
-"""Steps of SQLite between two looks at the clock."""
 
 
 class DatabaseState(Struct, frozen=True):
@@ -93,7 +89,8 @@ def damage_of(database: Path, seconds: float) -> str | None:
     deadline = monotonic() + seconds
     # A connection that may write would write the log into the database at its end, and remove the log.
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.set_progress_handler(lambda: int(monotonic() > deadline), _STEPS)
+        # SQLite looks at the clock after so many of its steps.
+        connection.set_progress_handler(lambda: int(monotonic() > deadline), 10_000)
         try:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:

@@ -33,8 +33,6 @@ from imserver.operate.doctor import finding_of, findings_of_features, running_se
 from imserver.plugin.commands import Finding
 from imserver.plugin.space import need_space
 
-_NEEDED: Final = 400 << 20
-"""What a release needs on the disk with its packages, and while they are unpacked."""
 _READY_SECONDS: Final = 60.0
 _UNFINISHED: Final = "unfinished"
 """The file in the folder of a release that is being installed."""
@@ -102,7 +100,8 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
     if release.home is None:
         try:
-            need_space(Path(sys.prefix).parent, _NEEDED)
+            # What a release needs with its packages, and while they are unpacked.
+            need_space(Path(sys.prefix).parent, 400 << 20)
         except StartError as error:
             yield Finding("fail", "space", str(error), "it cannot be installed", "make room")
     if (dist / "SHA256SUMS").is_file():

@@ -84,12 +84,6 @@ _NOBODY: Final = "null"
 """The receiver of a page that was opened without the id of a user."""
 _NO_ROOM: Final = "0"
 """The room of a page for messages to one user."""
-_MIME_TYPES: Final = {
-    ".js": "text/javascript",
-    ".css": "text/css",
-    ".svg": "image/svg+xml",
-    ".json": "application/json",
-}
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""
 _NODE_FIGURES: Final = ("connections", "users", "memory", "uptime", "lag", "share")
@@ -126,7 +120,12 @@ SDK_PATH: Final = (
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI document."""
-    for suffix, kind in _MIME_TYPES.items():
+    for suffix, kind in {
+        ".js": "text/javascript",
+        ".css": "text/css",
+        ".svg": "image/svg+xml",
+        ".json": "application/json",
+    }.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(core)

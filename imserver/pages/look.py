@@ -15,8 +15,6 @@ BUTTON: Final = "embed.js"
 COLOURS: Final = "/home/messages.css"
 """The address of :attr:`Look.sheet`, for pages that do not have it in theirs."""
 _NAME: Final = "imserver"
-_LEAST: Final = 4.5
-"""The contrast that WCAG 2.2 (AA) wants of text."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
 _DARK_GROUNDS: Final = ("#131517", "#191c1f", "#202428", "#262b30")
 """--paper, --surface, --raised and --hover of theme.css: what the colour is read on."""
@@ -102,7 +100,7 @@ def _rule(variables: Mapping[str, str]) -> str:
 def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
     """The colour, darker or lighter if texts in it, or on it, cannot be read otherwise."""
     lightness = _lightness(colour)
-    while min(contrast(colour, ground) for ground in grounds) < _LEAST:
+    while min(contrast(colour, ground) for ground in grounds) < 4.5:  # what WCAG 2.2 (AA) wants of text
         lightness += step
         colour = _shade(colour, lightness)
     return colour

@@ -21,9 +21,6 @@ from imserver.pages.text import REFERENCE
 from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
 from imserver.plugin.runtime import Service
 
-_TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
-"""Words that only the script of the page shows."""
-
 
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
@@ -33,10 +30,6 @@ def chinese() -> dict[str, str]:
 
 
 _SCHEMAS: Final = "#/components/schemas/"
-_UPGRADE: Final = (
-    "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
-    "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
-)
 _SAFE_ADDRESS: Final = "http://address.invalid"
 _QUOTED_ADDRESS: Final = "http://[address.invalid]"
 """Placeholders for the address of the server; a shell needs quotes around the second."""
@@ -93,7 +86,7 @@ class Reference(Service):
             language,
             data={
                 "operations": {each["id"]: each["trial"] for each in operations if each["trial"]},
-                "say": {word: REFERENCE[language][word] for word in _TRIAL_WORDS},
+                "say": {word: REFERENCE[language][word] for word in ("no_answer", "bad_json", "cut")},
             },
             say=REFERENCE[language],
             chapters=[
@@ -158,7 +151,10 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     """A shell command that makes this request, with the examples of the document."""
     words = ["curl"]
     if "101" in operation["responses"]:
-        words.append(_UPGRADE)
+        words.append(
+            "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
+            "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
+        )
     elif "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
         words.append("-N")
     if any("key" in need for need in operation["security"]):

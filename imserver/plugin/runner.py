@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 RENEW_SECONDS: Final = 1.0
 """Least time between two renewals of a lease."""
 MAX_PAUSE_SECONDS: Final = 120.0
-_STOP_SECONDS: Final = 2.0
 _ROW: Final = "app = %s AND id = %s"
 
 
@@ -111,7 +110,7 @@ class Runner(Store.Rows):
     def stop(self) -> None:
         """Work on nothing more, and give the leases back: other nodes go on at once. Switches."""
         self._has_ended = True
-        self._works.join(_STOP_SECONDS)
+        self._works.join(2.0)
 
     # --- one row --------------------------------------------------------------------------------------------
 

@@ -39,8 +39,6 @@ COMMAND: Final = (sys.executable, "-m", "imserver")
 START_SECONDS: Final = 240.0
 STOP_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 60.0
-LOG_LINES: Final = 40
-"""How many lines of the log a failure gets as a note: a traceback is among them."""
 _HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
@@ -132,7 +130,7 @@ class NodeProcess:
             if error is None:
                 self.check()
             else:
-                last_lines = self.log_text.splitlines()[-LOG_LINES:]
+                last_lines = self.log_text.splitlines()[-40:]  # a traceback is among them
                 error.add_note("\n".join(["The end of the log of the node:", *last_lines]))
 
     def another(self, **settings: Any) -> NodeProcess:

@@ -36,8 +36,6 @@ MAX_RETRIES: Final = 100_000
 _AT_ONCE: Final = 200
 """Rows in one statement."""
 _EXPIRED_AT_ONCE: Final = 1000
-_EVENT_SLACK_SECONDS: Final = 86400
-"""Events are deleted so long after the last attempt."""
 
 
 class NewEvent(Struct, frozen=True):
@@ -160,7 +158,7 @@ class EventStore(Store.Rows):
                 "and event %d was delivered",
                 *row,
             )
-        before = int(time()) - TRY_SECONDS - _EVENT_SLACK_SECONDS
+        before = int(time()) - TRY_SECONDS - 86_400  # a day after the last attempt
 
         def work(sql: Statements) -> int:
             last = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"

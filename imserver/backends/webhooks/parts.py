@@ -24,9 +24,6 @@ from imserver.plugin.settings import Config, TenantSettings
 from imserver.plugin.storage import Erasure, PooledStatements, Store, text_of
 from imserver.plugin.wire import Connection
 
-_ORDER: Final = (("event", "id"), ("event_retry", "number"))
-"""The tables, and what their rows are numbered by."""
-
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
     """Delete the events of a user, and those that name them, but that their account was removed. Switches.
@@ -36,7 +33,7 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
     if not name:
         return
     names = {msgspec.json.encode(user), json.dumps(user).encode()}
-    for table, number in _ORDER:
+    for table, number in (("event", "id"), ("event_retry", "number")):  # what their rows are numbered by
         for rows in store.pages(table, number, f"{number}, member, body", "app = %s", (app,)):
             gone = [
                 (app, each)
@@ -58,7 +55,6 @@ def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[E
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
-_MEMBERSHIP: Final = frozenset({"joined", "left"})
 
 
 class Occupancy:
@@ -105,7 +101,7 @@ class Occupancy:
 
     def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
         app = connection.app or ""
-        if self._webhooks.wants_any(app, _MEMBERSHIP):
+        if self._webhooks.wants_any(app, frozenset({"joined", "left"})):
             facts = {
                 "user": connection.user or "",
                 "device": connection.device,

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
-WELCOME = "连接成功"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -223,7 +222,7 @@ class ActionDialect(Dialect):
 
     def greet(self) -> bytes:
         """The first payload of a new connection."""
-        return b'%b""%b' % self._halves("enter", Event("enter", "", WELCOME))
+        return b'%b""%b' % self._halves("enter", Event("enter", "", "连接成功"))
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
         before = _BEFORE % (

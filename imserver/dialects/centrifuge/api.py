@@ -57,8 +57,6 @@ MAX_LISTED: Final = 100_000
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _PAGE: Final = 1000
-_PAGES: Final = 8
-"""Most pages of subscribers in an answer: 4 MB."""
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
@@ -325,7 +323,7 @@ def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, Cli
     channel = _find(api, app, request.channel, lambda options: options.presence)
     clients: dict[str, ClientView] = {}
     after = ""
-    for _ in range(_PAGES):
+    for _ in range(8):  # pages of subscribers: 4 MB
         page = api.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
         clients |= infos_of_members(page.members)
         if not (after := page.next) or len(clients) >= Limit.PRESENCE:

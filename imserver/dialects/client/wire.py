@@ -13,8 +13,6 @@ import msgspec
 
 from imserver.plugin.wire import Dialect, Event
 
-MAX_FRAME_BYTES: Final = 8192
-"""Longest message from a client."""
 NOTICES: Final = {"online": (1001, "客户端上线"), "offline": (1002, "客户端下线")}
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
 CODE_NO_SYSTEM: Final = -1001
@@ -53,7 +51,7 @@ class ClientDialect(Dialect):
     path = "/ws"
     chosen_by = "systemId"
     any_origin = True
-    message_bytes = MAX_FRAME_BYTES
+    message_bytes = 8192
     pinged = True
 
     def encode_event(self, event: Event) -> bytes | None:

@@ -49,8 +49,6 @@ HOLD_SECONDS: Final = 0.25
 """Sync deadline after a login. Clients that sync do so at once; others should not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
 """Sync deadline after a page that is not the last: the next request may come over a slow line."""
-_TOGETHER: Final = 0.1
-"""Connections whose deadlines are within this time are released together."""
 
 
 class SyncDeadlines:
@@ -60,7 +58,8 @@ class SyncDeadlines:
     def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
         self.release = release
         self._hold_seconds = hold_seconds
-        self._together_seconds = hold_seconds * _TOGETHER
+        # Connections whose deadlines are so near are released together.
+        self._together_seconds = hold_seconds * 0.1
         self.expected: deque[tuple[float, set[Connection]]] = deque()
         """(deadline, connections), the latest last."""
 

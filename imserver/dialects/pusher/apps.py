@@ -96,9 +96,6 @@ class PusherHooks:
 
 # --- the apps -----------------------------------------------------------------------------------------------
 
-CACHE_SECONDS: Final = 1800.0
-"""How long cache channels remember their last event."""
-
 
 class PusherChannels:
     """The meaning of names of channels in an app with this protocol."""
@@ -107,7 +104,7 @@ class PusherChannels:
         """The settings of a channel: a cache channel remembers its last event."""
         if options.has_history or not channel.startswith(CACHED):
             return options
-        return replace(options, history_size=1, history_seconds=CACHE_SECONDS)
+        return replace(options, history_size=1, history_seconds=1800.0)
 
     def needs_token(self, channel: str) -> bool:
         """Whether the back end signs subscriptions."""

@@ -48,7 +48,6 @@ MAX_AGE_SECONDS: Final = 86400.0
 """Age at which keys are no longer used if the issuer could not be reached since."""
 MAX_KEYS: Final = 100
 """Number of keys read from one issuer. Further keys are ignored."""
-_MAX_UNKNOWN: Final = 1000
 
 
 class _Discovery(Struct):
@@ -106,7 +105,7 @@ class Issuer(Service, dict=True):
             keys = self._named(kid)
             # Only a fetch that succeeded shows that the issuer does not have the key.
             fetched = self._fetched_at > before
-            if fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
+            if fetched and not keys and len(self._unknown) < 1000:
                 self._unknown[kid] = None
         if not keys:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")

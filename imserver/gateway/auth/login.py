@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 _APPS_SHOWN: Final = 20
 MAX_REFUSALS_LOGGED: Final = 100
 """Limit of log lines about refused logins per minute. Strangers could fill the log without it."""
-_CAUSE_SHOWN: Final = 200
 _USER_SHOWN: Final = 64
 
 
@@ -335,7 +334,7 @@ class Logins(Service):
         """
         known = app if self.tenants.get(app) is not None else ""
         self.metrics.login_refused(reason, known or OTHER)
-        detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
+        detail, user = detail[:200], user[:_USER_SHOWN]
         explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = "" if peer == address else peer

@@ -33,8 +33,6 @@ LASTING_SECONDS: Final = 600
 """What is counted for so long outlasts a restart."""
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
-_WRITTEN_EVERY_SECONDS: Final = 60
-"""A node that is killed forgets what was counted since."""
 _SECOND: Final = 1_000_000_000
 _FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
@@ -377,7 +375,7 @@ class LastingRates:
     def run(self) -> None:
         """Write the file now and then."""
         while True:
-            gevent.sleep(_WRITTEN_EVERY_SECONDS)
+            gevent.sleep(60)  # a node that is killed forgets what was counted since
             self.write()
 
     def write(self) -> None:

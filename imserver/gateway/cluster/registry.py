@@ -26,9 +26,6 @@ from imserver.gateway.model import Service
 MAX_VALUES: Final = 100_000
 """Limit of the temporary values in memory. Beyond it the oldest are dropped."""
 
-next_session_id: Final = count(1).__next__
-"""Session ids: unique in this process, across its epochs."""
-
 
 class Lease(Struct, frozen=True):
     """One epoch of a node, as other nodes see it.
@@ -87,7 +84,7 @@ class Session(Struct, gc=False, eq=False):
     """Unix seconds, for the same record."""
     heartbeat_time: int = 0
     """Unix seconds of the last heartbeat, for the record of the logout; set when the session ends."""
-    id: int = field(default_factory=next_session_id)
+    id: int = field(default_factory=count(1).__next__)  # unique in this process, across its epochs
     number: int = 0
     generation: int = 0
     """The registry generation in which it was last registered; see ``RedisRegistry.generation``."""

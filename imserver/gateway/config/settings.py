@@ -42,9 +42,6 @@ PUBLIC_SIGN_KEY: Final = "gooooIM"
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
 Scope = Literal["push", "read", "metrics", "admin"]
-TokenAlgorithm = Literal[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
-]
 
 
 class AppSettings(Struct, frozen=True):
@@ -171,7 +168,9 @@ class JwtSettings(Struct, frozen=True):
     user.
     """
 
-    algorithm: TokenAlgorithm = "HS256"
+    algorithm: Literal[
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
+    ] = "HS256"
     key: Annotated[Secret, about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM.")] = ""
     key_file: SecretFile = ""
     kid: Annotated[str, about("The `kid` in the header of its tokens. Without it every token is tried.")] = ""

@@ -49,7 +49,6 @@ from imserver.gateway.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-_JOIN_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
 _DATABASE_SECONDS = 10.0
 """Time for a node to find a database that another node has just created, and to publish its id."""
@@ -187,7 +186,7 @@ class ClusterMember:
                 log.warning("peer %s: no answer to the hello of this node", node)
         # A dead node that still has a lease must not hold up the start.
         for call in self._on_join:
-            gevent.spawn(call, links.others).join(_JOIN_SECONDS)
+            gevent.spawn(call, links.others).join(1.0)
 
     def _hello(self, lease: Lease) -> bool:
         if lease.fingerprint not in self._links.fingerprints:

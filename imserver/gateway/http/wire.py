@@ -24,10 +24,8 @@ GZIP_BYTES: Final = 1024
 GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
 
-_A_FLOAT: Final = "got `float`"
 _WHOLE_BYTES: Final = 256 << 10
 """Longest body in which ``1.0`` may stand for 1: each number in it costs 0.15 µs."""
-_EXACT: Final = 2**53  # up to here every whole number is a float of its own
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
     """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer. ``error``: why the decoder
     refused the body as it is. Raises :class:`ApiProblem`."""
-    if _A_FLOAT in str(error) and len(body) <= _WHOLE_BYTES:
+    if "got `float`" in str(error) and len(body) <= _WHOLE_BYTES:
         try:
             return decoder.decode(_encode(_decode_whole(body)))
         except (ValueError, RecursionError) as again:
@@ -45,7 +43,8 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
 
 def _whole(text: str) -> int | float:
     number = float(text)
-    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    # Up to here every whole number is a float of its own.
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 _decode_whole = msgspec.json.Decoder(float_hook=_whole).decode

@@ -194,13 +194,10 @@ _MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] 
 }
 
 
-_STATEMENTS: Final = 256
-"""Prepared statements of SQLite's direct connection."""
 _WAL_PAGES: Final = 4000
 """Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
 checkpoint waits for two more fsyncs and writes index pages again."""
 # A plan cached while the tables were empty would scan them forever.
-_POSTGRESQL_SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
 
 
 def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
@@ -212,7 +209,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
-            cached_statements=_STATEMENTS,
+            cached_statements=256,
         )
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}", _ERASING):
             file.execute(f"PRAGMA {pragma}")
@@ -225,7 +222,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
     from psycopg import ClientCursor
 
     connection.autocommit = True
-    for setting in _POSTGRESQL_SETTINGS:
+    for setting in ("plan_cache_mode = force_custom_plan", "enable_seqscan = off"):
         connection.execute(f"SET {setting}".encode())
     return PostgresqlStatements(connection, ClientCursor(connection))
 

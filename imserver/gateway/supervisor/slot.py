@@ -44,8 +44,6 @@ RUSH_SECONDS: Final = 0.1
 """New connections go to the same few nodes at least so long, at most :data:`_LONGEST_SECONDS`; between these
 until each has got half the mean. So nodes are filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
-_COUNT_SECONDS: Final = 1.0
-_RUSH_PER_SECOND: Final = 500
 _ROOM: Final = 8192
 """Twice an accept queue. With less room a node is not one of a few."""
 _UNEVEN: Final = 512
@@ -126,13 +124,13 @@ class Rush:
     @property
     def active(self) -> bool:
         """Whether very many came in the last second."""
-        return self._per_second >= _RUSH_PER_SECOND
+        return self._per_second >= 500
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
         """The numbers of the nodes that get new connections, of those that accept clients."""
         if not self._few or not nodes:
             return frozenset(nodes)
-        if now - self._counted_at >= _COUNT_SECONDS:
+        if now - self._counted_at >= 1.0:
             self._count(nodes, now)
         if now >= self._until or not self._chosen <= nodes.keys():
             coming = self._coming

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 TEXT_CHARACTERS: Final = 8_000
 """Characters of a message in which a link is looked for."""
-LINKS: Final = 5
-"""Links of a message that are tried until one has a preview."""
 
 # As in static/messages/parts/format.js. Word characters are those of Latin, Greek and Cyrillic.
 _WORD: Final = "A-Za-z0-9\u00aa-\u024f\u0370-\u052f"
@@ -66,7 +64,7 @@ def first_link(text: str) -> str | None:
         if (raw := _without_end(match["address"] or match["site"] or ""))
         and (not raw.startswith("www.") or _WWW.match(raw))
     )
-    return next(filter(None, islice(links, LINKS)), None)
+    return next(filter(None, islice(links, 5)), None)  # tried until one has a preview
 
 
 def _without_end(address: str) -> str:

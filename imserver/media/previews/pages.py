@@ -35,8 +35,6 @@ TITLE_CHARACTERS: Final = 200
 DESCRIPTION_CHARACTERS: Final = 300
 SITE_CHARACTERS: Final = 60
 URL_CHARACTERS: Final = 1000
-_LOOKED_AT: Final = 10_000
-"""Characters of a text from which the beginning is taken."""
 _CHARSET: Final = re.compile(
     rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([A-Za-z0-9_:.-]{1,30})""", re.IGNORECASE
 )
@@ -139,7 +137,7 @@ def decoded(content: bytes, media_type: str) -> str:
 
 def clean(text: str, most: int) -> str:
     """A text in one line, without control characters and marks of direction, of so many characters."""
-    spaced = " ".join(text[:_LOOKED_AT].split())
+    spaced = " ".join(text[:10_000].split())
     letters = "".join(each for each in spaced if each in _JOINERS or unicodedata.category(each)[0] != "C")
     letters = unicodedata.normalize("NFC", " ".join(letters.split()).strip(_JOINERS))
     return letters if len(letters) <= most else f"{letters[: most - 1].rstrip()}…"

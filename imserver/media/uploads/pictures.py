@@ -50,13 +50,6 @@ MAX_FILTERED_PIXELS: Final = 8_000_000
 MAX_SCANS: Final = 100
 """Limit of the scans of a JPEG: each processes the whole picture once more, and may have only 35 bytes."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
-_MODULES: Final = (
-    "PIL.Image",
-    "PIL.JpegImagePlugin",
-    "PIL.PngImagePlugin",
-    "PIL.GifImagePlugin",
-    "PIL.WebPImagePlugin",
-)
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
 
@@ -396,7 +389,13 @@ _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
 
 def prepare() -> None:
     """Load Pillow."""
-    for name in _MODULES:
+    for name in (
+        "PIL.Image",
+        "PIL.JpegImagePlugin",
+        "PIL.PngImagePlugin",
+        "PIL.GifImagePlugin",
+        "PIL.WebPImagePlugin",
+    ):
         import_module(name)
     images: Any = import_module("PIL.Image")
     images.MAX_IMAGE_PIXELS = None  # this module has its own limits

@@ -57,8 +57,6 @@ _SURE: Final = ".sure"
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
-_SILENT_SECONDS: Final = 1.0
-"""Silence after which a request gives way to another request for the same upload."""
 
 
 class Checksum(Struct, frozen=True):
@@ -136,7 +134,7 @@ class ResumableUploads:
         if name in self._locked:
             busy = self._locked[name]
             transfer = None if busy is None else busy.transfer
-            if transfer is not None and monotonic() - transfer.moved_at > _SILENT_SECONDS:
+            if transfer is not None and monotonic() - transfer.moved_at > 1.0:
                 transfer.end()
             raise TransferRefused(problem=HTTP_UPLOAD_LOCKED)
         if _ID.fullmatch(name) is None:  # it becomes the name of a file

@@ -17,8 +17,6 @@ WHOLE_SECONDS: Final = 60.0
 were stored later than others with greater ids, came from another server, or were guests, too."""
 MOST_JOINING: Final = 200
 """Accounts that join in one transaction. Its entry names them, and all members who are online get it."""
-_PAUSE_SECONDS: Final = 0.05
-"""Between two of these transactions: messages are stored meanwhile."""
 _IDS: Final = 20_000
 """Ids of accounts among which one query looks."""
 _OF: Final[dict[Everybody, str]] = {"members": "AND bot = 0 AND guest = 0", "all": "AND bot = 0"}
@@ -68,7 +66,7 @@ class EverybodysGroups(Store.Rows):
                 new = [user for user in new if user not in others]
             if new:
                 count += self._join(app, group, whose, new)
-                gevent.sleep(_PAUSE_SECONDS)
+                gevent.sleep(0.05)  # messages are stored meanwhile
         self._positions[key] = after
         return count
 

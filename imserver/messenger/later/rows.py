@@ -17,7 +17,6 @@ AT_ONCE: Final = 100
 """So many messages a node sends together."""
 LEASE_MS: Final = 15_000
 """After this time nodes look again at a message that was not sent: its node has gone, or it has to wait."""
-_AWAITED_AT_ONCE: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS, REFUSED = 0, 1
 
@@ -188,7 +187,7 @@ class ScheduledRows(Store.Rows):
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s AND awaits = 1 "
             "AND (app > %s OR (app = %s AND to_user > %s)) ORDER BY app, to_user LIMIT %s"
         )
-        rows = sql.query(statement, (WAITS, app, app, user, _AWAITED_AT_ONCE))
+        rows = sql.query(statement, (WAITS, app, app, user, 1000))
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     @Store.reading_or(())

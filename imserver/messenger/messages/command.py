@@ -41,8 +41,6 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
             click.echo(f"{name}: {segments} segments")
 
 
-_LOSS_DAYS: Final = 30
-"""For so long a loss of entries is named."""
 _DAY: Final = 86_400
 
 
@@ -50,7 +48,8 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Tell that nodes have found a loss."""
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
     losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
-    lost = sorted(app for app, at in losses.items() if at > time() - _LOSS_DAYS * _DAY)
+    # For a month a loss of entries is named.
+    lost = sorted(app for app, at in losses.items() if at > time() - 30 * _DAY)
     if lost:
         when = strftime("%Y-%m-%d %H:%M", gmtime(max(losses[app] for app in lost)))
         yield Finding(

@@ -34,7 +34,6 @@ SEARCHES_WAITING: Final = 40
 vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 MERGE_SECONDS: Final = 60.0
 """What was changed waits so long at most: one merge of a segment serves all changes of its messages."""
-_SLICE_SECONDS: Final = 0.002
 _REST_SECONDS: Final = 0.004
 """After a slice of work the messages of others come first."""
 
@@ -125,5 +124,5 @@ class WordIndexing:
 
 
 def _rest() -> None:
-    if is_long_turn(_SLICE_SECONDS):
+    if is_long_turn(0.002):
         gevent.sleep(_REST_SECONDS)

@@ -32,8 +32,6 @@ _SAME: Final = {"client": "connection", "client_id": "connection"}
 _FROM_ANSWER: Final = frozenset({"id", "act", "group", "revoked", "closed", "count"})
 _ABOUT: Final = {"messages": "message", "message": "message", "group": "group", "key": "key"}
 """Facts by which acts are found → what they are the ids of."""
-_ID_ABOUT: Final = {"messages": "message", "keys": "key"}
-"""First words of the names of acts → what their ``id`` is the id of."""
 MOST_USERS: Final = 1000
 """The most users that one act names."""
 _MOST_VALUES: Final = 20
@@ -142,7 +140,7 @@ def _names(act: Act) -> Iterator[Name]:
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
     """What else an act is about, as ``message:7``, ``key:1f2e``, ``group:12``."""
-    about = {**_ABOUT, "id": _ID_ABOUT.get(name.partition(".")[0], "")}
+    about = {**_ABOUT, "id": {"messages": "message", "keys": "key"}.get(name.partition(".")[0], "")}
     things: dict[str, None] = {}
     for fact, kind in about.items():
         given = facts.get(fact, ()) if kind else ()

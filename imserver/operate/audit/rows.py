@@ -26,7 +26,6 @@ _OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
 _NAMES: Final = f"SELECT {_OF_NAMES.columns}, text, number FROM audit_name"
 _AT_ONCE: Final = 1000
 """Rows that one transaction removes, so that writers never wait for long."""
-_EXPORTED_AT_ONCE: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -298,7 +297,7 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
     """Acts as lines, the newest first: those in an app, or those that a user has done or that concern the
     user, who does not learn who else has done something, from where, and to whom besides."""
-    wanted, last = AuditQuery(app=app, user=user, limit=_EXPORTED_AT_ONCE), -1
+    wanted, last = AuditQuery(app=app, user=user, limit=500), -1
     while last:
         acts, last = store.read_or((NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0))))
         for row, names in acts:

@@ -30,8 +30,6 @@ from imserver.plugin.wire import id_of
 
 _DAY: Final = 86_400
 MOST_SECONDS: Final = 3650 * _DAY
-MOST_GRACE: Final = 90 * _DAY
-_MOST_ROWS: Final = 1000
 
 HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
@@ -284,7 +282,7 @@ def rotate(
     call: Call,
     id: KeyId,
     grace_seconds: Annotated[
-        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=MOST_GRACE)
+        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=90 * _DAY)
     ] = _DAY,
     expires_seconds: ExpiresIn = 0,
 ) -> KeyCreated:
@@ -311,7 +309,7 @@ def usage(
     since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0,
     until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0,
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MOST_ROWS)] = 100,
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
 ) -> UsageAnswer:
     """List what an API key did.
 

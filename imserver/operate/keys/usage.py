@@ -24,10 +24,6 @@ MINUTE: Final = 60
 PERIOD_SECONDS: Final = 60.0
 """After so many it is stored what keys did."""
 _DAY_MINUTES: Final = 24 * 60
-_CLEANUP_MINUTES: Final = 60
-_MOST_WAITING: Final = 10_000
-"""Rows that wait while the database is away. Then the oldest are lost."""
-_ADDRESS_CHARACTERS: Final = 64
 MOST_SPANS: Final = 1000
 _AT_ONCE: Final = 1000
 """Rows that one transaction deletes."""
@@ -187,7 +183,7 @@ class KeyUsage(Service, dict=True):
         """Store what keys did since the last call. May switch."""
         minute, self._minute = self._minute, int(self.clock()) // MINUTE
         for (key, route, app, address), (answered, refused) in self.take().items():
-            address = address[:_ADDRESS_CHARACTERS]
+            address = address[:64]
             if address:
                 self._last[key] = LastUse(minute * MINUTE, address)
                 self._unwritten.add(key)
@@ -195,7 +191,7 @@ class KeyUsage(Service, dict=True):
                 app = app if self.tenants.get(app) is not None else ""
                 row = minute, self.node, self._number(), key, route, app, address, answered, refused
                 self._rows.append(row)
-        del self._rows[:-_MOST_WAITING]
+        del self._rows[:-10_000]  # while the database is away, the oldest are lost
         try:
             if self._rows:
                 rows = tuple(self._rows)  # an attempt before may have stored them
@@ -207,7 +203,7 @@ class KeyUsage(Service, dict=True):
                     [(key, (last := self._last[key]).time, last.address) for key in keys]
                 )
                 self._unwritten.difference_update(keys)
-            if self._minute - self._cleaned >= _CLEANUP_MINUTES:
+            if self._minute - self._cleaned >= 60:
                 delete_before(self.database, self._minute - self.days * _DAY_MINUTES)
                 self._cleaned = self._minute
         except Unavailable as error:

@@ -9,8 +9,6 @@ from typing import Final
 from imserver.plugin.storage import PooledStatements, Store, text_of
 
 CHARACTERS: Final = 4000
-_KNOWN_SECONDS: Final = 2.0
-"""How long a node answers without a look: anybody may ask."""
 
 
 class HouseRules(Store.Rows):
@@ -28,7 +26,7 @@ class HouseRules(Store.Rows):
             return ""
         now = monotonic()
         read_at, text = self._known.get(app, (0.0, ""))
-        if not read_at or now - read_at > _KNOWN_SECONDS:
+        if not read_at or now - read_at > 2.0:  # no look for each request: anybody may ask
             rows = self._store.rows("SELECT text FROM house_rules WHERE app = %s", (app,))
             text = text_of(rows[0][0]) if rows else ""
             self._known[app] = now, text

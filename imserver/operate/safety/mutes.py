@@ -9,9 +9,6 @@ from msgspec import Struct
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
-_OVERLAP_SECONDS: Final = 60
-"""A transaction may be committed so long after its time."""
-
 
 class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
     """The mute of a user in a whole app, also as a node message. It ends at ``until`` (Unix seconds)."""
@@ -79,4 +76,4 @@ class Mutes:
         rows, now = self.rows.changed(self._known)
         for row in rows:
             self._learn(row)
-        self._known = max(now - _OVERLAP_SECONDS, 0)
+        self._known = max(now - 60, 0)  # a transaction may be committed so late

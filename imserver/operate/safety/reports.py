@@ -57,9 +57,6 @@ _LOOK: Final = 20
 NOTICE_SECONDS: Final = 600
 """Owners hear of the first report in each such span of the clock."""
 _DAY: Final = 86400
-_EVIDENCE_CHARACTERS: Final = 1000
-_STAFF_SECONDS: Final = 30.0
-"""How long a node knows who moderates an app."""
 State = Literal["open", "closed"]
 StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -160,7 +157,7 @@ class Reports(Store.Rows):
             self._check_person(app, reporter, report.user)
             return self._take(app, reporter, report, report.user, f"user {report.user}")
         entry = self._message(app, reporter, report.message)
-        evidence = (entry.view().text or "")[:_EVIDENCE_CHARACTERS]
+        evidence = (entry.view().text or "")[:1000]
         where = f"message {report.message}", entry.conversation, evidence
         return self._take(app, reporter, report, entry.sender, *where)
 
@@ -240,7 +237,7 @@ class Reports(Store.Rows):
     def _signal_moderators(self, app: str) -> None:
         """Tell those who moderate an app, on all their devices, how many reports are open."""
         known_at, users = self._moderators.get(app, (0.0, ()))
-        if not known_at or monotonic() - known_at > _STAFF_SECONDS:
+        if not known_at or monotonic() - known_at > 30.0:  # so long a node knows them
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
             self._moderators[app] = monotonic(), users
         if users:

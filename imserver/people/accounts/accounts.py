@@ -95,10 +95,6 @@ def _check(text: str, name: str, least: int, most: int) -> None:
 log: Final = logging.getLogger(__name__)
 
 
-_DEVICE_BITS: Final = 53
-"""Bits of a login number: exact in the JSON of every language."""
-
-
 class NoAccounts(
     ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app has no accounts", login="closed"
 ):
@@ -406,7 +402,8 @@ class Accounts(Service, dict=True):
     def _new_login(self, device: str, seconds: int = 0) -> Device:
         check_device(device)
         now = int(time())
-        return Device(randbits(_DEVICE_BITS) | 1, device, now, now + (seconds or self._seconds))
+        # So many bits are exact in the JSON of every language.
+        return Device(randbits(53) | 1, device, now, now + (seconds or self._seconds))
 
     def _session(self, account: Account, login: Device) -> FullSession:
         token = self.tokens.make(account.id, account.version, login.expires_at, login.id)

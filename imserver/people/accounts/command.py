@@ -29,8 +29,6 @@ from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import id_of
 
-_LAST_SEQ: Final = 2**52
-"""JavaScript's numbers are exact up to twice this."""
 _CLOSING_SECONDS: Final = 10
 """For so long a user cannot log in after a new password: nodes that read this ban end the sessions."""
 _ROLE: Final = click.Choice(["owner", "moderator", "member"])
@@ -265,7 +263,7 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Check the file only.")
 @click.option(
     "--last-seq",
-    type=click.IntRange(0, _LAST_SEQ),
+    type=click.IntRange(0, 2**52),  # JavaScript's numbers are exact up to twice this
     default=0,
     metavar="N",
     help="The greatest seq of GoChat's messages. New messages get greater ones: its clients ask for these.",

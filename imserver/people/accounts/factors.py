@@ -32,10 +32,7 @@ CODES: Final = 10
 """How many recovery codes an account gets."""
 CODE_CHARACTERS: Final = 40
 """The longest code that is looked at."""
-_DRIFT: Final = (0, -1, 1)
-"""The half minutes whose codes are accepted: the present one, and one before and after it."""
 _SECRET_BYTES: Final = 20
-_CODE_BYTES: Final = 10
 
 
 class FactorRequired(
@@ -238,14 +235,14 @@ def _step_of(secret: str, code: str) -> int:
     totp, step = _totp(secret), int(time()) // STEP_SECONDS
     right = [
         step + drift
-        for drift in _DRIFT
+        for drift in (0, -1, 1)  # this half minute, and one before and after it
         if hmac.compare_digest(totp.generate_otp(step + drift).encode(), code.encode())
     ]
     return right[0] if right else 0
 
 
 def _new_codes() -> list[str]:
-    return [b32encode(token_bytes(_CODE_BYTES)).decode().lower() for _ in range(CODES)]
+    return [b32encode(token_bytes(10)).decode().lower() for _ in range(CODES)]
 
 
 def _shown(code: str) -> str:

@@ -26,9 +26,6 @@ from imserver.plugin.settings import Config, settings_of
 
 log: Final = logging.getLogger(__name__)
 
-_LOGIN_SECONDS: Final = 366 * 86400
-"""The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
-
 
 class Guests(Service, dict=True):
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
@@ -72,7 +69,8 @@ class Guests(Service, dict=True):
         check_device(device)
         self._by_address.require(by_address(app, address))
         account = self.rows.add(Account(0, app, "", nickname, guest=True), "", self.accounts.recorder(app))
-        return self.accounts.token(account, device, _LOGIN_SECONDS)
+        # It cannot be repeated. So it ends with the account, and at the latest after a year.
+        return self.accounts.token(account, device, 366 * 86400)
 
     def promote(
         self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str

@@ -26,8 +26,6 @@ MAILS: Final = 3
 MAX_SENDING: Final = 1000
 """Mails that wait for the mail server; beyond it requests have no effect."""
 _AT_ONCE: Final = 4
-_MAIL_SECONDS: Final = 600.0
-"""How long a mail is repeated."""
 
 
 class LinkMails:
@@ -77,7 +75,7 @@ class LinkMails:
             return
         account, subject, text = content
         mail = Mail(account.email, subject, text)
-        deadline = monotonic() + _MAIL_SECONDS
+        deadline = monotonic() + 600.0
         for failures in count(1):
             try:
                 with self._turns:

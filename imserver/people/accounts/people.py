@@ -37,8 +37,6 @@ _MOST_APPS: Final = 20
 """Apps in which it does, if the request names none."""
 CENTURY: Final = 36525 * 86400
 """The ban of a lock that does not end by itself, in seconds."""
-_A_MOMENT: Final = 5
-"""The seconds by which the clocks of a node and its database may differ."""
 
 Kind = Literal["person", "guest", "bot"]
 _OF_KIND: Final[dict[Kind, str]] = {
@@ -85,7 +83,7 @@ class LockChange(Struct, frozen=True):
 
     def bans_end(self, now: float) -> int:
         """When bans by its locks have ended at the latest, in Unix seconds."""
-        return min(self.end, int(now) + CENTURY) + _A_MOMENT
+        return min(self.end, int(now) + CENTURY) + 5  # the clocks of a node and its database may differ
 
 
 def end_of(account: Account) -> int:

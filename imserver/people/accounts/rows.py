@@ -59,17 +59,9 @@ _BLOCKERS: Final = (
 IS_NO_GUEST: Final = {"sqlite": "guest = 0", "postgresql": "guest = 0", "mysql": "guest + 0 = 0"}
 """Engine → condition: not the account of a guest. MySQL would read nearly all accounts by the index of
 guests, however few ids are wanted."""
-_FOLDED_NICKNAME: Final = 200
-"""Characters of a nickname in ``folded``. Few nicknames become longer when they are folded."""
 _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
 """Whom a directory has: the first columns of its index, so that guests, of whom an app may have very many,
 cost a page nothing."""
-_FOLDED_AT_ONCE: Final = 1000
-"""Accounts whose names one page of a directory folds, if nobody has."""
-_CHANGEABLE: Final = (
-    *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title"),
-    *IDENTIFIERS,
-)
 _LOGINS: Final = RowsOf(Device, "account_device")
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
@@ -231,7 +223,7 @@ class AccountStore(Store.Rows):
 
     def _fold_rest(self, app: str) -> None:
         """Fold the names of accounts that nodes of the release before, and imports of apps, have made."""
-        where = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT {_FOLDED_AT_ONCE}"
+        where = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
         unfolded: list[Account] = self._store.read_or([], lambda sql: accounts_where(sql, where, (app,)))
         if unfolded:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
@@ -247,7 +239,10 @@ class AccountStore(Store.Rows):
     ) -> Account | None:
         """Change the given fields of an account; None if it does not exist. An identifier ``""`` is removed.
         Raises Taken."""
-        for name in _CHANGEABLE:
+        for name in (
+            *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title"),
+            *IDENTIFIERS,
+        ):
             if name in fields:
                 value = fields[name]
                 if name in IDENTIFIERS:
@@ -684,7 +679,8 @@ def _row(new: Account, password: str) -> Row:
 def _folded(account: Account) -> str:
     """The names of an account as a search compares them: each word has a space before it."""
     nickname, name = (" ".join(Statements.words(text)) for text in (account.nickname, account.name))
-    return f" {nickname[:_FOLDED_NICKNAME]} {name}" if nickname else f" {name}"
+    # Few nicknames become longer when they are folded.
+    return f" {nickname[:200]} {name}" if nickname else f" {name}"
 
 
 def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:

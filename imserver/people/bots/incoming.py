@@ -27,7 +27,6 @@ from imserver.plugin.wire import id_of
 PATH: Final = "/hooks/"
 _TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
 """The fields of a message that a request may set. Others, which other programs send, are ignored."""
-_EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(SendRequest)
 _anything: Final = msgspec.json.Decoder(Any)
@@ -149,7 +148,7 @@ def _read(api: HookApi, call: Call) -> None:
     if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
-        raise ApiProblem.invalid(_EXPECTED)
+        raise ApiProblem.invalid("Send a JSON object, or a form with the JSON in the field payload")
     fields = call.decode_json(_fields, body)
     taken: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):

@@ -42,7 +42,6 @@ _TRIED_SECONDS: Final = 86400
 """How long a mail is repeated that the mail server does not take for now."""
 _AWAY_SECONDS: Final = 20.0
 """How long the mail server is left alone that does not answer, or takes no mail at all."""
-_REASON_CHARACTERS: Final = 200
 
 Refusal = Literal["", "no_mail", "role"]
 Objection = Literal["no_address", "invited", "often"]
@@ -195,7 +194,7 @@ def _reason(error: NotSent) -> str:
     code, words = next(iter(getattr(cause, "recipients", {"": answer}).values()))
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
     line = " ".join(f"{code} {text}".split())
-    return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
+    return "".join(filter(str.isprintable, line))[:200]
 
 
 def _chat_name(core: Core) -> str:

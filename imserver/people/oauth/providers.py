@@ -29,8 +29,6 @@ from imserver.plugin.runtime import Outgoing, Service, Unreachable
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""
-LEEWAY_SECONDS: Final = 60
-"""How far the clock of a provider may differ."""
 SUBJECT_BYTES: Final = 255
 """Longest id of an identity at a provider."""
 _RETRY_SECONDS: Final = 5.0
@@ -308,7 +306,7 @@ class Oidc(Service):
                 },
                 {"nonce": nonce, "client_id": settings.client_id, **hashed},
             )
-            claims.validate(int(time()), LEEWAY_SECONDS)
+            claims.validate(int(time()), 60)  # the clock of a provider may differ
         except Unavailable as error:
             raise ProviderUnavailable(str(error)) from None
         except (BadToken, JoseError, ValueError, TypeError) as error:

@@ -33,8 +33,6 @@ AGAIN_SECONDS: Final = 60.0
 """The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
 WAIT_SECONDS: Final = 1.5
 """The longest wait for the pace of an app; a notification that had to wait longer comes later."""
-_CUT: Final = ("body", "data", "icon", "actions", "url", "title")
-"""What is left out of a notification that is too long: in this order, texts only as far as needed."""
 _SHORT: Final = 200
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -193,7 +191,7 @@ def is_silent(notice: PushNotice) -> bool:
 
 def fitted(notice: PushNotice, most: int, size: Callable[[PushNotice], int]) -> PushNotice:
     """The notification, shortened to at most ``most`` bytes as ``size`` counts them."""
-    for name in _CUT:
+    for name in ("body", "data", "icon", "actions", "url", "title"):  # texts only as far as needed
         if size(notice) <= most:
             break
         value = getattr(notice, name)

@@ -24,11 +24,7 @@ log = logging.getLogger(__name__)
 _SLOTS: Final = 16_384
 _NO_SLOT: Final = -1
 """Of a command for all masters (the probe), or for one after the other."""
-_ROUND_SECONDS: Final = 0.01
-"""The pause after which a command is repeated that was redirected twice."""
 _REDIRECT: Final = re.compile(r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?")
-_MOVING: Final = RedisUnavailable("slots of the Redis Cluster are being moved")
-_UNSERVED: Final = RedisUnavailable("no master of the Redis Cluster serves the slot")
 Server = tuple[str, int]
 """Host and port of a master."""
 
@@ -190,7 +186,7 @@ class ClusterLink(RedisLink):
             for index in left:
                 servers = self._servers_of(commands[index], masters, importing)
                 if not servers:
-                    replies[index] = _UNSERVED
+                    replies[index] = RedisUnavailable("no master of the Redis Cluster serves the slot")
                 for server in servers:
                     if server not in failed:
                         parts.setdefault(server, []).append(index)
@@ -221,10 +217,10 @@ class ClusterLink(RedisLink):
             left = sorted(set(left))
             if left and monotonic() > end:
                 for index in left:
-                    replies[index] = _MOVING
+                    replies[index] = RedisUnavailable("slots of the Redis Cluster are being moved")
                 break
             if left and rounds:
-                gevent.sleep(_ROUND_SECONDS)
+                gevent.sleep(0.01)
             rounds += 1
         if self._masters.keys() <= failed.keys():
             self.close()

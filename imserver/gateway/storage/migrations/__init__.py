@@ -39,8 +39,6 @@ _SHARED: Final = 40
 """The last number that all owners shared."""
 _LOCK_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
-_LOCK: Final = 0x696D736572766572
-"""Number of the advisory lock on PostgreSQL, chosen to be unique."""
 _VERSIONS: Final = "alembic_version"
 _MAKE_VERSIONS: Final = (
     f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
@@ -171,7 +169,8 @@ def _locked(connection: Connection) -> Iterator[None]:
     engine = connection.dialect.name
     if engine == "postgresql":
         # Bound to the transaction, so it also works behind a transaction pooler.
-        statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}
+        # No other program has this number.
+        statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": 0x696D736572766572}
         _until(lambda: connection.execute(statement, lock).scalar())
     if engine in ("sqlite", "postgresql"):
         yield

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
 from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, raise_all
 from imserver.gateway.storage.statements import Statements, text_of
-
-_MOST_RANGES: Final = 20
-"""Beyond it the oldest ones become one, with what is between them."""
 
 
 class EntriesLost(Exception):
@@ -41,7 +38,7 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
 
 
 def _column_of(ranges: list[LostRange]) -> str:
-    while len(ranges) > _MOST_RANGES:
+    while len(ranges) > 20:  # the two oldest ones become one, with what is between them
         oldest, second, *rest = ranges
         ranges = [LostRange(oldest.first, second.last, second.found), *rest]
     return ",".join([f"{each.first}:{each.last}:{each.found}" for each in ranges])

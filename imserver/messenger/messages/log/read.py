@@ -360,8 +360,6 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 
 # --- catch-up -----------------------------------------------------------------------------------------------
 
-_WINDOW: Final = 5000
-"""Number of ids that SQLite reads first. Otherwise it sorts everything after an old cursor for each page."""
 _MOST_UNIONS: Final = 500
 """Number of conversations up to which MySQL uses one UNION branch each. Above it, it scans the log."""
 
@@ -417,7 +415,7 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
         "AND m.log = s.log AND m.conversation = s.conversation AND m.id > max(s.joined_id, %s) "
         f"AND m.id <= min(ifnull(s.left_id, %s), %s) AND {reads('s')} ORDER BY m.id LIMIT %s"
     )
-    window = _WINDOW
+    window = 5000  # without it, SQLite sorts everything after an old cursor for each page
     while True:
         upto = min(head.last_id, after + window)
         values = (head.number, user, after, after, Limit.ID, upto, count)

@@ -24,8 +24,6 @@ Part = TypeVar("Part", bound=Store.Rows)
 
 _MAX_ID: Final = Limit.ID
 _MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
-_MIN_TIME_MS: Final = Limit.MIN_TIME_MS
-_MAX_TIME_MS: Final = Limit.TIME_MS
 KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
 """A kind is stored as its index here."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
@@ -267,7 +265,7 @@ def objection(draft: Draft) -> str:
         return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
         return f"at most {MOST_BYTES} bytes"
-    if not _MIN_TIME_MS <= draft.time_ms <= _MAX_TIME_MS:
+    if not Limit.MIN_TIME_MS <= draft.time_ms <= Limit.TIME_MS:
         return "time_ms: not in the years 1 to 9999"
     if not 0 <= draft.about <= _MAX_ID:
         return "about: not a 64-bit number"

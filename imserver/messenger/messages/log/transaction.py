@@ -71,8 +71,6 @@ from imserver.messenger.messages.log.threads import ThreadWriter, is_beside
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
-_WITHDRAWN: Final = Rejected(RejectReason.WITHDRAWN)
-_READ_ONLY: Final = Rejected(RejectReason.READ_ONLY, "only the owner and admins write in this group")
 _LIMITS_WRITERS: Final = OPTIONS["write"][0]
 
 _SAYING: Final = ("message", "edit")
@@ -599,7 +597,7 @@ class AppTransaction:
             if until > self.now and draft.kind in _SAYING:
                 return Rejected(RejectReason.MUTED)
             if state.id in facts.roles and not self._may_say(state, draft, facts.roles[state.id]):
-                return _READ_ONLY
+                return Rejected(RejectReason.READ_ONLY, "only the owner and admins write in this group")
         if IN_META in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
@@ -754,7 +752,7 @@ class WriteTransaction:
                 change.outcome = change.apply(part)
             for request, source in sources:
                 if not source.holds(sql):
-                    request.outcome = _WITHDRAWN
+                    request.outcome = Rejected(RejectReason.WITHDRAWN)
                     drafts.remove(request)
             for request, outcome in zip(drafts, part.append(drafts), strict=True):
                 request.outcome = outcome

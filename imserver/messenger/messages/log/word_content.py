@@ -42,7 +42,6 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 """Terms in one bucket that let a message become long if the row is too large, in this order."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
-_PAUSE_TERMS: Final = 4096
 _NO_CONVERSATION: Final = 0xFFFF
 _MESSAGE: Final = NUMBERS["message"]
 SEPARATOR: Final = b"\x80"
@@ -173,7 +172,7 @@ class SegmentContent:
         buckets: defaultdict[int, Terms] = defaultdict(dict)
         of_beginning: dict[str, Terms] = {}
         terms = iter(self._terms.items())
-        while some := list(islice(terms, _PAUSE_TERMS)):
+        while some := list(islice(terms, 4096)):
             for term, offsets in some:
                 beginning = term[:2]
                 bucket = of_beginning.get(beginning)
