@@ -16,12 +16,12 @@ from imserver.messenger.later.declared import (
     HTTP_UNKNOWN_SCHEDULED,
     MOST_SECONDS,
 )
-from imserver.messenger.later.rows import ScheduledMessage, When
+from imserver.messenger.later.rows import ScheduledMessage, When, content_of
 from imserver.messenger.later.service import ScheduledMessages
 from imserver.plugin.errors import HttpProblem, Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
-from imserver.plugin.messages import Draft, Message, MessageApi, MessageLog, SendRequest
+from imserver.plugin.messages import Message, MessageApi, MessageLog, SendRequest
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
@@ -115,19 +115,12 @@ class LaterApi(Struct, frozen=True):
 def _show(row: ScheduledMessage) -> ScheduledShown:
     mentions = msgspec.json.decode(row.meta).get("mentions", []) if row.meta else []
     seen = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
-    return ScheduledShown(
-        id=row.id,
-        version=row.version,
-        due=row.due,
-        awaits=row.awaits,
-        reason=row.reason,
+    return view(
+        ScheduledShown,
+        row,
         to=row.to_user,
-        conversation=row.conversation,
-        reminds=row.reminds,
-        type=row.type,
         mentions=mentions,
         reply_to=row.about,
-        thread=row.thread,
         text=UNSET if seen.text is None else seen.text,
         data=UNSET if seen.data is None else seen.data,
     )
@@ -185,8 +178,9 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
     conversations = api.core.store.part(MessageLog).conversations
     if draft.conversation and conversations.member(call.app, draft.conversation, call.user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    row = ScheduledMessage(app=call.app, member=call.user, id=draft.client_msg_id or token_hex(16))
-    return _add(api, call, _with(row, draft), when)
+    id = draft.client_msg_id or token_hex(16)
+    row = ScheduledMessage(app=call.app, member=call.user, id=id, **content_of(draft))
+    return _add(api, call, row, when)
 
 
 @routes.post(
@@ -275,20 +269,6 @@ def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     if not api.later.cancel(call.app, call.user, id):
         raise _gone(api, call, id)
     return CancelAnswer(True)
-
-
-def _with(row: ScheduledMessage, draft: Draft) -> ScheduledMessage:
-    return replace(
-        row,
-        to_user=draft.to_user,
-        conversation=draft.conversation,
-        type=draft.type,
-        body=draft.body,
-        meta=draft.meta,
-        about=draft.about,
-        thread=draft.thread,
-        also=draft.also,
-    )
 
 
 def _add(api: LaterApi, call: Call, row: ScheduledMessage, when: When) -> ScheduledShown:

@@ -4,7 +4,7 @@ StorageUnavailable. Times are Unix milliseconds by the clock of the database."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,6 +12,9 @@ from msgspec.structs import replace
 from imserver.messenger.later.declared import HTTP_TOO_MANY_SCHEDULED, MOST_SECONDS, MOST_WAITING
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Draft
 
 AT_ONCE: Final = 100
 """So many messages a node sends together."""
@@ -58,6 +61,12 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
 
 
 _ROWS: Final = RowsOf(ScheduledMessage, "scheduled_message")
+_CONTENT: Final = ("to_user", "conversation", "type", "body", "meta", "about", "thread", "also")
+
+
+def content_of(message: ScheduledMessage | Draft) -> dict[str, Any]:
+    """What a scheduled message and its draft have in common."""
+    return {name: getattr(message, name) for name in _CONTENT}
 
 
 class When(Struct, frozen=True):

@@ -19,7 +19,7 @@ import msgspec
 from gevent.event import Event as News
 
 from imserver.messenger.later.declared import CHANGE_SECONDS, CHANGES, SCHEDULE_CHANGES
-from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When
+from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When, content_of
 from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
@@ -207,19 +207,8 @@ class ScheduledMessages:
 
 
 def _draft(row: ScheduledMessage) -> Draft:
-    return Draft(
-        sender=row.member,
-        type=row.type,
-        body=row.body,
-        client_msg_id=row.id,
-        time_ms=int(time() * 1000),
-        about=row.about,
-        meta=row.meta,
-        to_user=row.to_user,
-        conversation=row.conversation,
-        thread=row.thread,
-        also=row.also,
-    )
+    time_ms = int(time() * 1000)
+    return Draft(sender=row.member, client_msg_id=row.id, time_ms=time_ms, **content_of(row))
 
 
 def _reminder_id(user: str, id: str) -> str:
