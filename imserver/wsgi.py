@@ -5,8 +5,6 @@ For gunicorn with gevent-websocket's worker, which patches and listens. Settings
 that serves it. The other server reads heads with its own limits; :func:`_read_body` reads bodies.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 from collections.abc import Callable, Iterable

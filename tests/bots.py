@@ -1,7 +1,5 @@
 """The bots of examples/ as processes, and a stand-in for the language model of one."""
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

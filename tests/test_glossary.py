@@ -1,7 +1,5 @@
 """The words of docs/glossary.md: no retired word is part of a name, and each public class has its own."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator

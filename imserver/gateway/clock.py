@@ -1,8 +1,6 @@
 """The clock tick of a process, when all periodic work runs with one wake-up; pauses between attempts; and
 yielding in long work."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Common parts of commands: the store of the settings, a running server, one line for each error."""
 
-from __future__ import annotations
-
 import logging
 import os
 import pwd

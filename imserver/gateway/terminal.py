@@ -1,7 +1,5 @@
 """Input and output of commands: arguments, files, tables and errors."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """What a notification shows: made of a stored message, or as its sender wishes."""
 
-from __future__ import annotations
-
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The push services of a node: Web Push, which is here, and those that other features bring."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from hashlib import sha256
 from time import time

@@ -1,7 +1,5 @@
 """Words of a user that count as a mention where they stand in messages to groups."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 from typing import Final

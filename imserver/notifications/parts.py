@@ -1,7 +1,5 @@
 """The parts of notifications on one node."""
 
-from __future__ import annotations
-
 from functools import partial
 from urllib.parse import urlsplit
 

@@ -1,7 +1,5 @@
 """Notifications of what is not stored: pushes with ``notify`` to users who are offline, and tests."""
 
-from __future__ import annotations
-
 import logging
 from base64 import urlsafe_b64encode
 from collections import Counter

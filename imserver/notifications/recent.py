@@ -1,7 +1,5 @@
 """What became of the last notifications of each app, on all nodes."""
 
-from __future__ import annotations
-
 from collections import deque
 from itertools import chain, islice
 from time import time

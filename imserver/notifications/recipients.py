@@ -1,7 +1,5 @@
 """Whom a notification may still reach: asked when it is decided, and again right before it is sent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Tokens of notifications and of mails: who holds one may do this one thing, without another credential."""
 
-from __future__ import annotations
-
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence

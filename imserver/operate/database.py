@@ -1,7 +1,5 @@
 """What a look at the database shows: its state, and damage of the pages of SQLite."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress

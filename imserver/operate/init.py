@@ -1,7 +1,5 @@
 """``imserver init``: a settings file with an app, an API key and a secret, ready to serve."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

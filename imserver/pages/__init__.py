@@ -4,8 +4,6 @@ The house stands on the gateway alone. Its chapter is ``docs/houses/pages.md``. 
 and styles are in ``templates/`` and ``static/``, its tests in ``tests/pages/`` and ``tests/browser/``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

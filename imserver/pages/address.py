@@ -2,8 +2,6 @@
 sources in its Content-Security-Policy.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Final

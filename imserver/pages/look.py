@@ -1,7 +1,5 @@
 """How the chat looks: its name, its picture, and colours that are made of one."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Mapping
 from hashlib import sha256

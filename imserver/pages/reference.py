@@ -1,7 +1,5 @@
 """``GET /api/v1/docs``: the OpenAPI document of ``/api/v1`` as a page, in English and Chinese."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Visitors of the pages: their names, languages and parameters, and the addresses of this server for them."""
 
-from __future__ import annotations
-
 import random
 import secrets
 from typing import Any, Final

@@ -8,8 +8,6 @@ conversations, one of them with 10,600 messages. The processor has its own speed
 another version of the server, which is measured beside this one, in turn.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
 import tempfile

@@ -3,8 +3,6 @@
 The page gets a subscription of the test. The server posts to it, and DevTools hands over what it says.
 """
 
-from __future__ import annotations
-
 import json
 import urllib.request
 from collections.abc import Iterator

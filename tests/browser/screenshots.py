@@ -5,8 +5,6 @@ talked for a while. The default folder is ``build/screenshots``. In place of a f
 pictures of docs/gallery.md anew, and ``readme`` that of README.md.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import sys

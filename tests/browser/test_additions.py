@@ -1,7 +1,5 @@
 """What a feature of another distribution adds to the messages page: a view, a menu entry and a panel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

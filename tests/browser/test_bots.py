@@ -1,7 +1,5 @@
 """Bots and questions on the messages page, and the page behind a mail."""
 
-from __future__ import annotations
-
 import re
 import urllib.request
 from pathlib import Path

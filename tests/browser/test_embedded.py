@@ -1,7 +1,5 @@
 """The chat in the page of another server, whose Content-Security-Policy is strict."""
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The messages page by keys, menu and finger: back where one came from, and conversations on two devices."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

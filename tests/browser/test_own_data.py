@@ -1,7 +1,5 @@
 """What people do with their own data on the messages page, and previews of links below messages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reports and acts of moderators in the menus of the messages page."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.browser.conftest import Pair

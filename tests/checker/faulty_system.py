@@ -3,8 +3,6 @@
 It shares no code with the server or the load tool: a checker that finds its faults does not know them.
 """
 
-from __future__ import annotations
-
 import heapq
 import json
 from collections.abc import Callable

@@ -4,8 +4,6 @@ N: seconds of CPU time for each, after a beginning of some seconds; ten minutes 
 status 1 if there was a finding.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What nodes send to each other, and what Redis gives back."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Any
 

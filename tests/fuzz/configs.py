@@ -1,7 +1,5 @@
 """Configuration files: ours, those of the originals and of Centrifugo."""
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import suppress
 from pathlib import Path

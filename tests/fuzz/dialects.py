@@ -1,7 +1,5 @@
 """Frames of clients in each dialect. The dialects client and sse read none."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Files: pictures, films, archives, exports of other servers; and texts that other programs send."""
 
-from __future__ import annotations
-
 import io
 import sys
 import tarfile

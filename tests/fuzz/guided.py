@@ -3,8 +3,6 @@
 A process of its own: atheris instruments modules as they are imported, and a finding ends the process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """HTTP: heads, bodies, forms, and the answers of servers that users name; frames of WebSocket."""
 
-from __future__ import annotations
-
 import random
 import re
 import socket

@@ -1,7 +1,5 @@
 """Streams of requests that two servers may read in two ways, and how we and h11 read them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """All parsers, by module and name: ``http.heads``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path

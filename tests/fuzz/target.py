@@ -1,7 +1,5 @@
 """What is fuzzed, and what counts as a finding."""
 
-from __future__ import annotations
-
 import random
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence

@@ -1,8 +1,6 @@
 """Each parser with its corpus, and with what a seed makes of that; in ``make test-all`` also guided by
 coverage."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

@@ -1,7 +1,5 @@
 """No stream is read in two ways: what h11 or nginx refuses, we refuse, or read as they do."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Tokens, signed and not, and other texts that name something: cursors, channels, identifiers."""
 
-from __future__ import annotations
-
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Clients and back ends of the pusher dialect on raw sockets."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """``imserver backup --everything``: database, secrets and files in one archive, for every engine."""
 
-from __future__ import annotations
-
 import json
 import random
 import sqlite3

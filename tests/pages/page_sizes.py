@@ -1,7 +1,5 @@
 """How much the messages page loads."""
 
-from __future__ import annotations
-
 import gzip
 
 from msgspec import Struct

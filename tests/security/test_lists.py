@@ -1,8 +1,6 @@
 """Every list has a budget: an answer holds at most 4 MiB, and one to a connection half of an outbox, however
 long and however many its rows are. Who adds a list says how it is bounded, or this test fails."""
 
-from __future__ import annotations
-
 import typing
 from collections.abc import Iterator
 from itertools import chain

@@ -7,8 +7,6 @@ the table anew; read the difference before you commit it. What a user may know o
 them, is in :mod:`tests.security.test_relations`.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import hmac

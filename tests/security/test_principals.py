@@ -1,7 +1,5 @@
 """Findings about identity, each with a test that it stays closed."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import time

@@ -7,8 +7,6 @@ the table anew; read the difference before you commit it. A new route or command
 a row, or a reason in :data:`NO_ROW`.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import tempfile

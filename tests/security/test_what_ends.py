@@ -7,8 +7,6 @@ time in the token. An export is made for its user or app: who fetches it shows t
 while it is sent.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Runs worlds: ``python -m tests.worlds --help``."""
 
-from __future__ import annotations
-
 import tests.worlds.seams as seams  # isort: skip  # first: it takes the clock away
 
 import argparse

@@ -5,8 +5,6 @@ Each row names what was wrong, the commit that mended it, and the steps of a wor
 has what it replaces: whoever changes that part adapts the row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What happens in a world: a list of steps, drawn from a seed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 from typing import Final

@@ -1,7 +1,5 @@
 """Runs worlds, each in a process of its own: what it leaves behind ends with it."""
 
-from __future__ import annotations
-
 import gc
 import os
 import pickle

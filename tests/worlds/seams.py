@@ -6,8 +6,6 @@ library are replaced before the server is imported, so the server needs no seam 
 is replaced by :func:`replace`.
 """
 
-from __future__ import annotations
-
 from gevent import monkey
 
 monkey.patch_all()

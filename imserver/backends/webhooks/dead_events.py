@@ -3,8 +3,6 @@
 The command ``imserver app events`` reads them where no node runs. Functions raise StorageUnavailable.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

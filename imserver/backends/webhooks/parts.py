@@ -1,7 +1,5 @@
 """The parts of webhooks on one node, and what the settings of apps make of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The dialect of the original whose users send messages to one other user, or to a room."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """Centrifugo's protocol with its streams, and its server API, for the clients and libraries of Centrifugo."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.dialects.centrifuge import api, streams

@@ -1,7 +1,5 @@
 """Error codes of Centrifugo's protocol."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from imserver.plugin.errors import ClientError, ReplyCode

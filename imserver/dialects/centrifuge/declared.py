@@ -1,7 +1,5 @@
 """The settings of the centrifuge dialect."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Struct

@@ -3,8 +3,6 @@
 Options have the names of Centrifugo 6, with dots. Those of version 5, which are flat, are renamed first.
 """
 
-from __future__ import annotations
-
 import sys
 import tomllib
 from pathlib import Path

@@ -9,8 +9,6 @@ only receive: such a request to connect is answered with a stream of pushes. The
 client is connected. Its channels are those of its token, or of the back end.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Callable

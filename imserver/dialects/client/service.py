@@ -5,8 +5,6 @@ operation on this user affects only this client. Groups are channels of that app
 registry: an id contains the node of its client.
 """
 
-from __future__ import annotations
-
 from time import time
 from typing import Final
 

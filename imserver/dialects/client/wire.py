@@ -4,8 +4,6 @@ A client gets an id and receives events. Its own messages are read and ignored. 
 HTTP.
 """
 
-from __future__ import annotations
-
 from random import getrandbits
 from typing import Final
 

@@ -4,8 +4,6 @@ Every answer has HTTP status 200 and ``{"code","msg"}``: 200, with ``data`` if t
 have form fields; ids are texts of digits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """The settings of the protobuf dialect."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

@@ -5,8 +5,6 @@ the same name here (``redis.addr``, ``jwt.sign_key``, ``app.rpc-port``), and all
 server, may be in it too.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any, Final

@@ -5,8 +5,6 @@ The back end of an app and this server share a secret. The back end signs what a
 ``socket_id`` of one connection, and it signs its own requests. Nothing is stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from json import dumps

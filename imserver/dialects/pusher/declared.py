@@ -1,7 +1,5 @@
 """The settings of an app for Pusher's protocol."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Final
 

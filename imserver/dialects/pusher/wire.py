@@ -6,8 +6,6 @@ A frame is a JSON object with ``event``, ``data`` and ``channel``. What the serv
 text in a string, except in errors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Login rules, compiled from the settings of an app, and login decisions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final, Protocol
 

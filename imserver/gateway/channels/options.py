@@ -1,7 +1,5 @@
 """The options of channels, and what their names mean."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 

@@ -4,8 +4,6 @@ A publication that comes early waits for those before it. What does not come is 
 member waits, too, while its answer is made.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final

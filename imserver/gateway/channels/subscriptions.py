@@ -5,8 +5,6 @@ reads from the history what it has missed. So a member that comes back with a po
 came after it, or learns that it must reload.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

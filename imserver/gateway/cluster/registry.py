@@ -8,8 +8,6 @@ counts only while its *lease* is live. Data of other epochs is ignored, so answe
 killed.
 """
 
-from __future__ import annotations
-
 import _socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """``imserver token``: session tokens and channel tokens, for trying out what a back end does by itself."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Loaded only if Redis is configured.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Callable, Iterable

@@ -1,8 +1,6 @@
 """Builds the sockets of a node: who may connect, who reads and writes, and who closes the silent ones; and
 takes the clients off a node: at its end, and while an operator wants none there."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from time import monotonic

@@ -1,7 +1,5 @@
 """Closes silent connections, and pings clients without a heartbeat command."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from math import inf

@@ -5,8 +5,6 @@ Errors outside the API routes get a fitting status and the body
 them under the request id.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """The node: its parts, and their lifecycle as an ordered list. The composition root of one process."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import socket

@@ -4,8 +4,6 @@ To add a dialect, add a subclass of :class:`Dialect` to the row of a feature.
 Every dialect must pass the suite ``CodecContract`` of ``imserver.plugin.testing``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 

@@ -5,8 +5,6 @@ Deltas have the format of Fossil (https://fossil-scm.org/home/doc/trunk/www/delt
 the result, copies from the text before and new text, and a checksum of the result.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from struct import unpack
 from typing import Final

@@ -1,7 +1,5 @@
 """Damage of a SQLite database: what its write-ahead log has lost without a word."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import struct

@@ -1,8 +1,6 @@
 """What differs between SQLite, PostgreSQL and MySQL: how connections are made, what they confirm, and what
 their errors mean."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Numbers that are given once: where a database has lost the last ones, it continues far beyond them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from time import time

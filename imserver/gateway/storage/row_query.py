@@ -5,8 +5,6 @@ its own (:func:`pages`); a command reads whole tables in one snapshot
 (:mod:`imserver.operate.copies.row_pages`). The position of both is the key of a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, Protocol

@@ -1,7 +1,5 @@
 """``imserver serve`` with several processes: the supervisor's main loop, signals and rolling restart."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import logging

@@ -7,8 +7,6 @@ the permit of a killed node is free at once. Times bound all else: nodes write f
 permit of a stopped one ends after :data:`HOLD_SECONDS`, and none waits longer than :data:`WAIT_SECONDS`.
 """
 
-from __future__ import annotations
-
 import _socket
 import math
 from collections.abc import Callable, Iterator

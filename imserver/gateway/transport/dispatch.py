@@ -1,7 +1,5 @@
 """The commands of clients: a row for each, and the dispatcher that runs them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """WebSocket frames of the server (RFC 6455 section 5): the encoder, and what reads small frames."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from enum import IntEnum

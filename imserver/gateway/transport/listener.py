@@ -1,7 +1,5 @@
 """Listening sockets: bound once, accepted from by a reader, paused when files run out."""
 
-from __future__ import annotations
-
 import _socket
 import errno
 import logging

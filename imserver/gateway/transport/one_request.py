@@ -1,7 +1,5 @@
 """pywsgi's handler for one request of the WSGI application, on a socket of either server, and its reader."""
 
-from __future__ import annotations
-
 import errno
 import logging
 from collections.abc import Callable, Mapping

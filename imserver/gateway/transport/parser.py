@@ -5,8 +5,6 @@
 only while a frame or message is unfinished. Loaded at its first use: with the library it takes 1.5 MB.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Generator, Iterator
 from typing import Final

@@ -9,8 +9,6 @@ parked socket needs no watcher, and one turn of the loop handles many ready sock
 socket has a watcher.
 """
 
-from __future__ import annotations
-
 import _socket
 import logging
 import select

@@ -1,7 +1,5 @@
 """The client's address behind trusted proxies (X-Forwarded-For, X-Forwarded-Host, the PROXY protocol)."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct

@@ -1,7 +1,5 @@
 """The states of a connection, in one table of transitions. All others are impossible."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, Generic, TypeVar

@@ -4,8 +4,6 @@ Messages and reactions have the name alone. Clients draw the picture of a name t
 name is text. The pictures are files of the app, which no user owns, so an emoji outlasts who has added it.
 """
 
-from __future__ import annotations
-
 from imserver.media.emoji.api import routes
 from imserver.media.emoji.declared import TABLES
 from imserver.media.emoji.emoji import OwnEmoji

@@ -1,7 +1,5 @@
 """Own emoji of apps over ``/api/v1``."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import UNSET, Struct, UnsetType

@@ -1,7 +1,5 @@
 """What the feature declares: its limits, problems and its table."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from imserver.plugin.errors import HttpProblem

@@ -1,7 +1,5 @@
 """The emoji of apps: their rows, and their pictures, which are files of a user who does not exist."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path

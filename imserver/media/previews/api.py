@@ -1,7 +1,5 @@
 """Previews of links over ``/api/v1``."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Struct

@@ -8,8 +8,6 @@ Only the head of a page is read. No text of a page is taken as it is: control ch
 what changes the direction of text are left out, and each text has a longest length.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import resource

@@ -3,8 +3,6 @@
 All times are of the clock of the database, because the clocks of nodes differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 

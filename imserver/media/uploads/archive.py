@@ -1,7 +1,5 @@
 """Files in archives: their bytes go into exports and backups, and come from imports and backups."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from functools import partial

@@ -14,8 +14,6 @@ Titles and pictures of music stay. A file whose boxes are broken stays as it is 
 has beside the pixels, such as a track with places, stays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from mmap import mmap

@@ -1,7 +1,5 @@
 """``imserver uploads move``: files from the folder to the bucket, or back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

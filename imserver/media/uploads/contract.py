@@ -1,7 +1,5 @@
 """The rows of files as plain data, and the interface for their bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final, Protocol
 

@@ -4,8 +4,6 @@ File access is not cooperative: a busy disk would block the loop. So all of it r
 while the calling greenlet waits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

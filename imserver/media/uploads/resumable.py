@@ -11,8 +11,6 @@ notes how many these are at the end of each request, and in which life of the ma
 another machine, only they count.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with extensions."""
 
-from __future__ import annotations
-
 import binascii
 import re
 from base64 import b64decode

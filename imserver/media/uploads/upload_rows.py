@@ -1,7 +1,5 @@
 """The rows of uploaded files. Each function runs in its caller's transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final

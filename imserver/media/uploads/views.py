@@ -1,7 +1,5 @@
 """The views of files, whose bodies are no JSON: uploads as a whole, files, thumbnails."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus

@@ -8,8 +8,6 @@ no lease is needed. The node that has stored a question with a deadline, or a vo
 others find it a little later if that node has ended.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection

@@ -1,7 +1,5 @@
 """Keeps the accounts of apps in the groups that are everybody's."""
 
-from __future__ import annotations
-
 from time import monotonic
 from typing import ClassVar, Final
 

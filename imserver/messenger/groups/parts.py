@@ -1,7 +1,5 @@
 """The parts of groups on one node."""
 
-from __future__ import annotations
-
 from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.messenger.groups.everybody import EverybodysGroups
 from imserver.messenger.groups.groups import GroupCommands, Groups

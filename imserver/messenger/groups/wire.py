@@ -1,7 +1,5 @@
 """What clients say about groups: commands, and how they are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final

@@ -7,8 +7,6 @@ the server need not look at messages, receipts and mutes. The names of the folde
 user; an arrangement says in which of them its conversation is.
 """
 
-from __future__ import annotations
-
 from imserver.messenger.inbox import api
 from imserver.messenger.inbox.declared import SETTINGS, TABLES
 from imserver.messenger.inbox.inbox import build

@@ -1,7 +1,5 @@
 """The inboxes of users: commands of clients, and what they share with the HTTP API."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import msgspec

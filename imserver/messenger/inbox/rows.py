@@ -1,7 +1,5 @@
 """Arrangements in the database. Each method is one transaction, may switch, and raises StorageUnavailable."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 
 import msgspec

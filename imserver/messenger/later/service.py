@@ -6,8 +6,6 @@ harmless: the transaction of the log that stores the message deletes the row, an
 has changed or is gone. So a message is sent once, or cancelled, whatever happens to nodes.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter, deque
 from hashlib import blake2b

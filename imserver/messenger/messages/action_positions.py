@@ -4,8 +4,6 @@ A position is proved when the client has acknowledged everything up to it. The n
 a second together. Until then its own logins use the proved positions.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """``imserver search rebuild`` makes the index of words anew; and what ``imserver doctor`` says of the log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from time import gmtime, strftime, time
 from typing import Final

@@ -1,7 +1,5 @@
 """The commands of clients on stored messages, and what a message may have."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Final, Literal

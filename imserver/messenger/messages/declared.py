@@ -1,7 +1,5 @@
 """What the feature declares: settings and tables."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Any, Final
 

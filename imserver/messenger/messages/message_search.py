@@ -4,8 +4,6 @@ Every node looks for messages that are not in the index; a claim in the position
 works on it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from math import inf

@@ -5,8 +5,6 @@ has no controls, no directions (Unicode's bidi controls) and nothing invisible. 
 an emoji needs them.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 from unicodedata import category

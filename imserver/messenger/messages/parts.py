@@ -1,7 +1,5 @@
 """The parts of stored messages on one node."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ A client whose cursor is before the first entry that is left learns so at its ne
 anew. Every node does this by itself; deleting twice does no harm.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The services of stored messages on one node."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from imserver.messenger.messages.catch_up import StreamStarts

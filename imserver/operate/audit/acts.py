@@ -1,7 +1,5 @@
 """What the audit log keeps of an act: of a request or command, and of its answer."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

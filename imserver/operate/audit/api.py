@@ -1,7 +1,5 @@
 """``/api/v1/audit``: the acts in the audit log."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Final
 from urllib.parse import urlencode

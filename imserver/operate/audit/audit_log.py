@@ -1,7 +1,5 @@
 """The audit log of a node: acts wait for a group commit. If it fails, lines in the log stand in for them."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ names people stands beside the row: the row has only a commitment to it, the SHA
 salt. To erase a name and its salt leaves the chain as it was, and nobody can find the name by trying.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

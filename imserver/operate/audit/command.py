@@ -1,7 +1,5 @@
 """``imserver audit``: who has changed what."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Verifies the chain of the audit log: which row was changed, removed or put in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial

@@ -4,8 +4,6 @@ What a key did is counted by the minute, route, app and address, and kept for ``
 operator knows what somebody did with a stolen key.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.operate.keys import api

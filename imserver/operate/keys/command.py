@@ -1,7 +1,5 @@
 """``imserver key usage``: what a key did. ``imserver key deprecated``: who uses what goes with 2.0."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from operator import attrgetter
 from time import time

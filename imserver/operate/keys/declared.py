@@ -1,7 +1,5 @@
 """What keys declare: a table, and settings. Nodes without the feature read it, too."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """Quotas: how many pushes and stored messages an app may have in a day, and how many it had."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.operate.quotas.declared import SETTINGS, TABLES

@@ -1,7 +1,5 @@
 """``imserver app usage``: what an app has used of its quotas."""
 
-from __future__ import annotations
-
 from time import gmtime, strftime, time
 
 import click

@@ -1,7 +1,5 @@
 """``/api/v1/refusals`` and ``/api/v1/limits/lift``."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """``imserver why``: why somebody was refused, and lifting what refuses them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from time import time

@@ -1,7 +1,5 @@
 """What each reason of a refusal means, and how to lift it. API, command and page show these rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

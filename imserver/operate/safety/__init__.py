@@ -4,8 +4,6 @@ Moderators see messages of others only around one that somebody has reported who
 a removal of messages that can be undone for a minute, or an act on a person, who sees the reason.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.operate.safety import api

@@ -1,7 +1,5 @@
 """``imserver moderate``: what moderators do, as commands that ask a running server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import time

@@ -1,7 +1,5 @@
 """The house rules of an app: a text of its owners, which newcomers see before they come in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Final

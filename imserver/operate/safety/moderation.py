@@ -1,7 +1,5 @@
 """What moderators do: remove messages of others, warn, mute and ban people, and remove them from groups."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf

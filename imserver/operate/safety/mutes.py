@@ -1,7 +1,5 @@
 """Mutes in whole apps: in the database, and known to every node."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

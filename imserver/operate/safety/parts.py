@@ -1,7 +1,5 @@
 """The parts of safety on one node."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from time import time

@@ -4,8 +4,6 @@ A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what
 are of the clock of the database, because the clocks of nodes differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from secrets import token_hex
 from time import monotonic

@@ -1,7 +1,5 @@
 """What clients say about safety: a report, and how it is read."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from imserver.operate.safety.declared import REASON_BYTES

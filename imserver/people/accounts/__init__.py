@@ -1,7 +1,5 @@
 """Accounts: users who register and log in, their friends, cards and forgotten passwords."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from imserver.people.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api

@@ -4,8 +4,6 @@ The link of a mail leads to a page of this server, whose button confirms: progra
 links, too. Its token is signed and names account, address and time, so nothing is stored for it.
 """
 
-from __future__ import annotations
-
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence

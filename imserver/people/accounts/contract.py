@@ -1,7 +1,5 @@
 """Rows of accounts, their logins and lists, as plain data."""
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from msgspec import Struct

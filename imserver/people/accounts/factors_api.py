@@ -1,7 +1,5 @@
 """The second factor of an account: turn it on and off, new recovery codes."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from imserver.people.accounts.accounts import Accounts, WrongLogin

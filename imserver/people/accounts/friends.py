@@ -1,7 +1,5 @@
 """Friends: requests, friendships and blocks between accounts of one app."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal

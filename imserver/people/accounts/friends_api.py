@@ -1,7 +1,5 @@
 """Friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 from msgspec import Struct

@@ -6,8 +6,6 @@ What a guest may do is decided where others are asked, too: routes by the kind o
 :class:`imserver.gateway.auth.rates.SenderRates`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import suppress

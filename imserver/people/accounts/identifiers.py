@@ -4,8 +4,6 @@ A user types any of them into one field: :func:`split` says which it is. E-mail 
 stored in lower case, phone numbers without separators. The originals' clients use any text as a phone number.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final, Literal
 

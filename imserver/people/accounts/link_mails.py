@@ -1,8 +1,6 @@
 """Mails with a link, of fixed words: sent in the background, and repeated while the mail server does not take
 them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from itertools import count

@@ -1,7 +1,5 @@
 """What the links in mails do: replace a forgotten password, and confirm an e-mail address."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """Relations of accounts: who may see whether a user is online, and who may reach a user."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 

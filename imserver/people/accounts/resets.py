@@ -4,8 +4,6 @@ A request is answered before anything is looked up, so neither its answer nor it
 exists. Mails are sent in the background and repeated while the mail server does not take them.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from secrets import token_urlsafe

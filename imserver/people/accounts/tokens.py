@@ -8,8 +8,6 @@ made, and ``device``, the number of the login that the token belongs to. A token
 version 1: it is valid with the same key until the account ends all its sessions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode

@@ -1,7 +1,5 @@
 """Streamed answers: a bot opens a message in a conversation, appends pieces to it, closes it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType

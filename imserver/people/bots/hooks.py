@@ -3,8 +3,6 @@
 The answer of a URL may be messages, which the bot sends to the same conversation.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic, time

@@ -1,8 +1,6 @@
 """Incoming webhooks: make, list, revoke them. What programs send to one (``POST /hooks/<token>``) becomes a
 message, also in the form of Slack (Grafana, Alertmanager, GitLab, slack_sdk)."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Final
 

@@ -1,7 +1,5 @@
 """The parts of bots on one node."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from imserver.backends.webhooks import webhooks_of

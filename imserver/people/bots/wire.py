@@ -1,7 +1,5 @@
 """What bots say in commands, and what clients ask about them: commands, and how they are read."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

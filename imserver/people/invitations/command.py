@@ -1,7 +1,5 @@
 """``imserver chat``: the app of the messages page, its owner, a first group, and an invitation for others."""
 
-from __future__ import annotations
-
 import sys
 from datetime import UTC, datetime
 from secrets import token_urlsafe

@@ -3,8 +3,6 @@
 The rows are the queue (:class:`Runner`), so what was accepted is sent also after a restart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from hashlib import blake2b

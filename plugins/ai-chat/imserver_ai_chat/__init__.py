@@ -1,7 +1,5 @@
 """Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed answer of the bot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Final, NamedTuple

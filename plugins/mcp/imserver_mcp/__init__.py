@@ -3,8 +3,6 @@
 The endpoint is ``/mcp``. It speaks the revision 2026-07-28, and 2025-11-25 without sessions.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from imserver.plugin import FeatureRow, Parts

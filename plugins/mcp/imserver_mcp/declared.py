@@ -1,7 +1,5 @@
 """The settings of the node and of apps; and webhooks of events: who hears of what, and how far."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Annotated, Any, Final
 

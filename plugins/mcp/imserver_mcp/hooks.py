@@ -4,8 +4,6 @@ A subscription is stored until it expires, and delivered as webhooks of bots are
 Standard Webhooks (https://www.standardwebhooks.com) with the secret of the receiver.
 """
 
-from __future__ import annotations
-
 import base64
 import hmac
 from datetime import UTC, datetime

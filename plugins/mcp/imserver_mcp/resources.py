@@ -1,7 +1,5 @@
 """Resources: conversations, messages and files, under addresses of the scheme ``imserver``."""
 
-from __future__ import annotations
-
 import base64
 import re
 from contextlib import closing

@@ -1,7 +1,5 @@
 """One request of a client: who makes it, what it may run, and how it is answered."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final

@@ -4,8 +4,6 @@ The feature ``notifications`` decides who is told of what, and stores deliveries
 them. This one hands them over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final

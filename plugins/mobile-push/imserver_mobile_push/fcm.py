@@ -4,8 +4,6 @@ Sources: the reference of ``projects.messages`` and of ``ErrorCode``, "FCM throt
 OAuth 2.0 for server to server applications" of Google.
 """
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from time import time

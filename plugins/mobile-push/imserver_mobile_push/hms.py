@@ -3,8 +3,6 @@
 Sources: "Sending messages" and "Obtaining an app-level access token" in Huawei's references of HMS Core.
 """
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any, Final

@@ -4,8 +4,6 @@ One greenlet reads, one writes: a request adds its frames to what h2 has to send
 an answer that does not come delays nobody else, and no part of a frame is lost when a request gives up.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

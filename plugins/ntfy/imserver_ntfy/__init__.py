@@ -1,7 +1,5 @@
 """The protocol of ntfy: notifications by HTTP to topics, channels of one app, and their streams."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import time

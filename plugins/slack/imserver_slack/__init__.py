@@ -1,7 +1,5 @@
 """Slack's export: the command ``imserver slack-import``. A node has nothing of it."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from imserver.plugin import FeatureRow, Parts

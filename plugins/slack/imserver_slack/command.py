@@ -1,7 +1,5 @@
 """``imserver slack-import``: imports an export of Slack into an app."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ The link is that of a login with the provider ``slack``. So an account is found 
 its owner may also claim it by such a login.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from secrets import token_urlsafe
 from time import time

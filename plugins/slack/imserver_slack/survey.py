@@ -1,7 +1,5 @@
 """What is in an export: read once before the import, and all that a dry run does."""
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final

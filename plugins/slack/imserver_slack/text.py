@@ -1,7 +1,5 @@
 """Slack's texts as ours: mentions, links, emoji and marks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache

@@ -4,8 +4,6 @@ An upload has an id that follows from that of the file at Slack and the secret o
 import finds it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from base64 import urlsafe_b64encode

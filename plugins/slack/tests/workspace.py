@@ -1,7 +1,5 @@
 """Makes exports of Slack: workspaces that repeat from a seed."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections import Counter

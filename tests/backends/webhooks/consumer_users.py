@@ -3,8 +3,6 @@
 For each, a receiver is a name, and a text is one thing to be delivered to it.
 """
 
-from __future__ import annotations
-
 import gc
 import warnings
 from abc import ABC, abstractmethod

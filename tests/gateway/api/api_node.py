@@ -1,7 +1,5 @@
 """A node of the core in this process, users who are online there, and what was sent to them."""
 
-from __future__ import annotations
-
 import _socket
 from collections.abc import Collection
 from pathlib import Path

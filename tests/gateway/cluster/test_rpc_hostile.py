@@ -1,7 +1,5 @@
 """Whoever has the cluster's key may still send anything: both ports stay alive, and so does who asks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Routes and their services: made once on a node, bound to routes and commands; how a request is read and
 answered."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

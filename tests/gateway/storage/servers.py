@@ -1,7 +1,5 @@
 """Real database servers for tests, those of the load tool: on free ports, gone when the tests are."""
 
-from __future__ import annotations
-
 import atexit
 import importlib.util
 import itertools

@@ -1,7 +1,5 @@
 """Own emoji of apps, on a node with files, and their rows on each kind of database."""
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import closing

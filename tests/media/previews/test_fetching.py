@@ -3,8 +3,6 @@
 Loopback, which a setting allows, stands for the public internet: it is the only host of the tests.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

@@ -1,7 +1,5 @@
 """Previews of links in stored messages, with servers and a web site on loopback."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

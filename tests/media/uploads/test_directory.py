@@ -1,7 +1,5 @@
 """Where the bytes of files are kept: a folder, or a bucket of S3, under one contract."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

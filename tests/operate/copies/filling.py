@@ -1,7 +1,5 @@
 """Rows for all tables of any database: seeded, with values that engines treat in different ways."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

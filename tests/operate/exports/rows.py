@@ -1,7 +1,5 @@
 """Rows of every table of the server, archive from the tables as data: so a new table has rows here, too."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import count

@@ -1,7 +1,5 @@
 """Exports over two nodes that share a database: by a person, a session and a back end; killed and fetched."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The history of channels in Redis, shared by all nodes of a cluster."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Callable, Sequence

@@ -43,8 +43,6 @@ user and the list of replaced sessions are written by commands of their own. Tim
 its data, or comes back with older data, both go on above those that were given before.
 """
 
-from __future__ import annotations
-
 from hashlib import sha1
 from typing import Final
 

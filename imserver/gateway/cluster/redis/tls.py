@@ -1,7 +1,5 @@
 """TLS of a connection to Redis. A module of its own: nodes without it load no ``ssl``."""
 
-from __future__ import annotations
-
 import ssl
 from typing import Any, Final
 

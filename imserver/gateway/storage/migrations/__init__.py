@@ -16,8 +16,6 @@ node. On PostgreSQL and SQLite all steps are one transaction. MySQL commits with
 step may run twice there.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 The record has the tables, too. So a node without the feature erases and exports their rows.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Tables of the steps, as a text that all engines share. Only a step loads it."""
 
-from __future__ import annotations
-
 import re
 from textwrap import dedent
 from typing import Any, Final

@@ -4,8 +4,6 @@ Each is a row, and an entry of the log about the message. The totals of a messag
 ``meta``, so that a page of messages needs no query for them. The permission checks run under the log's lock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final
 

@@ -7,8 +7,6 @@ has ``erased``. Everything runs in transactions of a few entries, so others writ
 repeated.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -4,8 +4,6 @@ A draft has the handle, behind an ``@``, among its ``mentions``. The log puts th
 transaction that stores the message: so whatever knows mentions of users knows these.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final

@@ -6,8 +6,6 @@ logs continue far beyond, as ``imserver restore`` does, so no id is given twice.
 between: a client whose cursor is in it has entries that the log does not have, and begins anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from time import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The message log of every app, in a database. All services read and write stored messages through it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from time import time
 from typing import Final

@@ -9,8 +9,6 @@ In an anonymous poll a row has the choices as ``secret``, which no export reads,
 deleted when it closes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
