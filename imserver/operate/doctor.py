@@ -269,7 +269,6 @@ def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
 
 
 def _version(config: Config, host: str, port: int) -> str:
-    """The versions of all nodes."""
     nodes = _state(config, host, port, "cluster=true&").get("nodes", {})
     version = ", ".join(sorted({node["version"] for node in nodes.values() if "version" in node}))
     return f"imserver {version}" if version else "a server (for its version, set IMSERVER_KEY)"

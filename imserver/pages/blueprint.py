@@ -521,7 +521,6 @@ class _Chat:
 
 
 def _texts(language: str, *beginnings: str) -> dict[str, str]:
-    """The texts of a conversation page."""
     wanted = ("state_", "banner_", "refused_", *beginnings)
     words = TEXT[language]
     return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}

@@ -102,7 +102,6 @@ class Reference(Service):
 
 
 def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
-    """One operation in the form that the template needs."""
     parameters = [
         (each["in"], _field(each["name"], each["schema"], each["required"], each.get("description", "")))
         for each in sorted(operation["parameters"], key=lambda each: not each["required"])

@@ -377,7 +377,6 @@ class Feeds(Service, dict=True):
         return None
 
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> PostProblem | None:
-        """Send events; the problem, if there is one."""
         body = feed.receiver.body(b",".join([event.body for event in events]))
         return feed.receiver.attempt(self.outgoing, body, delivery, self.answers, len(events))
 

@@ -80,8 +80,6 @@ class _Question:
 
 
 class _Batch(Struct):
-    """The messages of one request."""
-
     hook: ReviewHook
     questions: list[_Question] = []
     size: int = 0
@@ -227,7 +225,6 @@ class ReviewRequests(Reviews):
         return [self._decision(hook, *pair) for pair in zip(batch.questions, answers, strict=True)]
 
     def _close(self, batch: _Batch) -> None:
-        """No more messages are added to this request."""
         if self._open.get(batch.hook.app) is batch:
             del self._open[batch.hook.app]
 

@@ -82,8 +82,6 @@ class _SayData(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Meta(Struct, gc=False):
-    """Metadata stored with a message."""
-
     seq: str = ""
 
 
@@ -146,7 +144,6 @@ _BEFORE = (
 
 @cache
 def _text_of(code: int) -> bytes:
-    """The text of a reply code, as JSON."""
     return _encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
 
 

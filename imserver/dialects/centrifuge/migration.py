@@ -132,7 +132,6 @@ class Migration:
     # --- logins ---------------------------------------------------------------------------------------------
 
     def _logins(self) -> None:
-        """Tokens, origins and anonymous clients."""
         take = self._options.take
         rows = self._tokens("client.token")
         if take("client.subscription_token.enabled", bool, False):

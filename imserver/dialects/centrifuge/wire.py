@@ -626,7 +626,6 @@ class CentrifugeDialect(Dialect):
         return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
-        """A push to a channel."""
         return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Content) -> bytes:

@@ -93,7 +93,6 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
 
 
 def _length(size: int) -> bytes:
-    """Encode the length of a field."""
     length = b""
     while size > 0x7F:
         length += b"%c" % (size & 0x7F | 0x80)
@@ -499,7 +498,6 @@ class Recovered(Struct, frozen=True):
 
 
 def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
-    """The answer to a login."""
     ack = pb.ACKMsg(type=AT_LOGIN, recovered=recovered, begin_anew=begin_anew)
     return output(CT_ACK, ack.SerializeToString())
 

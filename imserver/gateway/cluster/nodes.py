@@ -417,7 +417,6 @@ class Overview(Struct, frozen=True):
         return [self.own_metrics(), *read(answers, str).values()], missing
 
     def _ask(self, leases: Collection[Lease], kind: str, body: bytes) -> tuple[dict[str, bytes], list[str]]:
-        """Query these nodes except this one."""
         own = self.own_lease()
         others = [lease for lease in leases if lease.node != own.node]
         if self.rpc is None or not others:

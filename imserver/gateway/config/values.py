@@ -300,7 +300,6 @@ AUTO: Final = "auto"
 
 @cache
 def _kind(hint: Any) -> inspect.Type:
-    """A type as msgspec describes it."""
     return inspect.type_info(hint)
 
 

@@ -99,7 +99,6 @@ class Node:
         self._stopped = Signal()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        """The parts with a lifecycle, in the order of their start."""
         core, member = self.core, self.core.member
         return (
             Stage("data folder", stop=core.node.data.stop),

@@ -144,7 +144,6 @@ def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, 
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    """The number of equal bytes at the beginnings."""
     low, high = 0, min(len(one), len(other)) + 1
     while high - low > 1:
         middle = (low + high) // 2

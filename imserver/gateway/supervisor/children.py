@@ -174,7 +174,6 @@ class Children(Service, dict=True):
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
-        """A child ended unexpectedly, or could not be forked."""
         if not self.settled:
             # The first start succeeds for all nodes or for none: the cause is usually common.
             self.failure = StartError(f"node {slot.name}: {slot.status.text(failed=True) or how}")

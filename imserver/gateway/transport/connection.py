@@ -439,7 +439,6 @@ class Connection(Writer):
             self.send_frame(last)
 
     def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
-        """What the peer receives last."""
         return self.encoding.close_frames(code, reason, as_given)
 
     def disconnect(self, code: int, reason: str) -> None:

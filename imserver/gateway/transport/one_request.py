@@ -77,7 +77,6 @@ class Reader:
                 deadline = monotonic() + seconds
 
     def _skip_line_ends(self) -> None:
-        """Drop line ends before a request."""
         if self.unread.startswith((b"\r", b"\n")):
             self.unread[:] = self.unread.lstrip(b"\r\n")
 

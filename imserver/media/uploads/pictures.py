@@ -124,7 +124,6 @@ def _png_chunks(data: mmap) -> Iterator[int]:
 
 
 def _created(path: str) -> IO[bytes]:
-    """Create a file that only this user may read or write."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 

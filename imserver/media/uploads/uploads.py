@@ -482,7 +482,6 @@ class Uploads:
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        """Move a file to its storage, and commit its row."""
         quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
             self.storage.put(row, path, thumbnail)

@@ -81,7 +81,6 @@ class EverybodysGroups(Store.Rows):
         return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
 
     def _count(self, app: str, group: int, whose: Everybody) -> tuple[int, int]:
-        """The accounts whose group it is, and its members."""
         statement = f"SELECT count(*) FROM account WHERE app = %s {_OF[whose]}"
         ((accounts,),) = self._store.rows(statement, (app,))
         return accounts, self._log.conversations.count_members(app, group)

@@ -304,7 +304,6 @@ def _pay(api: LaterApi, call: Call) -> None:
 
 
 def _gone(api: LaterApi, call: Call, id: str) -> ApiProblem:
-    """Why there is no such scheduled message."""
     was_sent = api.later.was_sent(call.app, call.user, id)
     problem: HttpProblem = HTTP_ALREADY_SENT if was_sent else HTTP_UNKNOWN_SCHEDULED
     return ApiProblem(problem)

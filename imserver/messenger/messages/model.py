@@ -236,8 +236,6 @@ class Message(Struct, frozen=True, gc=False):
 
 
 class _InThread(Struct, frozen=True):
-    """What ``meta`` says about the thread of a reply."""
-
     thread: int = 0
     also: bool = False
 

@@ -52,7 +52,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _content(fields: Fields) -> tuple[str, bytes]:
-    """Type and bytes of a message, which is not empty."""
     kind, body = fields.content()
     if not body or fields.values.get("data") == "":
         raise Refused(ReplyCode.BAD_PARAMETER)

@@ -103,7 +103,6 @@ class AuditLog(Observer, ArchivedFiles):
     # --- greenlets ------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        """Store what waits, then end."""
         try:
             while self._queue:
                 some = list(islice(self._queue, _AT_ONCE))

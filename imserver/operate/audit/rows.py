@@ -306,7 +306,6 @@ def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:
-    """The act without what it says of others."""
     facts = {name: value for name, value in (act.facts or {}).items() if name != "users"}
     if act.by.kind in PERSONS and act.by.id == user:
         return replace(act, facts=facts)

@@ -177,7 +177,6 @@ class RefusalLog(Observer):
         self._shrunk(cause, payer, 1)
 
     def _prune(self, now: float) -> None:
-        """Remove what is older than an hour."""
         self._pruned, before = now, now - STAY_SECONDS
         for key, cause in list(self._causes.items()):
             for payer, rows in list(cause.payers.items()):

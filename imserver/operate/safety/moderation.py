@@ -170,7 +170,6 @@ class Moderation(Service, dict=True):
         self._record(by, app, user, act, reason, **end, **facts)
 
     def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
-        """Store the event for the app's back end."""
         if (record := self.core.observer.recorder(app, "moderation")) is not None:
             body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
             self.core.store.write(lambda sql: record(sql, app, user, body))

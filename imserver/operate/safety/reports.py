@@ -323,7 +323,6 @@ class Reports(Store.Rows):
     def _rows(
         self, sql: PooledStatements, app: str, id: str
     ) -> tuple[list[ReportShown], list[ReporterShown]]:
-        """A report, and its reporters."""
         rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
         which = "WHERE app = %s AND report = %s ORDER BY created, member"
         reporters = _REPORTERS.find(sql.query, which, app, id)

@@ -246,5 +246,4 @@ def _new_codes() -> list[str]:
 
 
 def _shown(code: str) -> str:
-    """A recovery code in groups of four."""
     return "-".join(code[at : at + 4] for at in range(0, len(code), 4))

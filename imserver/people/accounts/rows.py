@@ -668,7 +668,6 @@ def reported(
 
 
 def _row(new: Account, password: str) -> Row:
-    """The values of :data:`_STORED`."""
     identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
     shown = new.nickname, new.avatar, password, new.version, new.created
     kinds = int(new.bot), int(new.guest)

@@ -186,7 +186,6 @@ class InvitationMails:
 
 
 def _reason(error: NotSent) -> str:
-    """What the mail server has said, on one line."""
     cause: Any = error.__cause__  # of smtplib, which is loaded when there is a mail
     answer = getattr(cause, "smtp_code", ""), getattr(cause, "smtp_error", str(cause))
     code, words = next(iter(getattr(cause, "recipients", {"": answer}).values()))

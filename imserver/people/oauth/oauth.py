@@ -427,7 +427,6 @@ class OAuth:
     # --- accounts -------------------------------------------------------------------------------------------
 
     def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
-        """The account of an identity, and the provider of the link."""
         return self._rows.linked(app, self._sharing(app, name), subjects)
 
     def _sharing(self, app: str, name: str) -> list[str]:

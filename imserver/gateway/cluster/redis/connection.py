@@ -57,7 +57,6 @@ class ErrorReply(Exception):
 
 
 def _error(reply: str) -> Exception:
-    """The error that a reply means."""
     code, _, text = reply.partition(" ")
     if code in ("WRONGPASS", "NOAUTH") or text == "invalid password" or "any password configured" in text:
         return RedisUnavailable(text, refused=True)

@@ -354,7 +354,6 @@ class ClusterLink(RedisLink):
         self._slots, self._masters = slots, masters
 
     def _link(self, server: Server) -> ServerLink:
-        """The link to a master."""
         if server not in self._links:
             self._links[server] = ServerLink(self._at(server), self.seconds, self.counters, None)
         return self._links[server]

@@ -160,7 +160,6 @@ class RedisRegistry:
         self.keeper.link.close()
 
     def _end_greenlets(self) -> None:
-        """End all greenlets and close both connections."""
         self.recovery.stop()
         if self._recorder is not None:
             self._recorder.kill()

@@ -308,7 +308,6 @@ def _forward(request: SendRequest, id: int) -> Send:
 
 
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
-    """Type and bytes of the content."""
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
     if request.text is not UNSET:

@@ -432,7 +432,6 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
-    """The first members with a role, by id."""
     sql = transaction.sql
     statement = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "

@@ -181,8 +181,6 @@ many have all three. ``{}``: index hint."""
 
 
 class _Positions:
-    """Positions of members, sorted."""
-
     def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
         pairs = sorted(counts)
         self._positions = [position for position, _ in pairs]
@@ -209,7 +207,6 @@ def _members(
 
 
 def _position(sql: Statements, head: LogHead, user: str, conversation: int) -> tuple[int, int] | None:
-    """The read and received positions of a user."""
     statement = (
         "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
     )

@@ -174,7 +174,6 @@ class WordIndex(Store.Rows):
         change_log(self._store, app, lambda sql, head: _set_position(sql, head.number, "leased", 0), None)
 
     def _read(self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause) -> None:
-        """Add what these messages have now."""
         for some in chunks(ids, _BLOCK):
             content.add(read_log(self._store, app, partial(_some, some), list[ContentRow]()), pause)
 

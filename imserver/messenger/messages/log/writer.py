@@ -129,8 +129,6 @@ class LogListener(Protocol):
 
 
 class _Total(Struct):
-    """Number and size of the requests in several queues."""
-
     requests: int = 0
     bytes: int = 0
 
