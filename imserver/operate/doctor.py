@@ -1,7 +1,5 @@
 """``imserver doctor``: what this machine and its neighbours mean for a node, and how to mend it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource

@@ -1,8 +1,6 @@
 """Settings that a careful operator changes before strangers reach the server: ``check-config
 --production``."""
 
-from __future__ import annotations
-
 import ipaddress
 import stat
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """``imserver upgrade``: another release beside this one, and a link that says which of them runs."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Options of Centrifugo, of which a migration reads one after the other. Flat ones (5) are nested as in 6."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

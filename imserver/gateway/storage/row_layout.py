@@ -4,8 +4,6 @@ rows of an app that an import makes, from those that an export has read.
 What is the same on all engines is a *plain* value: texts are bytes in UTF-8, flags are 0 or 1.
 """
 
-from __future__ import annotations
-
 import re
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -3,8 +3,6 @@
 All rows are checked before any is stored. Existing accounts are skipped, so an import may be repeated.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

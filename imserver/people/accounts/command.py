@@ -1,7 +1,5 @@
 """``imserver account``: list, show, lock and import accounts; give them roles and passwords."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
