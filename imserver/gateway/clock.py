@@ -20,7 +20,6 @@ CLOCK_SECONDS: Final = 1.0
 """Difference of the clocks of two machines above which tokens expire too early or too late."""
 JOBS: Final = Timings()
 """Function → how long each of its turns in :func:`every` took in this process. Read-only for others."""
-_GOLDEN: Final = 0.618_033_988_749_895
 
 _TURN_SECONDS: Final = 0.005
 
@@ -53,7 +52,7 @@ def until_beat(seconds: float = 1.0) -> float:
     ticks of the processes of a machine are spread over a second, so that they do not query each other at the
     same time.
     """
-    offset = os.getpid() * _GOLDEN % 1.0
+    offset = os.getpid() * 0.618_033_988_749_895 % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
     # A timer that fired early must not fire twice.
     return seconds_left if seconds_left > seconds * 0.25 else seconds_left + seconds

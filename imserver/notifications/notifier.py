@@ -58,8 +58,6 @@ READ_SECONDS: Final = 1.0
 """How often it is looked which of the conversations that were read had a notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
-CONVERSATIONS_AT_ONCE: Final = 16
-"""Conversations whose unread messages are read together."""
 MESSAGES_AT_ONCE: Final = 5000
 """After so many unread messages the rest of the dues is left for later."""
 AHEAD: Final = 64
@@ -382,7 +380,7 @@ class Notifier(Service, dict=True):
         conversations = self.store.part(MessageLog).conversations
         found: dict[int, UnreadMessages] = {}
         messages = 0
-        for some in chunks(list(users), CONVERSATIONS_AT_ONCE):
+        for some in chunks(list(users), 16):
             unread = conversations.unread(app, {id: users[id] for id in some}, mentioned)
             found |= {id: unread.get(id, _NOTHING) for id in some}
             messages += sum(len(each.ids) for each in unread.values())

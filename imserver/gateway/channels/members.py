@@ -48,8 +48,6 @@ CLOSE_INSUFFICIENT_STATE: Final = 3010
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
 """Counted for each member of a page, besides names and infos."""
-YIELD_MEMBERS: Final = 64
-"""After so many members of a page, others may be served."""
 LEAVERS: Final = 16
 """Number of ended connections whose listeners run at the same time."""
 
@@ -473,7 +471,7 @@ class ChannelMembers(Service):
             device, dialect = connection.device, connection.encoding.dialect.name
             id, user = self.here.table.id_of(connection), connection.user or ""
             members.append(ChannelMember(id, user, device, dialect, joined, *infos))
-            if not number % YIELD_MEMBERS and is_long_turn():
+            if not number % 64 and is_long_turn():
                 serve_others()
         return MembersHere(total, members, self.here.table.ids.birth)
 

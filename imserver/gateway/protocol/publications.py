@@ -74,8 +74,6 @@ MAX_BYTES: Final = 32768
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
 _BLOCK: Final = 16
 """Bytes that must be equal in both texts to be found."""
-_SHORTEST: Final = 8
-"""A shorter copy is not shorter than its text."""
 _STEP: Final = 64
 
 
@@ -139,7 +137,7 @@ def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, 
         start, origin = start + 1, origin + 1
     while start < end < len(after) and after[end] & 0xC0 == 0x80:
         end -= 1
-    if end - start >= _SHORTEST:
+    if end - start >= 8:  # a shorter copy is not shorter than its text
         found.append((start, end, origin))
 
 

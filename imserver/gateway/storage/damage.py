@@ -14,7 +14,6 @@ _HEAD: Final = struct.Struct(">IIIIIIII")
 """Of the log: magic, version, bytes of a page, checkpoint, two salts, two sums. https://sqlite.org/fileformat2.html"""
 _FRAME: Final = struct.Struct(">IIIIII")
 """Before each page: its number, pages of the database after a commit (else 0), two salts, two sums."""
-_LEAST_PAGE: Final = 512
 
 
 def lost_commits(database: Path) -> int:
@@ -44,7 +43,7 @@ def _look_for_lost(database: Path) -> int:
             with database.open("rb") as pages:
                 page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, 16))
             salts, seed = os.pread(file.fileno(), 8, _HEAD.size + 8), b""
-        return _count(file, order, _FRAME.size + max(page_bytes, _LEAST_PAGE), salts, seed)
+        return _count(file, order, _FRAME.size + max(page_bytes, 512), salts, seed)
 
 
 def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> int:

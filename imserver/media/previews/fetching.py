@@ -51,9 +51,7 @@ _MARKS: Final = re.compile(
     ),
     re.DOTALL,
 )
-_WWW: Final = re.compile(r"www\.[^./]+\.[^./]")
 _SAFE: Final = "%/:@!$&'()*+,;=~-._"
-_TARGET: Final = re.compile(r"[!-~]*")
 
 
 def first_link(text: str) -> str | None:
@@ -62,7 +60,7 @@ def first_link(text: str) -> str | None:
         normal(raw if match["address"] else f"https://{raw}")
         for match in _MARKS.finditer(text[:TEXT_CHARACTERS])
         if (raw := _without_end(match["address"] or match["site"] or ""))
-        and (not raw.startswith("www.") or _WWW.match(raw))
+        and (not raw.startswith("www.") or re.match(r"www\.[^./]+\.[^./]", raw))
     )
     return next(filter(None, islice(links, 5)), None)  # tried until one has a preview
 
@@ -93,7 +91,7 @@ def normal(url: str) -> str | None:
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
     link = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{target}"
-    return link if len(link) <= PublicRequests.URL_CHARACTERS and _TARGET.fullmatch(link) else None
+    return link if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link) else None
 
 
 class Fetching:

@@ -57,10 +57,6 @@ WAITING: Final = 200
 """Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
-_WORK_SECONDS: Final = 60.0
-"""For page and picture, with the turns at the processes. It is shorter than the lease."""
-_NONE_SECONDS: Final = 3600
-"""How long nobody tries again to fetch a page."""
 _SWEPT: Final = 100
 
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
@@ -223,9 +219,9 @@ class Previews:
             return
         if before:
             self._forget_picture(before)
-        row, seconds, preview = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS, None
+        row, seconds, preview = PreviewRow(link, NONE, picture, b""), 3600, None
         try:
-            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
+            with gevent.Timeout(60.0, Unreachable("it takes too long")):  # shorter than the lease
                 page = self.fetching.page(app, sender, url, self._settings.page_bytes)
                 preview = None if page is None else self._with_picture(app, page, picture)
         except Unreachable as error:

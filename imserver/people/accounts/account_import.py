@@ -27,7 +27,6 @@ MOST_ERRORS: Final = 20
 """Limit of the invalid rows that are reported."""
 
 _hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
-_unix_seconds: Final = re.compile(r"[0-9]{9,12}", re.ASCII).fullmatch
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
 _FIELDS: Final = frozenset({"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"})
@@ -156,7 +155,7 @@ def _time(value: Any) -> int:
         return 0
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40:
         return int(value)
-    if isinstance(value, str) and _unix_seconds(value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{9,12}", value):
         return int(value)
     try:
         when = datetime.fromisoformat(value)

@@ -21,8 +21,6 @@ log: Final = logging.getLogger(__name__)
 
 MAILS: Final = 3
 """Mails of one kind to one account, and of all kinds to one address, within ``accounts.rate_seconds``."""
-MAX_SENDING: Final = 1000
-"""Mails that wait for the mail server; beyond it requests have no effect."""
 _AT_ONCE: Final = 4
 
 
@@ -58,7 +56,7 @@ class LinkMails:
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Call ``make`` in the background, and send what it returns: to whom, subject and text."""
-        if self.waiting >= MAX_SENDING:
+        if self.waiting >= 1000:  # beyond it, requests have no effect
             self._full(self.waiting)
         else:
             self._sending.start(gevent.Greenlet(self._deliver, make))

@@ -38,7 +38,6 @@ _TAG: Final = re.compile(
     r"(?:\|([^<>\n]{1,2000}))?>"
 )
 """A link, or a mention: its address, or its kind and name; and its label."""
-_BRACKETS: Final = re.compile(r"[][()]")
 _EVERYBODY: Final = ("here", "channel", "everyone")
 _APART: Final = {"rich_text_section": "", "rich_text_preformatted": "", "context": " ", "actions": " "}
 """Kind of a block → what stands between its elements, if it is no new line."""
@@ -71,7 +70,7 @@ def _of_tag(tag: re.Match[str]) -> str:
         if label in ("", url):
             return url
         # A label with brackets would end the link of Markdown.
-        return f"{label} {url}" if _BRACKETS.search(label + url) else f"[{label}]({url})"
+        return f"{label} {url}" if re.search(r"[][()]", label + url) else f"[{label}]({url})"
     if kind == "!":
         return "@all" if name in _EVERYBODY else label or f"@{name.partition('^')[0]}"
     return (label or name) if kind.endswith(":") else kind + (label or name).removeprefix(kind)

@@ -10,8 +10,6 @@ from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_
 
 MAX_STOPPERS: Final = 100
 """Limit of the users whom a bot lets stop its stream."""
-MAX_PIECES: Final = 1000
-"""Limit of the pieces of one command."""
 _MAX_STREAM_BYTES: Final = 64
 
 
@@ -80,7 +78,7 @@ def _append_answer(data: bytes) -> AppendAnswer:
         pieces = msgspec.convert(Fields.of(data).values.get("pieces"), list[_Piece])
     except ValueError:
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    if not 0 < len(pieces) <= MAX_PIECES or not all(
+    if not 0 < len(pieces) <= 1000 or not all(
         0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES for each in pieces
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)

@@ -59,7 +59,6 @@ POLL_SECONDS: Final = 2
 """How often a client asks whether its login is finished."""
 AT_ONCE: Final = 16
 """Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
-_OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of a short code, without vowels: no code is a word."""
 
@@ -274,7 +273,7 @@ class OAuth:
         TooManyRequests, and for a link UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
-        if return_to and not _OWN_PATH.fullmatch(return_to):
+        if return_to and not re.fullmatch(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}", return_to):
             raise BadField("return_to: expected a path of this server, without a fragment")
         _, provider = self._provider(app, name)
         if not self._base.startswith(("https://", "http://")):

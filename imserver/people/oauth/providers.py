@@ -29,8 +29,6 @@ from imserver.plugin.runtime import Outgoing, Service, Unreachable
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""
-SUBJECT_BYTES: Final = 255
-"""Longest id of an identity at a provider."""
 _RETRY_SECONDS: Final = 5.0
 
 
@@ -83,7 +81,7 @@ class Provider(Protocol):
 def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> Identity:
     """An identity from the values that a provider has sent. Raises ProviderRefused."""
     names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
-    if not names or any(len(name.encode()) > SUBJECT_BYTES or not name.isprintable() for name in names):
+    if not names or any(len(name.encode()) > 255 or not name.isprintable() for name in names):
         raise ProviderRefused("it sent no id of the user")
     shown = (
         clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""

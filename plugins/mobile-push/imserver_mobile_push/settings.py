@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"[A-Z0-9]{10}")
 """The ids that Apple gives to keys and teams."""
-_TOPIC: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}")
-_PROJECT: Final = re.compile(r"[a-z0-9.:-]{1,100}")
-_NUMBER: Final = re.compile(r"[0-9]{1,20}")
 _ADDRESS: Final = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
 
 
@@ -168,7 +165,7 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
     for field in ("project_id", "client_email", "private_key"):
         if not account.get(field):
             raise BadKey(f"{name}: {field} is missing")
-    if not _PROJECT.fullmatch(account["project_id"]):
+    if not re.fullmatch(r"[a-z0-9.:-]{1,100}", account["project_id"]):
         raise BadKey(f"{name}: project_id: expected small letters, digits and dashes")
     key = _private_key(f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key")
     audience = account.get("token_uri") or MobilePushSettings().google_oauth_url
@@ -194,7 +191,7 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
     for name, value in (("key_id", settings.key_id), ("team_id", settings.team_id)):
         if not _ID.fullmatch(value):
             raise BadKey(f"{setting}.{name}: expected ten capital letters and digits, got {value!r}")
-    if not _TOPIC.fullmatch(settings.topic):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}", settings.topic):
         raise BadKey(
             f"{setting}.topic: expected a bundle id such as com.example.chat, got {settings.topic!r}"
         )
@@ -207,7 +204,7 @@ def hms_secret(settings: HmsSettings) -> str:
     secret = _content(setting, "app_secret", settings.app_secret, settings.app_secret_file).strip()
     if bool(secret) != bool(settings.app_id):
         raise BadKey(f"{setting}: expected app_id, and app_secret or app_secret_file")
-    if secret and not _NUMBER.fullmatch(settings.app_id):
+    if secret and not re.fullmatch(r"[0-9]{1,20}", settings.app_id):
         raise BadKey(f"{setting}.app_id: expected digits, got {settings.app_id!r}")
     return secret
 

@@ -26,7 +26,6 @@ from imserver.plugin.storage import Store
 
 _EXPIRED_AT_ONCE: Final = 1000
 """Number of entries that one transaction deletes."""
-_FIRST_LOOK: Final = 50
 _LOOK: Final = 5000
 """Number of entries whose age one query reads."""
 
@@ -145,7 +144,7 @@ class MessageLog(Store.Rows):
         now = int(time())
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
         old = after = 0
-        many = _FIRST_LOOK
+        many = 50
 
         def oldest(sql: Statements, head: LogHead) -> list[Row]:
             return sql.query(statement, (head.number, max(after, head.floor), many))

@@ -25,7 +25,6 @@ MOST_USERS: Final = 3
 _LOOK: Final = 200
 """Among so many of the last votes they are looked for."""
 _OF_POLL: Final = "log = %s AND id = %s"
-_POLL: Final = b'"poll":'
 
 
 def pause_ms(poll: Ask.Poll) -> int:
@@ -101,7 +100,7 @@ def with_own_votes(sql: Statements, log: int, user: str, entries: list[Entry]) -
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
-        if _POLL in entry.meta and (ask := entry.ask) is not None and ask.poll is not None:
+        if b'"poll":' in entry.meta and (ask := entry.ask) is not None and ask.poll is not None:
             polls[index] = entry.about if entry.kind == "press" else entry.id
     if not polls:
         return entries

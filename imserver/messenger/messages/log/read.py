@@ -360,8 +360,6 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 
 # --- catch-up -----------------------------------------------------------------------------------------------
 
-_MOST_UNIONS: Final = 500
-"""Number of conversations up to which MySQL uses one UNION branch each. Above it, it scans the log."""
 
 _ACTIVE: Final = (
     "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
@@ -444,7 +442,7 @@ def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) ->
     )
     if not active:
         return []
-    if len(active) > _MOST_UNIONS:
+    if len(active) > 500:  # with more UNIONs MySQL scans the log
         return _walk(sql, head, user, after, count)
     one = (
         "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "

@@ -54,8 +54,6 @@ _CHECKED_AT_ONCE: Final = 64
 _FEW: Final = 2048
 """Of so many messages with the words in one step, the conversations are read one by one: a row of the index
 has those of a whole segment."""
-_MOST_UNITS: Final = 8
-"""Words by which the database leaves messages out."""
 _CLOCKS_SECONDS: Final = 600
 """The clocks of the nodes, and the clock of a sender, may differ by so much."""
 _LINKS: Final = ("http://", "https://", "www.")
@@ -138,7 +136,7 @@ class _Wanted:
         if self._types:
             parts.append(f"m.type IN {marks_of(len(self._types))}")
             values += self._types
-        for unit in self.words.units[:_MOST_UNITS] if with_words else ():
+        for unit in self.words.units[:8] if with_words else ():
             # In other letters a text has many spellings, and JSON may have escapes in place of them.
             parts.append(f"({contains} OR {is_wide})" if unit.isascii() else is_wide)
             values += [unit] * unit.isascii()

@@ -96,8 +96,6 @@ _FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
 """Up to this number of conversations, one statement per conversation is faster than one statement for all
 pairs of users and conversations. On SQLite a statement is very cheap."""
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
-_MOST_KNOWN: Final = 10_000
-"""Senders that are remembered."""
 _FEW_ROWS: Final = 8
 """So many messages travel with the other statements. COPY takes two round trips more, and 8 µs a row in place
 of 21; from 5 rows on it takes less CPU."""
@@ -798,7 +796,7 @@ class WriterMemory:
 
         def answer() -> frozenset[int]:
             known, sessions = (log, last()), new()
-            if not last() or known != self._known or len(self._users) > _MOST_KNOWN:
+            if not last() or known != self._known or len(self._users) > 10_000:
                 self._known, self._users, self._sessions = known, frozenset(), frozenset()
                 sessions |= stored_sessions(sql, log, list(users - unknown))
             if sessions or unknown:

@@ -57,8 +57,6 @@ _LOOK_SECONDS: Final = 0.05
 _BLOCK: Final = 1024
 """Ids whose messages one query reads: 8 MB at most. A transaction costs as much as 150 messages."""
 _BUCKETS_AT_ONCE: Final = 16
-_WRITTEN_AT_ONCE: Final = 256 * 1024
-"""Bytes of rows that one transaction writes."""
 _COLUMNS: Final = "log, segment, bucket, terms"
 _HAS_CHANGES: Final = (
     "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
@@ -205,7 +203,7 @@ class WordIndex(Store.Rows):
         for row in rows:
             some.append(row)
             size += len(row[1])
-            if size > _WRITTEN_AT_ONCE:
+            if size > 256 * 1024:  # bytes that one transaction writes
                 if not self._store.write_or(False, partial(put, some)):
                     return False
                 some, size = [], 0

@@ -102,8 +102,6 @@ _ENOUGH: Final = 12
 """So many drafts do not wait for others. Measured: 16 senders in a closed loop cost 0.84 of the CPU. 8,000
 drafts a second cost 0.73, and are answered after 2.1 instead of 1.6 ms."""
 _MOST_GATHER_SECONDS: Final = 0.004
-_RECENT_BYTES: Final = 16 << 20
-"""Limit of the newest entries of all logs together."""
 _PART_BYTES: Final = 600
 _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
@@ -211,7 +209,7 @@ class RecentEntries:
 
     Owner of the entries. The methods never switch."""
 
-    def __init__(self, most_bytes: int = _RECENT_BYTES) -> None:
+    def __init__(self, most_bytes: int = 16 << 20) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
