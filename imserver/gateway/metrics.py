@@ -84,9 +84,9 @@ class Timings(dict[str, Histogram]):
         for each in waiting:
             self.took(*each)
 
-    def forget(self, before: float) -> None:
-        """Forget the slowest that ended before this Unix second."""
-        self.slowest = {name: slow for name, slow in self.slowest.items() if slow.time >= before}
+    def forget(self, is_over: Callable[[Slow], bool]) -> None:
+        """Forget those of the slowest of which this is true."""
+        self.slowest = {name: slow for name, slow in self.slowest.items() if not is_over(slow)}
 
     def __missing__(self, name: str) -> Histogram:
         histogram = self[name] = Histogram()

@@ -30,7 +30,7 @@ from tests.gateway.storage.servers import DatabaseServer
 from tests.operate.copies.test_backup import copied
 from tests.security.node_harness import ALL, Harness, config
 from tests.support import eventually, run_cli
-from tests.users import User
+from tests.users import PASSWORD, User
 
 from .clusters import nodes_of
 from .cmd import CmdClient, cmd_client
@@ -248,6 +248,13 @@ def subscribe(client: CmdClient, channel: str, **position: Any) -> Any:
     return data
 
 
+def facts_of(node: Any, account: User) -> tuple[list[Any], list[Any]]:
+    """What nodes remember of an account: its slowest requests, and its refusals."""
+    timings = good(node.http, "nodes/timings")["timings"]
+    slow = [row for row in timings if row["by"].endswith(f":people/{account.user}")]
+    return slow, good(node.http, "refusals", app="people", user=account.user)["refusals"]
+
+
 def test_neither_redis_nor_a_log_has_what_an_erased_user_wrote(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     server = RedisServer(tmp_path / "redis")
@@ -267,8 +274,12 @@ def test_neither_redis_nor_a_log_has_what_an_erased_user_wrote(tmp_path: Path) -
                 good(nodes.http[1], "push", {"app": "101", "users": [ANN], "text": "to ann"})
                 assert len(naming(server, TEXT)) == 2
                 assert len(naming(server, ANN)) > 5
+                assert account.refused("accounts/password", password="")[0] == 400
+                account.post("accounts/password", password=PASSWORD, old_password=PASSWORD)  # takes a while
+                assert all(facts_of(nodes.servers[1], account))
                 for app, user in (("101", ANN), ("people", account.user)):
                     good(nodes.http[1], "users/erase", {"app": app, "user": user})
+                assert facts_of(nodes.servers[1], account) == ([], [])
             left = naming(server, TEXT, NICKNAME, ":list", "acc:user:online")
             assert [key for key, _ in left] == [
                 key for key in dump(server) if key.endswith((b"past:1}:list", b"101_bob"))

@@ -286,6 +286,7 @@ def erase_self(
     """
     if not call.is_back_end:
         erasure.prove(call, password, code)
+        call.request.by = ""  # its line in the log comes after the erasure
     erasure.erase(call.app, call.user)
     call.gone = True
     return ErasedAnswer()

@@ -82,6 +82,11 @@ _Rows = OrderedDict[tuple[str, str, str], RefusalRow]
 """Of a payer: (user, account, address) → row. The one that was seen last is the last one."""
 
 
+def _cut(names: Iterable[str]) -> frozenset[str]:
+    """Names as rows have them."""
+    return frozenset(name[:_NAME] for name in names)
+
+
 class _Cause:
     """The rows of one cause, by payer. The payer that was seen last is the last one."""
 
@@ -136,6 +141,7 @@ class RefusalLog(Observer):
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that are wanted, in no order."""
         self._prune(self._clock())
+        wanted = replace(wanted, names=_cut(wanted.names))
         return [
             row
             for cause in self._causes.values()
@@ -146,6 +152,7 @@ class RefusalLog(Observer):
 
     def forget(self, app: str, names: Collection[str] = ()) -> None:
         """Remove the rows of users and accounts with these ids, or all of an app."""
+        names = _cut(names)
         for key, cause in list(self._causes.items()):
             if key[2] != app:
                 continue

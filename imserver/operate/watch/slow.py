@@ -17,6 +17,7 @@ from imserver.plugin.http import Api, about
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config
+from imserver.plugin.storage import Erasure
 
 _all: Final = logging.getLogger("imserver")
 _LEVELS: Final = logging.getLevelNamesMapping()
@@ -71,6 +72,7 @@ class Watch:
         self.calls = Calls(core)
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
         core.queries.add("watch.log", LogWish, self._log_here)
+        core.queries.add("watch.forget", str, self._forget_here)
 
     def timings(self) -> tuple[list[Timing], list[str]]:
         """How long everything took, and the nodes that did not answer."""
@@ -89,10 +91,22 @@ class Watch:
 
     def look(self) -> None:
         """Forget what was slow long ago, and log as before when a wish has ended."""
+        before = time() - SLOW_FOR
         for timings in self._core.metrics.timings.values():
-            timings.forget(time() - SLOW_FOR)
+            timings.forget(lambda slow: slow.time < before)
         if self._until and time() >= self._until:
             self._end()
+
+    def forget(self, app: str, user: str, _name: str) -> None:
+        """Forget who made the slowest, if the user was deleted, on all nodes that answer."""
+        self._forget_here(whose := f"{app}/{user}")
+        self._core.ask_others("watch.forget", whose, bool)
+
+    def _forget_here(self, whose: str) -> bool:
+        self._core.node.request_log.flush()
+        for timings in self._core.metrics.timings.values():
+            timings.forget(lambda slow: slow.by.partition(":")[2] == whose)
+        return True
 
     def _timings(self) -> list[Timing]:
         self._core.node.request_log.flush()
@@ -153,4 +167,6 @@ class Watch:
 def build(core: Core) -> Parts:
     """Build it."""
     watch = Watch(core)
-    return Parts((watch,), run=(every(5.0, watch.look, "the log stays as it is"),), configure=watch.configure)
+    services = watch, Erasure(frozenset(), watch.forget, lambda _: None)
+    look = every(5.0, watch.look, "the log stays as it is")
+    return Parts(services, run=(look,), configure=watch.configure)

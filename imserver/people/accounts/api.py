@@ -460,6 +460,7 @@ def delete(
     """
     if not call.is_back_end:
         api.accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+        call.request.by = ""  # its line in the log comes after the erasure
     api.accounts.remove(call.app, call.user)
     call.gone = True
     return AccountDone(call.user)
