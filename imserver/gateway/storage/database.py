@@ -209,7 +209,7 @@ class Database:
             if id is None:
                 raise StartError(
                     f"storage: the database {self.address.shown} is the target of a move that has not ended: "
-                    "run 'imserver move' again, which goes on with it"
+                    "run the same 'imserver move' or 'imserver restore' again"
                 )
             return str(id), laxness_of(connection)
 

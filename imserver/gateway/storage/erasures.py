@@ -110,10 +110,10 @@ class Erasures(Store.Rows):
 
     # --- the journal ----------------------------------------------------------------------------------------
 
-    def write_journal(self, folder: Path) -> None:
-        """Add the erasures that have ended to the journal in a data folder. Raises OSError."""
+    def write_journal(self, folder: Path, is_whole: bool = False) -> None:
+        """Add what has ended to a folder's journal; ``is_whole``: also of long before it. Raises OSError."""
         known = read_journal(folder / JOURNAL)
-        last = max((row.ended for row in known), default=0)
+        last = 0 if is_whole else max((row.ended for row in known), default=0)
         names = {row.name for row in known}
         new = [row for row in self.ended(last - _CLOCKS_MS) if row.name not in names]
         if new:

@@ -124,16 +124,14 @@ def restore(
 # --- a restore that a power cut interrupts ------------------------------------------------------------------
 
 
-def begin(folder: Path, before: str = "") -> bool:
+def begin(folder: Path, before: str = "") -> None:
     """Note in a data folder that what is stored changes from now on. ``before``: the new name of the
-    database. Returns whether nothing had been noted. Raises StartError."""
+    database. Raises StartError."""
     mark = folder / RESTORING
-    is_first = not mark.exists()
     try:
         write_private(mark, before.encode())
     except OSError as error:
         raise StartError(f"{mark} cannot be written: {error.strerror}") from None
-    return is_first
 
 
 def end(folder: Path) -> None:
@@ -196,6 +194,15 @@ def move_on(
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
         database.close()
+
+
+def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
+    """The same for a SQLite file, which a database server will get. Raises StartError."""
+    try:
+        with closing(_connect(copy)) as connection, connection:
+            _move_on(SqliteStatements(connection), (*_OWN, *numbers), None)
+    except sqlite3.Error as error:
+        raise StartError(f"{copy} cannot be changed: {error}") from None
 
 
 def wait_until_alone(read: Callable[[Callable[[PooledStatements], int]], int], shown: str) -> None:

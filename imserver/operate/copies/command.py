@@ -70,7 +70,6 @@ def restore(
     names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
     secret, beside your backups. Without both, the command asks whether to go on; a script gives --yes.
     """
-    before: Path | None = None
     try:
         settings = load_settings(path, data_dir)
         address = address_of(settings)
@@ -93,28 +92,22 @@ def restore(
         lock.start(restores=True)
         click.get_current_context().call_on_close(lock.stop)
         if file is not None and has_everything:
-            done, before = whole.restore(settings, address, BackupArchive(file), without)
-        elif address.file is None or file is None:
-            copies.move_on(address, settings.storage, numbers_of_server(), folder)
-            done = f"{address.shown} continues after all ids that were given since the copy"
+            finish = partial(_finish, settings, lock, journal)
+            done = [whole.restore(settings, address, BackupArchive(file), without, finish)]
         else:
-            done, before = copies.restore(address.file, file, numbers_of_server(), folder)
-        lock.secrets(settings.server)  # a new data folder gets its own
-    except StartError as error:
+            before: Path | None = None
+            if address.file is None or file is None:
+                copies.move_on(address, settings.storage, numbers_of_server(), folder)
+                done = [f"{address.shown} continues after all ids that were given since the copy"]
+            else:
+                replaced, before = copies.restore(address.file, file, numbers_of_server(), folder)
+                done = [replaced]
+            with opened(path, data_dir) as (settings, store, _):
+                done += _finish(settings, lock, journal, store, before)
+    except (StartError, Unavailable) as error:
         fail(error)
-    with opened(path, data_dir) as (settings, store, _):
-        rows = [] if before is None else erasures_of(before)
-        rows += read_journal(folder / JOURNAL)
-        rows += [] if journal is None else read_journal(journal)
-        try:
-            count = erase_again(settings, store, rows)
-        except Unavailable as error:
-            fail(f"{error}: run imserver restore again before you start a server")
-        record_act(settings, store, "database.restore", count=count)
     copies.end(folder)
-    click.echo(done)
-    if count:
-        click.echo(f"{count} users who were erased since the copy are erased again")
+    click.echo("\n".join(done))
 
 
 def _accept_no_journal(yes: bool) -> None:
@@ -206,13 +199,31 @@ def erasures_of(database: Path) -> list[ErasureRow]:
         return []
 
 
-def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> int:
-    """Erase the users of these erasures, which the database does not have: it is older. Returns their number.
+def _finish(
+    settings: Config, lock: DataDirectory, journal: Path | None, store: Store, before: Path | None
+) -> list[str]:
+    """The last step of a restore: erase the users whose erasures the database does not have, because it is
+    older. The database ``before``, the journal of the data folder, which gets all, and this one have them.
+    Returns what was done, in words. Raises StartError."""
+    try:
+        rows = [] if before is None else erasures_of(before)
+        rows += read_journal(lock.path / JOURNAL)
+        rows += [] if journal is None else read_journal(journal)
+        keys = lock.secrets(settings.server).keys(PURPOSE)  # a new data folder gets its own secret
+        erasures = Erasures(store, lambda: keys)
+        count = _erase_again(settings, store, erasures, rows)
+        erasures.write_journal(lock.path, is_whole=True)
+    except OSError as error:
+        raise StartError(f"the journal {error.filename} cannot be used: {error.strerror}") from None
+    except Unavailable as error:
+        raise StartError(f"{error}: run imserver restore again before you start a server") from None
+    record_act(settings, store, "database.restore", count=count)
+    return [f"{count} users who were erased since the copy are erased again"] if count else []
 
-    Raises Unavailable and StartError.
-    """
-    keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
-    erasures = Erasures(store, lambda: keys)
+
+def _erase_again(settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]) -> int:
+    """Erase the users of these erasures, which the database does not have. Returns their number. Raises
+    Unavailable and StartError."""
     names = {row.name for row in erasures.ended()}
     missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
     users = _whose(erasures, store, missing, tables_of(load_features(settings)).of_server())

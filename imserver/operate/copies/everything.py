@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,11 @@ without_option: Final = click.option(
     help="Leave the tables of this feature of another distribution behind.",
 )
 _PARTS: Final = ".restore."
+
+Finish = Callable[[Store, Path | None], list[str]]
+"""The last step of a restore: gets what is stored, and the previous database if it is a file. Returns what
+was done."""
+
 _SECRETS: Final = ("secret", "second_secret")
 
 
@@ -95,18 +100,16 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
 
 
 def restore(
-    settings: Config, address: DatabaseAddress, archive: BackupArchive, without: Sequence[str]
-) -> tuple[str, Path | None]:
-    """Put all of an archive back. No server runs. Returns what was done, and the previous database if it is a
-    file. Raises StartError.
+    settings: Config, address: DatabaseAddress, archive: BackupArchive, without: Sequence[str], finish: Finish
+) -> str:
+    """Put all of an archive back. No server runs. Returns what was done. Raises StartError.
 
-    No server starts until ``copies.end``. SQLite: the database is replaced. Otherwise it must be empty, or
-    that of an interrupted restore, and ``without`` names features whose tables stay behind.
+    SQLite: the database is replaced, and no server starts until ``copies.end``. Otherwise it must be empty,
+    or that of an interrupted restore, no server opens it before all is done, and ``without`` names features
+    whose tables stay behind.
     """
-    features = load_features(settings)
-    tables = tables_of(features)
+    tables = tables_of(load_features(settings))
     folder = Path(settings.server.data_dir)
-    before: Path | None = None
     need_space(folder, archive.size + archive.database_size)  # the copy is copied
     for rest in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
         shutil.rmtree(rest, ignore_errors=True)
@@ -114,48 +117,47 @@ def restore(
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
         copies.check(copy)
+        of_copy = StorageSettings(f"sqlite:///{copy}")
         # A copy of the release before gets the tables of this one. What no server can use is refused here.
-        with started_store(StorageSettings(f"sqlite:///{copy}"), parts, tables):
+        with started_store(of_copy, parts, tables):
             pass
         if address.file is not None:
             replaced, before = copies.restore(address.file, copy, numbers_of_server(), folder)
-        else:
-            from imserver.operate.copies.move import move  # needs the drivers
+            with started_store(settings.storage, settings.server.data_dir, tables) as store:
+                return "\n".join([replaced, *_complete(settings, archive, store), *finish(store, before)])
+        from imserver.operate.copies.move import move  # needs the drivers
 
-            is_first = copies.begin(folder)
-            try:
-                with closing(Progress()) as progress:
-                    note = progress.show_rows
-                    move(_of_file(copy), address, settings.storage, tables, note, without=without)
-            except StartError:
-                if is_first:  # the database is as it was, or has no id, and no server opens it
-                    copies.end(folder)
-                raise
-            copies.move_on(address, settings.storage, numbers_of_server(), folder)
-            replaced = f"restored {address.shown}"
-    done, absent = [replaced, *_put_secrets(settings, archive.head.secrets)], {*archive.absent}
+        copies.move_copy_on(copy, numbers_of_server())
+        done = [f"restored {address.shown}"]
+
+        def complete() -> None:
+            with started_store(of_copy, parts, tables) as store:
+                done.extend(_complete(settings, archive, store) + finish(store, None))
+
+        with closing(Progress()) as progress:
+            note, source = progress.show_rows, _of_file(copy)
+            move(source, address, settings.storage, tables, note, without=without, complete=complete)
+        return "\n".join(done)
+
+
+def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[str]:
+    """Put secrets and files back. Returns what was done. Raises StartError."""
+    done, absent = _put_secrets(settings, archive.head.secrets), {*archive.absent}
     try:
-        with (
-            started_store(settings.storage, settings.server.data_dir, tables) as store,
-            offline_parts(settings, store, ArchivedFiles) as parts,
-        ):
+        with offline_parts(settings, store, ArchivedFiles) as parts:
             for name, part in parts:
                 if type(part).write is ArchivedFiles.write:
                     continue
                 some = (file for file in archive.files(name) if f"{name}/{file[0]}" not in absent)
                 count = sum(part.write("", *file) for file in some)
                 done.append(f"restored {count} files of {name}")
-                if left := archive.features[name] - count:
-                    done.append(f"left out {left} files of {name}: damaged, or newer than the database")
+                if more := archive.features[name] - count:
+                    done.append(f"left out {more} files of {name}: damaged, or newer than the database")
     except ImserverError as error:
-        first = "" if address.file is not None else "empty the database, then "
-        raise StartError(f"{error}; {first}run the same command again") from None
+        raise StartError(f"{error}; run the same command again") from None
     done += [lack_of(archive.absent)] if absent else []
-    done += [
-        f"left out the files of {name}, which the settings do not name"
-        for name in sorted({*archive.features} - {feature.name for feature in features})
-    ]
-    return "\n".join(done), before
+    left = {*archive.features} - {feature.name for feature in load_features(settings)}
+    return done + [f"left out the files of {name}, which the settings do not name" for name in sorted(left)]
 
 
 def _of_file(path: Path) -> DatabaseAddress:

@@ -125,12 +125,14 @@ def move(
     *,
     without: Collection[str] = (),
     is_live: bool = False,
+    complete: Callable[[], object] | None = None,
 ) -> Moved:
     """Copy a database, which is only read, into an empty one, or go on with that. Raises StartError.
 
     ``settings``: time limits. ``without``: features of other distributions whose tables stay behind.
     ``is_live``: servers may use the source; then the copy is as the source was at the beginning, and cannot
-    be resumed. Otherwise nobody may be connected to it.
+    be resumed. Otherwise nobody may be connected to it. ``complete`` changes the source before it is read,
+    when the target is taken: from then until the end no server opens that. An interrupted copy begins anew.
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
@@ -150,7 +152,7 @@ def move(
         for end in (second,) if is_live else (first, second):
             if end.address.file is None:
                 wait_until_alone(end.read, end.address.shown)
-        return _Move(first, second, tables, note, without).run(stack, is_live)
+        return _Move(first, second, tables, note, without).run(stack, is_live, complete)
 
 
 @contextmanager
@@ -184,18 +186,20 @@ class _Move:
         self._all = [*self._tables, *(table for table in ordered if table.name == _LAST)]
         self._note = note
 
-    def run(self, stack: ExitStack, is_live: bool) -> Moved:
+    def run(self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None) -> Moved:
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
             raise StartError(f"the database {self._source.address.shown} is damaged: it has no id")
-        resumed = self._prepare_target(id)
+        resumed = self._prepare_target(id, begins_anew=complete is not None)
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
             self._drop_state()
             reader = self._target.reader(self._all)
             stack.callback(reader.close)
             return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
+        if complete is not None:
+            complete()
         writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(self._all))
         stack.callback(writer.close)
         reader = self._source.reader(self._all)
@@ -263,14 +267,14 @@ class _Move:
         ids = end.read(lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")])
         return ids[0] if ids else None
 
-    def _prepare_target(self, source: str) -> bool:
+    def _prepare_target(self, source: str, begins_anew: bool) -> bool:
         """Make the tables of the target. Returns whether the move had begun before."""
         target, names, shown = self._target, self._target.tables(), self._target.address.shown
         if names and _STATE not in names:
             if _LAST in names and self._id_of(target) == source:
                 raise StartError(
                     f"the database {shown} has the id of the source: it is the same database, or a copy, or "
-                    "a move to it has ended"
+                    "a move or restore to it has ended"
                 )
             raise StartError(f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one")
         for end in (self._source, target):
@@ -302,10 +306,14 @@ class _Move:
                 f"the move to {shown} was begun with another release or other features: go on with these, or "
                 "begin again with an empty database"
             )
-        if not positions:
+        if begins_anew or not positions:
             target.write(lambda sql: migrations.migrate(sql.connection, shown, self._features))
-            # The rows that the steps have written.
-            target.write(lambda sql: [sql.execute(f'DELETE FROM "{table.name}"') for table in self._all])
+            # The rows that the steps have written, and those of an interrupted copy: children first.
+            rows = [
+                *(f'"{table.name}"' for table in reversed(self._all)),
+                f"{_STATE} WHERE name <> '{_MOVE}'",
+            ]
+            target.write(lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows])
         return begun is not None
 
     def _positions(self) -> dict[str, str]:

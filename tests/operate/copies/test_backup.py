@@ -5,8 +5,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import numbers_of_server
 from imserver.gateway.process import DataDirectory
+from imserver.gateway.storage.erasures import JOURNAL, ErasureRow, add_to_journal, read_journal
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -29,6 +32,8 @@ from tests.stores import ENGINES, OpenStore, server_of
 from tests.support import run_cli
 from tests.tools import require
 
+FAR = 1 << 32
+"""Ids after a restore are greater."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -186,9 +191,9 @@ def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path
     assert len(say(tmp_path / "elsewhere")) == 1
 
 
-def cut(database: Path, copy: Path, step: int) -> bool:
-    """Restore a copy in a process that dies before its n-th change of a name or start of a write. Returns
-    whether it died."""
+def cut(restore: Callable[[], object], step: int) -> bool:
+    """Restore in a process that dies before its n-th change of a name or start of a write. Returns whether it
+    died."""
     if not (child := os.fork()):
         left = [step]
 
@@ -201,7 +206,7 @@ def cut(database: Path, copy: Path, step: int) -> bool:
                     os._exit(9)
 
         sys.addaudithook(hear)
-        copies.restore(database, copy, numbers_of_server())
+        restore()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
@@ -227,7 +232,8 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
         folder = tmp_path / f"cut{step}" / "data"
         shutil.copytree(data, folder)
         database = folder / "imserver.db"
-        is_cut = cut(database, tmp_path / "copy.db", step)
+        again = partial(copies.restore, database, tmp_path / "copy.db", numbers_of_server())
+        is_cut = cut(again, step)
         server = DataDirectory(str(folder))
         try:
             server.start()
@@ -236,7 +242,7 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
         else:
             server.stop()
             assert (log_of(database).read_bytes() == log) if log else (say(folder) == ["one", "two"])
-        _, before = copies.restore(database, tmp_path / "copy.db", numbers_of_server())
+        _, before = again()
         assert before == folder / "imserver.db.before"
         if log:
             assert before.with_name(f"{before.name}-wal").read_bytes() == log
@@ -245,6 +251,21 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
                 assert old.execute("SELECT count(*) FROM message").fetchone() == (2,)
         assert say(folder, "three") == ["one", "three"]
     assert step > refused > 4, (step, refused)
+
+
+def test_a_new_folder_gets_the_journal_of_erasures(run: Run, data: Path, tmp_path: Path) -> None:
+    """A copy that is restored after this one may have users whom only another journal names."""
+    say(data, "one")
+    copy, other, journal = tmp_path / "copy.db", tmp_path / "other", tmp_path / "journal"
+    run("backup", copy)
+    long_ago, of_late = (
+        ErasureRow(letter * 64, at, "app", letter) for letter, at in (("a", 1), ("b", 10**12))
+    )
+    add_to_journal(journal, [long_ago])
+    other.mkdir(mode=0o700)
+    add_to_journal(other / JOURNAL, [of_late])
+    run("restore", "--data-dir", other, "--erasures", journal, copy)
+    assert read_journal(other / JOURNAL) == [of_late, long_ago]
 
 
 FORGED = {
@@ -386,6 +407,54 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
         assert all(after > before for after, before in zip(again, last, strict=True)), (again, last)
         assert max(again) < 2**53, "JavaScript has it exactly"
         last, sent = again, new
+
+
+@pytest.mark.linux
+@pytest.mark.full("faults")
+def test_an_archive_is_restored_whole_or_no_node_starts(
+    server: DatabaseServer, open_store: OpenStore, data: Path, tmp_path: Path
+) -> None:
+    """Also with another data folder. A restore that was cut begins anew; one that was cut behind its end says
+    that it has ended."""
+    say(data, "one")
+    secret, archive = DataDirectory(str(data)).secret(), tmp_path / "all.tar"
+    assert run_cli("backup", "--everything", str(archive), IMSERVER_SERVER_DATA_DIR=str(data)).returncode == 0
+    counts, step, is_cut = Counter[str](), 0, True
+    while is_cut:
+        step += 1
+        url, folder = server.new_url(), tmp_path / f"cut{step}"
+        given = {"IMSERVER_STORAGE_URL": url, "IMSERVER_SERVER_DATA_DIR": str(folder)}
+        restore = partial(run_cli, "restore", "--yes", str(archive), **given)
+        is_cut = cut(restore, step)
+        state = state_of(server, open_store, url)
+        counts[state] += 1
+        assert restore().returncode == (state == "whole")
+        assert state_of(server, open_store, url) == "whole"
+        node = DataDirectory(str(folder))
+        node.start()
+        assert node.secret() == secret
+        node.stop()
+    assert min(counts[state] for state in ("empty", "refused", "whole")) > 2, counts
+
+
+def state_of(server: DatabaseServer, open_store: OpenStore, url: str) -> str:
+    """What a node of any data folder has of a database."""
+    name = url.rpartition("/")[2].partition("?")[0]
+    tables = f"SELECT 1 FROM information_schema.tables WHERE table_schema = {server.schema} LIMIT 1"
+    if not server.execute(tables, name):
+        return "empty"
+    try:
+        store = open_store(url)
+    except StartError:  # test_move has its words
+        return "refused"
+    (entry,) = store.part(MessageLog).entries.read("app", 0, 100)
+    sent = store.part(MessageLog).writer.append("app", [Draft(sender="a", to_user="b")])
+    store.execute("DELETE FROM message WHERE id > %s", (entry.id,))
+    store.close()
+    (new,) = sent
+    assert isinstance(new, Appended)
+    assert (entry.body, new.entry.id > FAR) == (b"one", True)
+    return "whole"
 
 
 def test_it_is_refused_while_others_use_the_database(

@@ -148,6 +148,26 @@ def test_a_killed_move_goes_on(full: str, new_url: NewUrl, engine: str, open_sto
     assert content(last_file) == content(full)
 
 
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_copy_that_is_completed_first_begins_anew(
+    full: str, new_url: NewUrl, engine: str, open_store: OpenStore
+) -> None:
+    target = new_url(engine)
+    killed(full, target, len(tables_of_server()))
+
+    def complete() -> None:
+        with pytest.raises(StartError, match="run the same 'imserver move' or 'imserver restore' again"):
+            open_store(target)
+        change(full, "UPDATE message SET body = x'07' WHERE id = 1", "DELETE FROM message WHERE id = 2")
+
+    ends = address_of(full), address_of(target)
+    move(*ends, StorageSettings(), TABLES, lambda *_: None, complete=complete)
+    last_file = new_url("sqlite")
+    moved(target, last_file)
+    assert content(last_file) == content(full)
+
+
 def test_numbers_go_on_where_the_source_would_have(full: str, new_url: NewUrl, open_store: OpenStore) -> None:
     target = new_url("sqlite")
     moved(full, target)
@@ -173,7 +193,7 @@ def test_a_target_that_is_not_empty_is_refused(full: str, new_url: NewUrl) -> No
     assert "is not empty (absence, account," in refusal(full, target)
     target = new_url("sqlite")
     moved(full, target)
-    assert "a move to it has ended" in refusal(full, target)
+    assert "a move or restore to it has ended" in refusal(full, target)
     target = new_url("sqlite")
     killed(full, target, 3)
     other = new_url("sqlite")
