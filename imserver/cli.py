@@ -1,13 +1,10 @@
 """The command line. Each command imports its own dependencies when it runs."""
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from errno import EPIPE
-from time import time
 from typing import Any, Final
 
 import click
@@ -15,8 +12,8 @@ import click
 from imserver.gateway import assets
 from imserver.gateway.config.load import dump, settings_file
 from imserver.gateway.config.settings import Config
-from imserver.gateway.errors import CLOSE, REPLY_TEXT, ReplyCode, StartError
-from imserver.gateway.terminal import fail, given_once, read_key, request_json, server_address, table
+from imserver.gateway.errors import CLOSE, REPLY_TEXT, StartError
+from imserver.gateway.terminal import fail, table
 from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
@@ -30,6 +27,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "move": ("imserver.operate.copies.command", "move", "Copy the database to another engine, and compare."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.operate.copies.command", "restore", "Replace the database by a copy."),
+    "status": ("imserver.operate.status", "status", "Show /health and /system/state of a running server."),
     "token": ("imserver.gateway.commands.token", "token", "Create session tokens of users."),
     "upgrade": ("imserver.operate.upgrade", "upgrade", "Take another release, or the one of before."),
 }
@@ -47,6 +45,9 @@ SETTING_OF_OPTION: Final = {
 """Options of serve → settings, which check their values."""
 
 
+_FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
+
+
 class _Commands(click.Group):
     """Loads the commands of ``_LAZY`` and of features only when they are called."""
 
@@ -58,6 +59,21 @@ class _Commands(click.Group):
             if error.strerror is None or error.errno == EPIPE:  # click ends quietly if nobody reads
                 raise
             fail(": ".join(filter(None, (error.filename and str(error.filename), error.strerror))))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The options for the server may stand in front of each part of a command's name, too."""
+        command: click.Command | None = self
+        name, moved, rest = list[str](), list[str](), [*args]
+        while rest and isinstance(command, click.Group):
+            word = rest.pop(0)
+            if word[:2] == "-c" or word.partition("=")[0] in _FOR_THE_SERVER:
+                takes_next = "=" not in word and (word[:2] != "-c" or word == "-c")
+                moved += [word, *rest[:takes_next]]
+                del rest[:takes_next]
+            else:
+                name, command = [*name, word], command.get_command(ctx, word)
+                moved = [] if word in ctx.help_option_names else moved
+        return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_LAZY, *_of_features()})
@@ -146,16 +162,11 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.pass_context
 def main(context: click.Context, path: str | None) -> None:
     """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
-    if context.invoked_subcommand is not None:
-        given: dict[str, Any] = {} if path is None else {"path": path}
-        command = main.get_command(context, context.invoked_subcommand)
-        if isinstance(command, click.Group):
-            given = dict.fromkeys(command.list_commands(context), given)
-        context.default_map = {context.invoked_subcommand: given}
-    elif path is None:
-        click.echo(context.get_help())
-    else:
-        context.invoke(serve, path=path)
+    if context.invoked_subcommand is None:
+        if path is None:
+            click.echo(context.get_help())
+        else:
+            context.invoke(serve, path=path)
 
 
 @main.command()
@@ -282,54 +293,6 @@ def codes() -> None:
     click.echo("\nHTTP problems outside the dialects' routes\n")
     problems = problems_of(load_features(Config()))
     click.echo(table("status, code, temporary, message", problems, temporary=temporary))
-
-
-@main.command()
-@click.option("--url", "option", metavar="URL", help="The same as the argument URL.")
-@click.option(
-    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
-)
-@click.option("--debug", is_flag=True, help="List connections and users too.")
-@click.argument("url", required=False)
-def status(option: str | None, key_file: str | None, debug: bool, url: str | None) -> None:
-    """Show /health and /system/state of a running server.
-
-    URL is the server's HTTP port, by default that of the settings file of this folder, or a Unix socket such
-    as unix:/run/imserver/im.sock.
-
-    Where the server wants an API key, the command takes that of the settings file of this folder, of the
-    environment variable IMSERVER_KEY, or of --key-file: other users of the machine can see the arguments of a
-    command.
-    """
-    from imserver.gateway.offline import key_of_settings, url_of_settings  # it loads the storage
-
-    url = server_address(given_once("URL", url, option) or url_of_settings())
-    key = read_key(key_file) or key_of_settings(url)
-    health, _ = request_json(url, "GET", "/health", key, seconds=10)
-    _, ready = request_json(url, "GET", "/ready", key, seconds=10)
-    path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
-    state_status, state = request_json(url, "GET", path, key, seconds=10)
-    if isinstance(data := state.get("data"), dict):
-        data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
-    click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
-    click.echo(f"ready   {_readiness(ready)}")
-    click.echo(json.dumps(state, ensure_ascii=False, indent=2))
-    if state.get("code") == ReplyCode.UNAUTHORIZED:
-        fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
-    if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:
-        sys.exit(1)
-
-
-def _readiness(answer: Any) -> str:
-    """The answer of ``/ready`` in words."""
-    if not isinstance(answer, dict) or "reason" not in answer:
-        return "yes"
-    words = f"no: {answer['reason']}"
-    if stage := answer.get("stage"):
-        words += f" ({stage})"
-    if since := answer.get("since"):
-        words += f", since {datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC ({int(time() - since)} s)"
-    return words
 
 
 @main.command()

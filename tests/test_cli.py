@@ -78,6 +78,31 @@ def test_what_a_command_does_is_shown_in_whole_on_a_narrow_screen(group: str) ->
     assert "..." not in commands
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "-c {file} moderate reports shop",
+        "moderate -c {file} reports shop",
+        "moderate reports shop -c {file}",
+        "-c{file} why",
+        "status --config={file}",
+        "--url http://127.0.0.1:1 -c /none status -c {file}",
+        "erase shop/ann -c {file}",
+    ],
+)
+def test_a_command_finds_the_server_of_its_settings_wherever_they_are_named(
+    tmp_path: Path, arguments: str
+) -> None:
+    file = tmp_path / "im.yaml"
+    file.write_text("app: {http_port: 1}", encoding="utf-8")
+    line = refused(*arguments.format(file=file).split())
+    assert line == "http://127.0.0.1:1 does not answer: Connection refused"
+
+
+def test_a_command_refuses_an_option_for_a_server_that_it_does_not_ask() -> None:
+    assert "No such option" in run_cli("--url", "http://127.0.0.1:1", "app", "list").stderr
+
+
 def test_codes_prints_every_code_of_the_tables() -> None:
     lines = invoke("codes").output.splitlines()
     for row in errors.CLOSE.values():

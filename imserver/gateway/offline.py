@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
@@ -17,7 +16,6 @@ from imserver.gateway.auth.observer import Act, Observer
 from imserver.gateway.auth.principal import ALL_SCOPES, Principal
 from imserver.gateway.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.gateway.config.settings import Config
-from imserver.gateway.config.values import ConfigError
 from imserver.gateway.errors import ImserverError, StartError, StorageUnavailable
 from imserver.gateway.feature import FeatureRow
 from imserver.gateway.node.feature_list import (
@@ -75,26 +73,6 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     finally:
         if store is not None:
             store.close()
-
-
-def url_of_settings() -> str:
-    """Where a server on this machine listens, by the settings of this folder."""
-    try:
-        return f"http://127.0.0.1:{load_config().app.http_port}"
-    except ConfigError:
-        return "http://127.0.0.1:8080"
-
-
-def key_of_settings(url: str) -> str:
-    """The key for everything that the settings of this folder name, as ``imserver serve`` reads them, if the
-    server is on this machine; ``""``: there is none."""
-    if (urlsplit(url).hostname or "localhost") not in ("localhost", "127.0.0.1", "::1"):
-        return ""
-    try:
-        keys = load_config().api.keys
-    except ConfigError:
-        return ""
-    return next((each.key for each in keys if "admin" in each.scopes and not each.apps), "")
 
 
 def record_act(

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
 from msgspec import Struct
 
 from imserver.gateway.config.settings import Config
+from imserver.gateway.config.values import ConfigError
 from imserver.gateway.config.yaml import read_yaml as read_yaml
 from imserver.gateway.config.yaml import write_yaml as write_yaml
 from imserver.gateway.notify import PushService
-from imserver.gateway.offline import Command, key_of_settings, url_of_settings
+from imserver.gateway.offline import Command, load_settings
 from imserver.gateway.offline import offline_parts as offline_parts
 from imserver.gateway.offline import opened as opened
 from imserver.gateway.offline import record_act as record_act
@@ -36,20 +37,33 @@ class Finding(Struct, frozen=True):
 class ServerApi:
     """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
 
-    ``url``: the server's HTTP port; ``""``: :func:`url_of_settings`. ``key_file``: see :func:`read_key`.
+    ``url``: the server's HTTP port; ``""``: that of the settings. ``key_file``: see :func:`read_key`; without
+    a key, a server on this machine gets that of the settings.
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
-        self._url = server_address(url or url_of_settings())
-        self._key = read_key(key_file) or key_of_settings(self._url)
+        settings = _settings()
+        self._url = server_address(url or f"http://127.0.0.1:{settings.app.http_port}")
+        is_here = (urlsplit(self._url).hostname or "localhost") in ("localhost", "127.0.0.1", "::1")
+        keys = settings.api.keys if is_here else ()
+        own = (each.key for each in keys if "admin" in each.scopes and not each.apps)
+        self._key = read_key(key_file) or next(own, "")
 
     @staticmethod
     def options(command: Command) -> Command:
-        """A decorator: the command gets the options ``--url`` and ``--key-file``."""
+        """A decorator: the command gets the options ``--url`` and ``--key-file``, and ``-c`` for the settings
+        that say both; its function gets the first two."""
         key_file = "File with an API key of the scope admin; - is standard input."
-        url = "The server's HTTP port; by default that of the settings here."
+        url = "The server's HTTP port; by default that of the settings."
+        if not any(each.name == "path" for each in getattr(command, "__click_params__", ())):
+            add = click.option("-c", "--config", "path", expose_value=False, callback=_note, metavar="FILE")
+            command = add(command)
         command = click.option("--key-file", metavar="FILE", help=key_file)(command)
         return click.option("--url", default="", metavar="URL", help=url)(command)
+
+    def ask(self, method: str, path: str, body: bytes = b"", seconds: float = 30) -> tuple[int, Any]:
+        """The status and the JSON of the answer to any request."""
+        return request_json(self._url, method, path, self._key, body, seconds)
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:
         """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
@@ -61,12 +75,26 @@ class ServerApi:
         return self._call("POST", path, msgspec.json.encode(body))
 
     def _call(self, method: str, path: str, body: bytes) -> Any:
-        status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
+        status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status >= 400:
             problem = answer if isinstance(answer, dict) else {}
             hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
             fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
         return answer
+
+
+def _note(context: click.Context, _option: click.Parameter, path: str | None) -> None:
+    context.meta[__name__] = path
+
+
+def _settings() -> Config:
+    """Those that the command names; else those of this folder, or the defaults if they cannot be read."""
+    context = click.get_current_context()
+    path = context.params.get("path", context.meta.get(__name__))
+    try:
+        return load_settings(path, None)
+    except ConfigError as error:
+        return Config() if path is None else fail(error)
 
 
 def key_for(settings: Config, purpose: str) -> bytes:

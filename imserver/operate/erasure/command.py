@@ -15,8 +15,8 @@ _UNDO_SECONDS: Final = 60
 
 
 @click.command(short_help="Erase a user, or compact the database.")
-@settings_options
 @ServerApi.options
+@settings_options
 @click.option(
     "--compact",
     "compacts",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import wraps
 from time import time
 from typing import Any, Final, get_args
 
@@ -18,20 +19,27 @@ _user: Final = click.argument("user")
 
 
 @click.group(short_help="Delete messages, mute and ban users, list reports.")
-@ServerApi.options
-@click.pass_context
-def moderate(context: click.Context, url: str, key_file: str | None) -> None:
+def moderate() -> None:
     """Delete messages, warn, mute, remove and ban users, list and close reports.
 
     The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
     --key-file.
     """
-    context.obj = lambda: ServerApi(url, key_file)
+
+
+def _verb(function: Callable[..., None]) -> click.Command:
+    """A command of ``moderate``, with the options for the server."""
+
+    @wraps(function)
+    def run(url: str, key_file: str | None, **given: Any) -> None:
+        click.get_current_context().obj = ServerApi(url, key_file)
+        function(**given)
+
+    return moderate.command()(ServerApi.options(run))
 
 
 def _server() -> ServerApi:
-    make: Callable[[], ServerApi] = click.get_current_context().obj
-    return make()
+    return click.get_current_context().obj  # type: ignore[no-any-return]
 
 
 def _ask(path: str, **fields: object) -> Any:
@@ -41,7 +49,7 @@ def _ask(path: str, **fields: object) -> Any:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-@moderate.command()
+@_verb
 @_reason
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
@@ -50,7 +58,7 @@ def delete(app: str, messages: Sequence[int], reason: str) -> None:
     _say_removal(_ask("moderation/delete", app=app, messages=messages, reason=reason))
 
 
-@moderate.command()
+@_verb
 @_reason
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
@@ -59,7 +67,7 @@ def hide(app: str, messages: Sequence[int], reason: str) -> None:
     _say_removal(_ask("moderation/hide", app=app, messages=messages, reason=reason))
 
 
-@moderate.command()
+@_verb
 @click.option(
     "--hours", type=click.IntRange(1, _YEAR // _HOUR), default=24, show_default=True, help="How far back."
 )
@@ -77,7 +85,7 @@ def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
         _say_removal(_ask("moderation/clear", app=app, user=user, since=since, reason=reason))
 
 
-@moderate.command()
+@_verb
 @_app
 @click.argument("act")
 def undo(app: str, act: str) -> None:
@@ -89,7 +97,7 @@ def undo(app: str, act: str) -> None:
 # --- users --------------------------------------------------------------------------------------------------
 
 
-@moderate.command()
+@_verb
 @click.option("--reason", required=True, help="What the user is told.")
 @_app
 @_user
@@ -99,7 +107,7 @@ def warn(app: str, user: str, reason: str) -> None:
     click.echo(f"{user} is warned")
 
 
-@moderate.command()
+@_verb
 @click.option("--seconds", type=click.IntRange(1, _YEAR), default=_HOUR, show_default=True)
 @_reason
 @_app
@@ -110,7 +118,7 @@ def mute(app: str, user: str, seconds: int, reason: str) -> None:
     click.echo(f"{user} is muted until {_when(answer['until'])}")
 
 
-@moderate.command()
+@_verb
 @_app
 @_user
 def unmute(app: str, user: str) -> None:
@@ -119,7 +127,7 @@ def unmute(app: str, user: str) -> None:
     click.echo(f"{user} may send")
 
 
-@moderate.command()
+@_verb
 @_reason
 @_app
 @click.argument("group")
@@ -130,7 +138,7 @@ def remove(app: str, group: str, user: str, reason: str) -> None:
     click.echo(f"{user} is no member of group {group} any more")
 
 
-@moderate.command()
+@_verb
 @click.option("--seconds", type=click.IntRange(0, _YEAR), default=0, help="0, the default: for good.")
 @_reason
 @_app
@@ -142,7 +150,7 @@ def ban(app: str, user: str, seconds: int, reason: str) -> None:
     click.echo(f"{user} is banned {end}; {answer['closed']} sessions ended")
 
 
-@moderate.command()
+@_verb
 @_app
 @_user
 def unban(app: str, user: str) -> None:
@@ -154,7 +162,7 @@ def unban(app: str, user: str) -> None:
 # --- reports ------------------------------------------------------------------------------------------------
 
 
-@moderate.command()
+@_verb
 @_app
 def reports(app: str) -> None:
     """List the newest open reports of an app."""
@@ -164,7 +172,7 @@ def reports(app: str) -> None:
         click.echo(f"{row['id']}  {_when(row['changed'])}  {what}, by {row['reporters']}")
 
 
-@moderate.command()
+@_verb
 @click.option("--outcome", type=click.Choice(get_args(Outcome)), required=True, help="What was done.")
 @click.option("--note", default="", help="For other moderators.")
 @_app

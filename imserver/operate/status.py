@@ -1,0 +1,57 @@
+"""``imserver status``: whether a server is well, and its state."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+import click
+
+from imserver.gateway.errors import ReplyCode
+from imserver.gateway.terminal import fail, given_once
+from imserver.plugin.commands import ServerApi
+
+
+@click.command()
+@ServerApi.options
+@click.option("--debug", is_flag=True, help="List connections and users too.")
+@click.argument("address", metavar="[URL]", required=False)
+def status(url: str, key_file: str | None, debug: bool, address: str | None) -> None:
+    """Show /health and /system/state of a running server.
+
+    URL is the server's HTTP port, by default that of the settings, or a Unix socket such as
+    unix:/run/imserver/im.sock.
+
+    Where the server wants an API key, the command takes that of the settings file of this folder, of the
+    environment variable IMSERVER_KEY, or of --key-file: other users of the machine can see the arguments of a
+    command.
+    """
+    server = ServerApi(given_once("URL", address, url or None) or "", key_file)
+    health, _ = server.ask("GET", "/health", seconds=10)
+    _, ready = server.ask("GET", "/ready", seconds=10)
+    path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
+    state_status, state = server.ask("GET", path, seconds=10)
+    if isinstance(data := state.get("data"), dict):
+        data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
+    click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
+    click.echo(f"ready   {_readiness(ready)}")
+    click.echo(json.dumps(state, ensure_ascii=False, indent=2))
+    if state.get("code") == ReplyCode.UNAUTHORIZED:
+        fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
+    if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:
+        sys.exit(1)
+
+
+def _readiness(answer: Any) -> str:
+    """The answer of ``/ready`` in words."""
+    if not isinstance(answer, dict) or "reason" not in answer:
+        return "yes"
+    words = f"no: {answer['reason']}"
+    if stage := answer.get("stage"):
+        words += f" ({stage})"
+    if since := answer.get("since"):
+        words += f", since {datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC ({int(time() - since)} s)"
+    return words
