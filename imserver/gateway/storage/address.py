@@ -14,6 +14,8 @@ Engine = Literal["sqlite", "postgresql", "mysql"]
 
 DEFAULT_FILE: Final = "imserver.db"
 """The SQLite file in the data directory, used if nothing else is configured."""
+ID_FILE: Final = "database"
+"""The file in the data directory with the id of the configured database in which its nodes store."""
 
 DRIVERS: Final[dict[Engine, str]] = {"sqlite": "sqlite3", "postgresql": "psycopg", "mysql": "pymysql"}
 """Engine → module of its driver."""

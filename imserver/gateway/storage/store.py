@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import deepcopy
 from functools import partial, wraps
 from pathlib import Path
@@ -24,8 +24,9 @@ from imserver.gateway.clock import until_beat
 from imserver.gateway.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.metrics import Timings
+from imserver.gateway.process import open_private
 from imserver.gateway.storage import app_rows
-from imserver.gateway.storage.address import DEFAULT_FILE, database_address
+from imserver.gateway.storage.address import DEFAULT_FILE, ID_FILE, database_address
 from imserver.gateway.storage.app_rows import DELETED, TablePage
 from imserver.gateway.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.gateway.storage.row_query import RowQuery, pages
@@ -103,7 +104,7 @@ class Store:
         tables: StoreTables = OF_CORE,
     ) -> None:
         self.address = database_address(settings, data_dir)
-        self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
+        self._folder = Path(data_dir).absolute() if data_dir else None
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
@@ -158,24 +159,34 @@ class Store:
     def start(self) -> None:
         """Open an existing or configured database and load its apps, keys and bans. Raises StartError."""
         if not (self.address.configured or self.address.exists):
+            self._check_history("")
             return
         try:
             self._open()
             self.refresh()
-            if not self.read(lambda sql: any(sql.query(query) for query in _DATA)):
-                self._check_default_file()
         except (StorageUnavailable, TypeError, ValueError) as error:
             raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
 
-    def _check_default_file(self) -> None:
-        """Raise StartError if an empty database stands in place of a default file that has data."""
-        default = self._default_file
-        if self.address.file != default and default.exists() and _file_has_data(default):
+    def _check_history(self, id: str) -> None:
+        """Raise StartError if the nodes of this data folder have stored in another database than that with
+        this id (``""``: a new one). The first node that uses a configured one notes its id in the folder."""
+        if self._folder is None:
+            return
+        note, default = self._folder / ID_FILE, self._folder / DEFAULT_FILE
+        where, is_default, known = note, self.address.file == default, ""
+        with suppress(OSError):
+            known = note.read_bytes().decode("ascii", "replace")
+        if not (known or is_default) and default.exists():
+            where, known = default, _id_of(default)
+        if known and (is_default or known != id):
             raise StartError(
-                f"storage.url: the database {self.address.shown} is empty, but the database {default} has "
-                "apps, keys, accounts or messages, which would be ignored: imserver move takes them; to "
-                "begin without them, move that file away"
+                f"storage.url: the nodes of {self._folder} have stored in another database than "
+                f"{self.address.shown}: name that one, or let imserver move take it; to begin without it, "
+                f"move {where} away"
             )
+        if id and self._threaded and not (is_default or note.exists()):
+            with suppress(OSError), open(open_private(note), "wb") as file:
+                file.write(id.encode())
 
     def run(self) -> None:
         """Greenlet: read changes periodically, until killed."""
@@ -213,8 +224,9 @@ class Store:
                     self._check("")
                 database = Database(self.address, self._settings, self._threaded, self._tables.of_others)
                 try:
-                    database.open(self._check_default_file)
+                    database.open(partial(self._check_history, ""))
                     self._check(database.id)
+                    self._check_history(database.id)
                 except BaseException:
                     database.close()
                     raise
@@ -631,15 +643,16 @@ _DATA: Final = (
 """Queries with rows if a database has anything that would be missed."""
 
 
-def _file_has_data(file: Path) -> bool:
-    """Whether a SQLite file has data; False if it cannot be read."""
+def _id_of(file: Path) -> str:
+    """The id of a SQLite file; ``""``: it has no data, or cannot be read."""
     import sqlite3  # only for this rare case
 
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:
-            return any(connection.execute(query).fetchone() for query in _DATA)
-    except sqlite3.Error:
-        return False
+            has_data = any(connection.execute(query).fetchone() for query in _DATA)
+            return str(connection.execute("SELECT id FROM directory").fetchone()[0]) if has_data else ""
+    except (sqlite3.Error, TypeError):
+        return ""
 
 
 _KEYS: Final = RowsOf(

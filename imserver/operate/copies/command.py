@@ -23,7 +23,7 @@ from imserver.gateway.node.feature_list import (
 )
 from imserver.gateway.offline import load_settings, offline_parts, opened, record_act, settings_options
 from imserver.gateway.process import RESTORING, DataDirectory
-from imserver.gateway.storage.address import DatabaseAddress, database_address
+from imserver.gateway.storage.address import ID_FILE, DatabaseAddress, database_address
 from imserver.gateway.storage.app_rows import tables_of_others
 from imserver.gateway.storage.contract import Erasure, programs_of
 from imserver.gateway.storage.contract import tables_of as spared_by
@@ -90,6 +90,7 @@ def restore(
         if not any(each is not None and each.exists() for each in there):
             _accept_no_journal(yes)
         lock.start(restores=True)
+        (folder / ID_FILE).unlink(missing_ok=True)
         click.get_current_context().call_on_close(lock.stop)
         if file is not None and has_everything:
             finish = partial(_finish, settings, lock, journal)
@@ -164,6 +165,7 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
                 report = moving.move(source, target, settings.storage, tables, note, without=without)
         finally:
             lock.stop()
+        Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)  # the target may be the default file
         with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
             record_act(target_settings, store, "database.move")
     except StartError as error:

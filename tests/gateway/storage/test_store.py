@@ -52,15 +52,14 @@ def test_what_is_stored_is_reported_and_outlives_the_process(url: str, open_stor
     again.close()
 
 
-def test_an_empty_database_does_not_replace_a_file_with_a_key_but_one_in_use_may_stand_beside_it(
+def test_a_data_folder_takes_no_other_database_than_that_in_which_its_nodes_have_stored(
     url: str, open_store: OpenStore, tmp_path: Path
 ) -> None:
     open_store().close()
-    open_store(url).close()  # there is nothing to lose
     store = open_store()
     store.add_key(KEY)
     store.close()
-    with pytest.raises(StartError, match=r"is empty, but the database .*imserver\.db has") as refused:
+    with pytest.raises(StartError, match=r"stored in another database.*imserver\.db away") as refused:
         open_store(url)
     assert "\n" not in str(refused.value)
     new = tmp_path / "new.db"
@@ -68,12 +67,29 @@ def test_an_empty_database_does_not_replace_a_file_with_a_key_but_one_in_use_may
         open_store(f"sqlite:///{new}")
     with closing(sqlite3.connect(new)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
-    old = (tmp_path / "imserver.db").rename(tmp_path / "moved.db")
-    used = open_store(url)
-    used.execute("INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('app', 0, 1, 1, 0)")
-    used.close()
-    old.rename(tmp_path / "imserver.db")
-    assert open_store(url).keys() == ()
+    (tmp_path / "imserver.db").rename(tmp_path / "moved.db")
+    open_store(url, threaded=True).close()
+    with pytest.raises(StartError, match=r"stored in another database.*/database away"):
+        open_store(f"sqlite:///{new}")
+    with pytest.raises(StartError, match="stored in another database"):
+        open_store()  # whoever loses the setting storage.url gets no empty server
+    (tmp_path / "moved.db").rename(tmp_path / "imserver.db")
+    assert open_store(url).keys() == (), "the folder has noted the database"
+    (tmp_path / "database").unlink()
+    assert open_store().keys() != ()
+
+
+def test_a_second_folder_with_data_does_not_take_the_database_of_the_first(
+    url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
+    open_store(url).add_key(KEY)
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = Store(StorageSettings(), str(folder))
+    second.add_app("shop", {})
+    second.close()
+    with closing(Store(StorageSettings(url), str(folder))) as second, pytest.raises(StartError, match="move"):
+        second.start()
 
 
 def test_a_name_is_compared_byte_by_byte(url: str, open_store: OpenStore) -> None:
