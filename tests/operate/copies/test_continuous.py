@@ -1,5 +1,6 @@
-"""Continuous copies as the documents set them up: Litestream, and the archive of PostgreSQL's log."""
+"""Continuous copies as the documents set them up: Litestream, and the logs of PostgreSQL and MariaDB."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
-from tests.gateway.storage.servers import Postgres
+from tests.gateway.storage.servers import MariaDB, Postgres
 from tests.processes import end, spawn
 from tests.support import ROOT, eventually, run_cli
 from tests.tools import require
@@ -157,4 +158,62 @@ def test_postgresql_goes_back_to_the_moment_before_an_accident(
         check_restored(open_at(url), b"one", b"two")
     finally:
         past.remove()
+        primary.remove()
+
+
+class Logged(MariaDB):
+    """A server with the settings of the documents, whose binary log is below its folder."""
+
+    def command(self) -> list[str]:
+        settings = documented("log_bin").replace("/srv", str(self.folder)).splitlines()[1:]
+        return [*super().command(), *("--" + line.replace(" = ", "=") for line in settings)]
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.run("mkdir", str(self.folder / "binlog"))
+
+
+def run_text(server: MariaDB, folder: Path, word: str, moment: str = "") -> None:
+    """Run an example of the documents with the clients of a server. ``folder``: that of the copies."""
+    (folder / ".my.cnf").write_text(f"[client]\nhost=127.0.0.1\nport={server.port}\nuser=root\n", "utf-8")
+    text = documented(word).replace("/srv", str(folder)).replace("2030-01-01 12:00:00", moment)
+    command = ("sh", "-e", "-c", text)
+    done = subprocess.run(
+        command, env={**os.environ, "HOME": str(folder)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.full("processes")
+def test_mariadb_goes_back_to_the_second_before_an_accident(
+    tmp_path: Path, open_at: Callable[[str], Store]
+) -> None:
+    require("mariadb-dump")
+    require("mariadb-binlog")
+    primary = Logged()
+    try:
+        primary.execute("CREATE DATABASE imserver")
+        store = open_at(primary.url("imserver"))
+        say(store, b"one")
+        run_text(primary, primary.folder, "mariadb-dump")
+        say(store, b"two")
+        ((after,),) = primary.execute("SELECT unix_timestamp() + 1")
+        eventually(lambda: primary.execute("SELECT unix_timestamp()")[0][0] >= after, 60, "the next second")
+        ((moment,),) = primary.execute(f"SELECT CAST(from_unixtime({after}) AS CHAR)")
+        say(store, b"three")
+        primary.execute("DELETE FROM message", "imserver")
+        store.close()
+        primary.kill()
+        new = MariaDB()
+        try:
+            run_text(new, primary.folder, "mariadb-binlog", moment)
+            url = new.url("imserver")
+            done = run_cli(
+                "restore", "--yes", "--data-dir", str(tmp_path), seconds=60, IMSERVER_STORAGE_URL=url
+            )
+            assert done.returncode == 0, done.stderr
+            check_restored(open_at(url), b"one", b"two")
+        finally:
+            new.remove()
+    finally:
         primary.remove()
