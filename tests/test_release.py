@@ -91,6 +91,19 @@ def test_release_notes_are_the_section_of_the_version() -> None:
         release.release_notes(CHANGES, "0.3.0")
 
 
+def test_the_site_shows_what_the_server_of_its_version_has(tmp_path: Path) -> None:
+    tree, target = tmp_path / "tree", tmp_path / "older-site.tar.gz"
+    write(tree / "imserver/__init__.py", "TABLES = 'those of then'\n")
+    code = "import pathlib, sys, imserver\nsite = pathlib.Path(sys.argv[2])\nsite.mkdir()\n"
+    write(tree / "tools/__init__.py", "")
+    write(tree / "tools/site.py", f"{code}(site / 'index.html').write_text(imserver.TABLES)\n")
+    release.pack_site(tree, target, 0)
+    with tarfile.open(target) as packed:
+        page = packed.extractfile("older-site/index.html")
+        assert page is not None
+        assert page.read() == b"those of then"
+
+
 # --- what a stranger checks --------------------------------------------------------------------------------
 
 

@@ -25,7 +25,6 @@ from uuid import NAMESPACE_URL, uuid5
 import click
 
 from tools import emoji
-from tools import site as documents
 
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react", "sdk/react-native")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
@@ -240,9 +239,12 @@ def pack_container(tree: Path, target: Path, epoch: int) -> None:
 
 
 def pack_site(tree: Path, target: Path, epoch: int) -> None:
-    """Pack the documents as a site, as one folder."""
+    """Pack the documents as a site, as one folder. The tree builds it: pages show what its server has."""
     with TemporaryDirectory() as folder:
-        documents.build(tree, Path(folder) / target.name.removesuffix(".tar.gz"))
+        site = Path(folder) / target.name.removesuffix(".tar.gz")
+        command = (sys.executable, "-m", "tools.site", "--out", str(site))
+        environment = {**os.environ, "PYTHONPATH": str(tree)}
+        subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, check=True)
         pack(Path(folder), target, epoch)
 
 
