@@ -10,10 +10,11 @@ import { drawChannel, drawConnection, drawConnections, drawGroup } from "./conne
 import { Finder } from "./find.js";
 import { drawNodes } from "./nodes.js";
 import { drawNotifications } from "./notifications.js";
+import { drawOverview, stepsOf, tasksOf } from "./overview.js";
 import { drawPeople, drawPerson } from "./people.js";
 import { drawRefusals } from "./refusals.js";
 import { drawReport, drawReports } from "./reports.js";
-import { button, card, fieldOf, heading, link, page, toast, valuesOf, words } from "./ui.js";
+import { button, card, fieldOf, heading, link, page, toast, valuesOf, version, words } from "./ui.js";
 import { drawWebhook, drawWebhooks } from "./webhooks.js";
 
 /**
@@ -66,7 +67,10 @@ const MOST_APPS = 10_000;
 
 const api = new Api();
 const main = element("main", HTMLElement);
-const finder = new Finder(api, element("find-form", HTMLFormElement));
+const finder = new Finder(api, element("find-form", HTMLFormElement), () => SECTIONS.filter(isThere).flatMap(({ key, label }) => [
+  { label, detail: "", parts: [key] },
+  ...tasksOf(api, key).map((task) => ({ label: task.label, detail: `${label} \u203a ${stepsOf(task)}`, parts: [key, task.key] })),
+]));
 /** @type {string[]} */
 let apps = [];
 let app = "";
@@ -211,11 +215,11 @@ async function appNames() {
 }
 
 function drawFrame() {
-  const { kind, id, name: nickname, rights, version } = api.rights;
+  const { kind, id, name: nickname, rights, version: release } = api.rights;
   const role = rights.includes("own") ? words.admin_role_owner : words.admin_role_moderator;
   const who = kind === "demo" ? words.admin_demo : kind === "key" ? fill(words.admin_with_key, { id }) : fill(words.admin_with_role, { user: nickname || id, role });
   element("who", HTMLElement).textContent = who;
-  element("version", HTMLElement).textContent = version ? `imserver ${version}` : "";
+  element("version", HTMLElement).replaceChildren(...(release ? [make("bdi", "", "imserver ", version(release))] : []));
   const leave = element("leave", HTMLElement);
   leave.hidden = kind === "demo";
   element("to-chat", HTMLElement).hidden = kind !== "staff" || api.rights.apps?.[0] !== page.accountsApp;
@@ -250,12 +254,14 @@ function show() {
     if (each instanceof HTMLElement && each.dataset.section === section?.key) each.setAttribute("aria-current", "page");
     else each.removeAttribute("aria-current");
   }
-  document.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  document.querySelector("[data-section][aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   document.title = `${section?.label ?? words.admin_title} · imserver`;
   if (drawDetail && parts.every(Boolean) && parts.length) main.replaceChildren(...drawDetail(at, ...parts));
-  else if (!section) main.replaceChildren(...drawStart());
+  else if (!section) main.replaceChildren(...drawOverview(at, SECTIONS.filter(isThere)));
   else if (section.needsApp && !app) main.replaceChildren(...chooseApp(section));
   else main.replaceChildren(...section.draw(at));
+  const task = section && tasksOf(api, section.key).find((each) => each.key === parts[0] && !inside);
+  if (task) main.querySelector(".section-head")?.after(make("p", "card hint", make("b", "", task.label), stepsOf(task)));
   scrollTo(0, 0);
 }
 
@@ -266,16 +272,6 @@ function decoded(part) {
   } catch {
     return "";
   }
-}
-
-/** What is shown first: what one can do here. */
-function drawStart() {
-  const places = SECTIONS.filter(isThere).map((section) => {
-    const made = link(make("b", "", section.label), section.key);
-    made.append(make("span", "muted", words[`admin_${section.key}_hint`] ?? ""));
-    return make("li", "", made);
-  });
-  return [heading(words.admin_start, words.admin_start_hint), make("ul", "start", ...places)];
 }
 
 /** @param {Section} section */

@@ -132,6 +132,7 @@ function quotaOf({ key, label, limit, days }, ends) {
   if (limit) {
     const meter = /** @type {HTMLMeterElement} */ (make("meter", ""));
     meter.max = limit;
+    meter.low = limit * 0.75; // from there amber, then red
     meter.high = limit * 0.9;
     meter.optimum = 0;
     meter.value = used;

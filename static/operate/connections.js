@@ -2,7 +2,7 @@
 /** Live connections of an app, on all nodes, and one connection by its id. */
 
 import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
-import { ask, button, card, code, facts, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { ask, button, card, code, facts, heading, link, list, missing, name, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */

@@ -1,11 +1,15 @@
 // @ts-check
-/** The box that finds what a text names: people, connections, channels, groups, apps, keys, requests. */
+/** The box that finds what a text names: people, connections, channels, groups, apps, keys, requests, and what one may want to do. */
 
 import { listOf, make, recordOf, textOf } from "../text.js";
 import { reasonOf } from "./api.js";
 import { addressOf, badge, name, problem, words } from "./ui.js";
 
 const PAUSE_MS = 250;
+/** Letters of a word whose beginning is enough. */
+const LONG = 4;
+/** Writing without spaces between words. */
+const HAN = /\p{Script=Han}/u;
 /** Type of a hit → the detail to which it leads, with its app where that belongs to the address. @type {Record<string, (hit: Record<string, any>) => string[]>} */
 const PLACES = {
   account: (hit) => ["person", hit.app, hit.id],
@@ -18,14 +22,18 @@ const PLACES = {
   request: (hit) => ["request", hit.id],
 };
 
+/** @typedef {{ label: string, detail: string, parts: string[] }} Way  a section or a task, and where it is */
+
 export class Finder {
   /**
    * @param {import("./api.js").Api} api
    * @param {HTMLFormElement} form
+   * @param {() => Way[]} ways  what can be found besides what the server finds
    */
-  constructor(api, form) {
+  constructor(api, form, ways) {
     this.api = api;
     this.form = form;
+    this.ways = ways;
     this.field = /** @type {HTMLInputElement} */ (form.querySelector("input"));
     this.hits = make("div", "hits");
     this.hits.hidden = true;
@@ -37,7 +45,7 @@ export class Finder {
     this.timer = undefined;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.find();
+      this.find().then(() => this.open());
     });
     this.field.addEventListener("input", () => {
       clearTimeout(this.timer);
@@ -82,6 +90,13 @@ export class Finder {
     }
   }
 
+  /** Open the only hit, or go to the first one. */
+  open() {
+    const links = this.hits.querySelectorAll("a");
+    if (links.length === 1) links[0].click();
+    else links[0]?.focus();
+  }
+
   async find() {
     clearTimeout(this.timer);
     const text = this.field.value.trim();
@@ -94,7 +109,7 @@ export class Finder {
     let content;
     try {
       const { results } = await this.api.get("find", { text });
-      content = this.draw(listOf(results).map(recordOf));
+      content = this.draw(this.waysTo(text), listOf(results).map(recordOf));
     } catch (error) {
       content = [problem(reasonOf(error, words))];
     }
@@ -104,21 +119,48 @@ export class Finder {
   }
 
   /**
+   * @param {string} text
+   * @returns {Way[]} those that have all words of the text: short ones as they are, of longer ones the beginning
+   */
+  waysTo(text) {
+    const wanted = plain(text).trim().split(" ").filter(Boolean);
+    return wanted.length ? this.ways().filter(({ label, detail }) => {
+      const all = ` ${plain(`${label} ${detail}`)} `;
+      return wanted.every((each) => all.includes(HAN.test(each) ? each : each.length < LONG ? ` ${each} ` : ` ${each}`));
+    }) : [];
+  }
+
+  /**
+   * @param {Way[]} ways
    * @param {Record<string, any>[]} hits
    * @returns {Node[]}
    */
-  draw(hits) {
-    const shown = hits.filter((hit) => Object.hasOwn(PLACES, textOf(hit.type)));
-    this.status.textContent = shown.length ? "" : words.admin_nothing;
-    if (!shown.length) return [make("p", "empty-note", words.admin_nothing)];
-    return [make("ul", "", ...shown.map((hit) => {
+  draw(ways, hits) {
+    const rows = hits.filter((hit) => Object.hasOwn(PLACES, textOf(hit.type))).map((hit) => {
       const type = textOf(hit.type);
-      const parts = PLACES[type]({ ...hit, id: textOf(hit.id), app: textOf(hit.app) });
-      const made = make("a", "hit", badge(words[`admin_type_${type}`] ?? type), make("span", "hit-words", name(hit.label), make("small", "muted", name(detailOf(hit)))));
-      made.setAttribute("href", addressOf(...parts));
-      return make("li", "", made);
-    }))];
+      return hitOf(words[`admin_type_${type}`] ?? type, hit.label, detailOf(hit), PLACES[type]({ ...hit, id: textOf(hit.id), app: textOf(hit.app) }));
+    });
+    rows.push(...ways.map(({ label, detail, parts }) => hitOf(words.admin_type_task, label, detail, parts)));
+    this.status.textContent = rows.length ? "" : words.admin_nothing;
+    return rows.length ? [make("ul", "", ...rows)] : [make("p", "empty-note", words.admin_nothing)];
   }
+}
+
+/**
+ * @param {string} type
+ * @param {unknown} label
+ * @param {string} detail
+ * @param {string[]} parts
+ */
+function hitOf(type, label, detail, parts) {
+  const made = make("a", "hit", badge(type), make("span", "hit-words", name(label), ...(detail ? [make("small", "muted", name(detail))] : [])));
+  made.setAttribute("href", addressOf(...parts));
+  return make("li", "", made);
+}
+
+/** @param {string} text */
+function plain(text) {
+  return text.toLocaleLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ");
 }
 
 /** @param {Record<string, any>} hit */

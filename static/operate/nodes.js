@@ -3,12 +3,10 @@
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { logButtons, timingsCard } from "./timings.js";
-import { ask, badge, button, card, duration, facts, heading, name, number, place, size, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, duration, facts, heading, keepFresh, name, number, place, size, time, toast, version, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
-
-const LOOK_MS = 5_000;
 
 /** @param {Place} at */
 export function drawNodes({ api, isShown }) {
@@ -19,10 +17,7 @@ export function drawNodes({ api, isShown }) {
     const nodes = listOf(answer.nodes).map(recordOf);
     return [make("div", "nodes", ...nodes.map((node) => nodeCard(node, nodes.length)))];
   });
-  const timer = setInterval(() => {
-    if (!isShown()) clearInterval(timer);
-    else if (!document.hidden && !document.querySelector("dialog") && !shown.contains(document.activeElement)) shown.again();
-  }, LOOK_MS);
+  keepFresh(shown, isShown);
   const logs = api.may("POST nodes/log") ? logButtons(api) : [];
   return [heading(words.admin_nodes, words.admin_nodes_hint, ...logs), shown, ...(api.may("GET nodes/timings") ? [timingsCard(api)] : [])];
 
@@ -43,8 +38,9 @@ export function drawNodes({ api, isShown }) {
         [words.admin_load, load(node)],
         [words.admin_lag, fill(words.admin_milliseconds, { count: number.format(Math.round(numberOf(node.lag) * 10_000) / 10) })],
         [words.admin_memory, size(numberOf(node.memory))],
+        [words.admin_disk, node.disk ? fill(words.admin_free, { size: size(numberOf(node.disk_free)) }) : "–"],
         [words.admin_up, node.started ? duration(Date.now() / 1000 - numberOf(node.started)) : "–"],
-        [words.admin_version, name(node.version)],
+        [words.admin_version, version(node.version)],
         [words.admin_machine, name(node.host)],
       ]));
     if (node.drained ? api.may("POST nodes/undrain") : api.may("POST nodes/drain") && node.answers) made.append(make("p", "dialog-row", node.drained ? undrain(node) : drain(node, count)));

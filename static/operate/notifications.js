@@ -11,6 +11,9 @@ const PAGE = 100;
 /** Outcomes that somebody should look at. */
 const BAD = new Set(["refused", "expired", "later", "gone"]);
 
+/** @param {Record<string, any>} delivery */
+export const isFailed = (delivery) => BAD.has(textOf(delivery.outcome));
+
 /** @param {Place} at */
 export function drawNotifications({ api, app }) {
   let user = "";
@@ -36,7 +39,7 @@ export function recentTable(app, deliveries, hasUsers = false) {
   ], deliveries.map(recordOf).map((each) => [
     time(each.time),
     ...(hasUsers ? [link(name(each.user), "person", app, textOf(each.user))] : []),
-    badge(words[`admin_sent_${textOf(each.outcome)}`] ?? textOf(each.outcome), BAD.has(textOf(each.outcome)) ? "bad" : each.outcome === "taken" ? "good" : ""),
+    badge(words[`admin_sent_${textOf(each.outcome)}`] ?? textOf(each.outcome), isFailed(each) ? "bad" : each.outcome === "taken" ? "good" : ""),
     name(words[`admin_notice_${textOf(each.kind)}`] ?? each.kind), name(each.host), name(each.problem),
   ]), words.admin_no_notifications);
 }

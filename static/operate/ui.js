@@ -11,6 +11,7 @@ import { reasonOf } from "./api.js";
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;
 export const number = new Intl.NumberFormat(page.language);
+const LOOK_MS = 5_000;
 const TOAST_MS = 8_000;
 const MINUTE = 60;
 const HOUR = 3_600;
@@ -77,6 +78,15 @@ export function name(text) {
 /** @param {unknown} text  an id, an address or another text for programs */
 export function code(text) {
   return make("code", "", textOf(text) || "–");
+}
+
+/**
+ * @param {unknown} text  a version, which may break before its build
+ * @returns {HTMLElement}
+ */
+export function version(text) {
+  const [release, build] = textOf(text).split("+");
+  return make("bdi", "", release || "–", ...(build ? [make("wbr", ""), `+${build}`] : []));
 }
 
 /**
@@ -167,8 +177,14 @@ export function facts(pairs) {
   return make("dl", "facts", ...pairs.map(([label, value]) => make("div", "", make("dt", "", label), make("dd", "", value))));
 }
 
+/** A longer word may break within a cell. */
+const LONG_WORD = /\S{26}/;
+
+/** @param {Node | string} cell */
+const isEmpty = (cell) => ["", "–"].includes((typeof cell === "string" ? cell : cell.textContent ?? "").trim());
+
 /**
- * A table; in a narrow window each row is a block with the headings beside the values.
+ * A table; in a narrow window each row is a block with the headings beside the values. Columns in which nothing stands are left out.
  *
  * @param {string} label
  * @param {string[]} columns
@@ -178,16 +194,20 @@ export function facts(pairs) {
  */
 export function table(label, columns, rows, empty) {
   if (!rows.length) return make("p", "empty-note", empty);
-  const head = columns.map((column) => {
+  const shown = columns.map((_, index) => !index || rows.some((cells) => !isEmpty(cells[index])));
+  const head = columns.filter((_, index) => shown[index]).map((column) => {
     const cell = make("th", "", column || make("span", "heard", words.admin_actions));
     cell.setAttribute("scope", "col");
     return cell;
   });
-  const body = rows.map((cells) => make("tr", "", ...cells.map((cell, index) => {
+  const body = rows.map((cells) => make("tr", "", ...cells.flatMap((cell, index) => {
+    if (!shown[index]) return [];
     const made = make(index ? "td" : "th", columns[index] ? "" : "row-actions", cell);
     if (index) made.dataset.label = columns[index];
     else made.setAttribute("scope", "row");
-    return made;
+    made.classList.toggle("long", LONG_WORD.test(made.textContent ?? ""));
+    made.classList.toggle("none", isEmpty(cell));
+    return [made];
   })));
   const made = make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...body));
   made.setAttribute("aria-label", label);
@@ -255,6 +275,19 @@ export function place(load, draw) {
   const made = Object.assign(make("div", "place"), { again: () => fillPlace(made, load, draw) });
   made.again();
   return made;
+}
+
+/**
+ * Looks again every few seconds while the section is shown, but not while somebody acts there.
+ *
+ * @param {Filled} shown
+ * @param {() => boolean} isShown
+ */
+export function keepFresh(shown, isShown) {
+  const timer = setInterval(() => {
+    if (!isShown()) clearInterval(timer);
+    else if (!document.hidden && !document.querySelector("dialog") && !shown.contains(document.activeElement)) shown.again();
+  }, LOOK_MS);
 }
 
 /**

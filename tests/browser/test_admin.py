@@ -1,9 +1,11 @@
 """The admin page in a real browser: what those who answer for a server mend, in how many clicks."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.keys import Keys
 from websockets.sync.client import connect
 
@@ -56,11 +58,12 @@ class Admin(Page):
         script = NAMED.replace("=== name", ".startsWith(name)")
 
         def act() -> bool:
-            found = self.run(script, role, label, within or None)
-            if found is None or not found.is_enabled():
-                return False
-            self.run("arguments[0].click()", found)
-            return True
+            with suppress(StaleElementReferenceException):  # it was drawn anew meanwhile
+                found = self.run(script, role, label, within or None)
+                if found is not None and found.is_enabled():
+                    self.run("arguments[0].click()", found)
+                    return True
+            return False
 
         eventually(act, what=f"{role} {label!r} is there, and clicked")
         self.taps += 1
@@ -83,6 +86,31 @@ def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", 
 def register(server: Server, name: str, nickname: str = "") -> str:
     registration = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": nickname}
     return str(good(server.http, "accounts/register", registration)["account"]["user"])
+
+
+def test_the_first_view_says_how_the_server_is_and_leads_to_what_one_wants_to_do(
+    pair: Pair, server: Server
+) -> None:
+    admin = opened(pair, server, size=(390, 844))
+    admin.shows("1 of 1 ready", ".tile.good")
+    for text in (" free", "from clients", "None is scheduled", "within the last hour"):
+        admin.shows(text, ".tile")
+    admin.tap("Reset a second factor", "link", ".tasks")
+    admin.shows("Open the person › More › Second factor off", ".hint")
+    admin.press("/")
+    admin.press("drain")
+    admin.press(Keys.ENTER)  # the only hit
+    admin.shows("Take a node out of service", ".hint")
+    assert admin.run(OPEN_SECTION) == "Nodes"
+    assert admin.run("return document.querySelector('main.place').offsetTop") < 120
+
+
+OPEN_SECTION = """
+const open = document.querySelector("[data-section][aria-current]");
+const { left, right } = open.getBoundingClientRect();
+return left >= 0 && right <= innerWidth ? open.textContent : `${left} ${right}`;
+"""
+"""The section that is open, if it is within the window."""
 
 
 def test_ann_cannot_log_in_and_it_is_mended(pair: Pair, start_server: StartServer) -> None:

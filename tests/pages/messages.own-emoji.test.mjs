@@ -11,6 +11,7 @@ globalThis.document = { querySelectorAll: () => [] };
 
 const page = (parts) => ({
   loadStyle: async () => {},
+  loadWords: async () => (await fetch("words.en.json")).json(),
   api: async () => ({ version: "1", emoji: [PARTY] }),
   make: () => ({ addEventListener: () => {} }),
   ...parts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from shutil import disk_usage
 from time import time
 from types import NoneType
 from typing import Annotated, Any, Final
@@ -20,37 +21,37 @@ NodeName = Annotated[str, about("The name of the node.", min_length=1, max_lengt
 
 
 class NodeFacts(Struct, frozen=True):
-    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is. ``since``: since when, in
-    Unix seconds.
-
-    ``lag``: how late its loop was last, in seconds. ``cpu``: seconds of processor time since the start.
-    """
+    """What a node tells of itself."""
 
     version: str
-    started: int
-    reason: str
-    drained: bool
+    started: Annotated[int, about("When it started, in Unix seconds.")]
+    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
+    drained: Annotated[bool, about("Whether somebody has drained it.")]
     connections: int
-    users: int
-    memory: int
-    cpu: float
-    cpus: int
-    lag: float
-    most: int
-    since: int = 0
+    users: Annotated[int, about("Users who are online there.")]
+    memory: Annotated[int, about("Its memory, in bytes.")]
+    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
+    cpus: Annotated[int, about("The processors of its machine.")]
+    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
+    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
+    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")] = 0
+    messages_in: Annotated[int, about("Messages that it has read from clients since its start.")] = 0
+    deliveries: Annotated[
+        int, about("Frames of pushes and notices that it has given to connections since its start.")
+    ] = 0
+    disk: Annotated[int, about("Bytes of the disk of its data folder.")] = 0
+    disk_free: Annotated[int, about("Bytes of it that are free.")] = 0
+    last_backup: Annotated[
+        int | None,
+        about("When the newest proven backup was begun, in Unix seconds; 0: none; null: none is scheduled."),
+    ] = None
 
 
 _SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
 """Of a node that does not answer."""
 
 
-class Drain(Struct, frozen=True, array_like=True):
-    """Drain the queried node, or let it serve clients again."""
-
-    drained: bool
-
-
-class NodeShown(Struct):
+class NodeShown(NodeFacts, frozen=True, kw_only=True):
     """A node."""
 
     node: NodeName
@@ -59,19 +60,13 @@ class NodeShown(Struct):
     own: Annotated[bool, about("Whether it is the node that answers.")]
     answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
     ready: Annotated[bool, about("Whether it can serve clients.")]
-    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
-    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
-    drained: Annotated[bool, about("Whether somebody has drained it.")]
     draining: Annotated[bool, about("Whether it is drained, or stops.")]
-    version: str
-    started: Annotated[int, about("When it started, in Unix seconds.")]
-    connections: int
-    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
-    users: Annotated[int, about("Users who are online there.")]
-    memory: Annotated[int, about("Its memory, in bytes.")]
-    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
-    cpus: Annotated[int, about("The processors of its machine.")]
-    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
+
+
+class Drain(Struct, frozen=True, array_like=True):
+    """Drain the queried node, or let it serve clients again."""
+
+    drained: bool
 
 
 class Nodes:
@@ -127,6 +122,9 @@ class Nodes:
     def _facts(self) -> NodeFacts:
         core = self._core
         state: Mapping[str, Any] = core.status.state(False, detail=True)
+        metrics: Mapping[str, Any] = state["metrics"]
+        folder = core.config.server.data_dir
+        disk = disk_usage(folder if os.path.isdir(folder) else ".")
         unready = core.status.unready()
         return NodeFacts(
             version=state["version"],
@@ -138,9 +136,14 @@ class Nodes:
             memory=state["memoryBytes"],
             cpu=state["cpuSeconds"],
             cpus=os.cpu_count() or 1,
-            lag=state["metrics"]["loop_lag_seconds"],
+            lag=metrics["loop_lag_seconds"],
             most=state["maxConnections"],
             since=0 if unready is None else unready.since,
+            messages_in=metrics["messages_in"],
+            deliveries=metrics["deliveries"],
+            disk=disk.total,
+            disk_free=disk.free,
+            last_backup=metrics.get("last_backup"),
         )
 
 

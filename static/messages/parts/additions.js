@@ -51,6 +51,7 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {(session: Session, options: any) => void} choosePeople  opens the dialog that chooses people; see `people/picker.js`
  * @property {(label: string, tabs: import("./tabs.js").Tab[]) => Promise<ReturnType<typeof import("./tabs.js").makeTabs>>} makeTabs
  * @property {typeof loadStyle} loadStyle  loads a style sheet that is needed later
+ * @property {(module: string) => Promise<Record<string, string>>} loadWords  the words beside a module, in the language of the page
  * @property {typeof openPanel} openPanel
  * @property {typeof openDialog} openDialog
  * @property {typeof confirm} confirm
@@ -158,6 +159,7 @@ async function start(additions) {
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
     choosePeople: (current, options) => current.choosePeople(options),
     makeTabs: (label, tabs) => new Promise((resolve) => withModule(import("./tabs.js"), words, ({ makeTabs }) => resolve(makeTabs(label, tabs)))),
+    loadWords: async (module) => (await fetch(new URL(`./words.${session.language.split("-")[0]}.json`, module))).json(),
     endLogin: (act, done) => session.endBy(act, done),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),

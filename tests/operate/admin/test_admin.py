@@ -162,6 +162,7 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
 
     def states() -> dict[str, tuple[bool, str, bool]]:
         rows = good(here.http, "nodes")["nodes"]
+        assert all(0 < row["disk_free"] <= row["disk"] and row["last_backup"] is None for row in rows)
         return {row["node"]: (row["ready"], row["reason"], row["drained"]) for row in rows}
 
     ready, drained = (True, "", False), (False, "it is drained", True)
@@ -176,6 +177,7 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     with logged_in(there.ws, "ann", 101):
         (own,) = [row for row in good(there.http, "nodes")["nodes"] if row["own"]]
         assert (own["node"], own["answers"]) == (name_of(there), True)
+        assert own["messages_in"] >= 2, "both logins of ann"
 
 
 def test_the_last_answers_of_a_webhook_are_shown_and_it_can_be_tried(start_server: StartServer) -> None:

@@ -8,7 +8,6 @@ const AGAIN_MS = 10_000;
 /** Without a stored list, what is drawn first waits so long for it. */
 const PATIENCE_MS = 2_000;
 const MOST_LONE = 3;
-const LANGUAGES = ["zh", "en", "de", "ar"];
 /** The path below which a proxy serves this server; empty: none. */
 export const ROOT = new URL(import.meta.url).pathname.replace(/\/(release\/\w+\/)?features\/.*$/, "");
 
@@ -18,7 +17,7 @@ export const ROOT = new URL(import.meta.url).pathname.replace(/\/(release\/\w+\/
  * @returns {Promise<OwnList>}
  */
 export async function openOwn(page, session) {
-  const own = new OwnList(page, session, await loadWords(session.language));
+  const own = new OwnList(page, session, await page.loadWords(import.meta.url));
   await Promise.all([page.loadStyle(new URL("./own.css", import.meta.url)), own.start()]);
   return own;
 }
@@ -168,14 +167,4 @@ function stored() {
   } catch {
     return {};
   }
-}
-
-/**
- * @param {string} language  of the page
- * @returns {Promise<Record<string, string>>}
- */
-async function loadWords(language) {
-  const name = LANGUAGES.find((each) => language.startsWith(each)) ?? "en";
-  const answer = await fetch(new URL(`./words.${name}.json`, import.meta.url));
-  return answer.json();
 }

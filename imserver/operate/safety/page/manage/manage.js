@@ -7,7 +7,6 @@ import { drawRules } from "./rules.js";
 
 /** The path below which a proxy serves this server; empty: none. */
 const ROOT = new URL(import.meta.url).pathname.replace(/\/(release\/\w+\/)?features\/.*$/, "");
-const LANGUAGES = ["zh", "en", "de", "ar"];
 /** Views → whether they are for owners alone. */
 const VIEWS = /** @type {const} */ ({ reports: false, people: false, guests: true, links: true, rules: true });
 
@@ -36,7 +35,7 @@ const VIEWS = /** @type {const} */ ({ reports: false, people: false, guests: tru
  */
 export async function openManage(page, session, report, onClose) {
   const { button, make } = page;
-  const [own] = await Promise.all([loadWords(session.language), page.loadStyle(new URL("./manage.css", import.meta.url)), session.people.load([session.user])]);
+  const [own] = await Promise.all([page.loadWords(import.meta.url), page.loadStyle(new URL("./manage.css", import.meta.url)), session.people.load([session.user])]);
   const words = { ...page.words, ...own };
   const isOwner = session.people.card(session.user)?.role === "owner";
   const today = new Intl.DateTimeFormat(session.language, { timeStyle: "short" });
@@ -97,14 +96,4 @@ export async function openManage(page, session, report, onClose) {
   desk.open("reports");
   if (report) openReport(report);
   return { changed: () => void (current === "reports" && desk.open("reports")) };
-}
-
-/**
- * @param {string} language  of the page
- * @returns {Promise<Record<string, string>>}
- */
-async function loadWords(language) {
-  const name = LANGUAGES.find((each) => language.startsWith(each)) ?? "en";
-  const answer = await fetch(new URL(`./words.${name}.json`, import.meta.url));
-  return answer.json();
 }

@@ -1,0 +1,228 @@
+// @ts-check
+/** What is shown first: how the server is, what waits for somebody, and what one may want to do. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { isFailed } from "./notifications.js";
+import { addressOf, heading, keepFresh, link, number, place, size, time, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./app.js").Section} Section */
+/** @typedef {import("./api.js").Api} Api */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+/**
+ * What one may want to do in a section.
+ *
+ * @typedef {object} Task
+ * @property {string} key
+ * @property {string} label
+ * @property {string} route  that it needs
+ * @property {string[]} steps  what to press there
+ */
+
+/** Section → its tasks. @type {Record<string, Task[]>} */
+const TASKS = {
+  people: [
+    { key: "spam", label: words.admin_task_spam, route: "POST moderation/clear", steps: [words.admin_open_person, words.admin_clear, words.admin_ban] },
+    { key: "factor", label: words.admin_task_factor, route: "POST accounts/factor/remove", steps: [words.admin_open_person, words.admin_more_actions, words.admin_factor_off] },
+    { key: "role", label: words.admin_task_role, route: "POST accounts/role", steps: [words.admin_open_person, words.admin_more_actions, words.admin_set_role] },
+    { key: "export", label: words.admin_task_export, route: "POST exports/start", steps: [words.admin_open_person, words.admin_export] },
+    { key: "erase", label: words.admin_task_erase, route: "POST users/erase", steps: [words.admin_open_person, words.admin_more_actions, words.admin_erase] },
+  ],
+  refusals: [{ key: "login", label: words.admin_task_login, route: "GET refusals", steps: [words.admin_task_login_user, words.admin_lift] }],
+  apps: [
+    { key: "stolen", label: words.admin_task_stolen, route: "POST keys/rotate", steps: [words.admin_open_key, words.admin_rotate] },
+    { key: "quota", label: words.admin_task_quota, route: "GET apps/usage", steps: [words.admin_open_app, words.admin_quotas_change] },
+    { key: "all", label: words.admin_export_app, route: "POST exports/start", steps: [words.admin_open_app, words.admin_export_app] },
+    { key: "deprecated", label: words.admin_task_deprecated, route: "GET keys/deprecated", steps: [words.admin_deprecated] },
+  ],
+  webhooks: [{ key: "again", label: words.admin_task_webhook, route: "POST events/replay", steps: [words.admin_open_app, words.admin_send_again] }],
+  notifications: [{ key: "failed", label: words.admin_task_notifications, route: "GET notifications/recent", steps: [words.admin_outcome] }],
+  nodes: [
+    { key: "drain", label: words.admin_task_drain, route: "POST nodes/drain", steps: [words.admin_drain] },
+    { key: "slow", label: words.admin_task_slow, route: "GET nodes/timings", steps: [words.admin_takes_time] },
+    { key: "log", label: words.admin_task_log, route: "POST nodes/log", steps: [words.admin_log_more] },
+  ],
+  audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", steps: [words.admin_message] }],
+};
+const RECENT = 100;
+/** Shares of a disk that should be free. */
+const FEW = 0.05;
+const SOME = 0.15;
+/** A daily backup that is later has failed. */
+const BACKUP_SECONDS = 93_600;
+
+/**
+ * @param {Place} at
+ * @param {Section[]} sections  that are there
+ */
+export function drawOverview(at, sections) {
+  const { api } = at;
+  const has = new Set(sections.map((each) => each.key));
+  const parts = [...(has.has("nodes") ? [stateOf(at)] : []), waitingOf(at, has)];
+  const places = sections.map(({ key, label }) => {
+    const tasks = tasksOf(api, key).map((task) => make("li", "", link(task.label, key, task.key)));
+    return make("li", "card", make("h3", "", link(label, key)), make("p", "muted", words[`admin_${key}_hint`] ?? ""), ...(tasks.length ? [make("ul", "tasks", ...tasks)] : []));
+  });
+  return [heading(words.admin_overview, words.admin_overview_hint), ...parts, make("h2", "part-head", words.admin_start), make("ul", "start", ...places)];
+}
+
+/**
+ * @param {Api} api
+ * @param {string} section
+ * @returns {Task[]} what this principal may do there
+ */
+export function tasksOf(api, section) {
+  return (TASKS[section] ?? []).filter((task) => api.may(task.route));
+}
+
+/** @param {Task} task */
+export function stepsOf(task) {
+  return task.steps.join(" \u203a ");
+}
+
+/**
+ * A figure that leads to its section.
+ *
+ * @param {string} section
+ * @param {string} label
+ * @param {Node | string} value
+ * @param {string | Node} detail
+ * @param {"good" | "warn" | "bad" | ""} [state]  what one should think of it
+ */
+function tile(section, label, value, detail, state = "") {
+  const made = make("a", `tile ${state}`, make("span", "muted", label), make("b", "figure", value), make("small", "muted", detail));
+  made.setAttribute("href", addressOf(section));
+  return made;
+}
+
+// --- the server -----------------------------------------------------------------------------------------------------
+
+/** @param {Place} at */
+function stateOf({ api, isShown }) {
+  /** Node → what it has read and delivered since its start, and when that was asked. @type {Map<string, [number, number, number]>} */
+  const before = new Map();
+  /** @type {Filled} */
+  const shown = place(() => api.get("nodes"), (answer) => {
+    const nodes = listOf(answer.nodes).map(recordOf);
+    return [make("div", "tiles", nodesTile(nodes), connectionsTile(nodes), messagesTile(nodes), diskTile(nodes), backupTile(nodes))];
+  });
+  keepFresh(shown, isShown);
+  return shown;
+
+  /** @param {Record<string, any>[]} nodes */
+  function messagesTile(nodes) {
+    const now = Date.now() / 1000;
+    let [read, delivered, asked] = [0, 0, 0];
+    for (const node of nodes.filter((each) => each.answers)) {
+      const is = /** @type {[number, number, number]} */ ([numberOf(node.messages_in), numberOf(node.deliveries), now]);
+      const was = before.get(textOf(node.node)) ?? [0, 0, numberOf(node.started)];
+      before.set(textOf(node.node), is);
+      const seconds = Math.max(1, now - was[2]);
+      read += Math.max(0, is[0] - was[0]) / seconds;
+      delivered += Math.max(0, is[1] - was[1]) / seconds;
+      asked = Math.max(asked, seconds);
+    }
+    return tile("nodes", words.admin_messages_second, rate(delivered), fill(words.admin_messages_read, { count: rate(read) }));
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {string} the same, whose direction does not change that of what is around it
+ */
+function apart(text) {
+  return `\u2068${text}\u2069`;
+}
+
+/** @param {number} count */
+function rate(count) {
+  return number.format(count < 10 ? Math.round(count * 10) / 10 : Math.round(count));
+}
+
+/** @param {Record<string, any>[]} nodes */
+function nodesTile(nodes) {
+  const bad = nodes.filter((each) => !each.answers || !each.ready);
+  const [first = {}] = bad;
+  const why = !first.answers ? words.admin_silent : first.drained ? words.admin_drained : textOf(first.reason);
+  const isBroken = bad.some((each) => !each.drained);
+  return tile("nodes", words.admin_nodes, fill(words.admin_nodes_ready, { ready: nodes.length - bad.length, count: nodes.length }),
+    bad.length ? `${apart(textOf(first.node))}: ${why}` : words.admin_all_ready, bad.length ? (isBroken ? "bad" : "warn") : "good");
+}
+
+/** @param {Record<string, any>[]} nodes */
+function connectionsTile(nodes) {
+  const sum = (/** @type {string} */ field) => nodes.reduce((all, each) => all + numberOf(each[field]), 0);
+  const most = nodes.every((each) => each.most) ? sum("most") : 0;
+  const isFull = most && sum("connections") > most * (1 - SOME);
+  return tile("connections", words.admin_connections, number.format(sum("connections")),
+    [fill(words.admin_online, { count: number.format(sum("users")) }), ...(most ? [fill(words.admin_at_most, { count: number.format(most) })] : [])].join(" · "), isFull ? "warn" : "");
+}
+
+/** @param {Record<string, any>[]} nodes */
+function diskTile(nodes) {
+  const share = (/** @type {Record<string, any>} */ each) => numberOf(each.disk_free) / numberOf(each.disk);
+  const [least] = nodes.filter((each) => numberOf(each.disk)).sort((one, other) => share(one) - share(other));
+  if (!least) return "";
+  const free = share(least);
+  return tile("nodes", words.admin_disk, fill(words.admin_free, { size: size(numberOf(least.disk_free)) }),
+    fill(words.admin_of_disk, { size: apart(size(numberOf(least.disk))), node: apart(textOf(least.node)) }), free < FEW ? "bad" : free < SOME ? "warn" : "");
+}
+
+/** @param {Record<string, any>[]} nodes */
+function backupTile(nodes) {
+  const scheduled = nodes.filter((each) => typeof each.last_backup === "number");
+  const last = Math.max(0, ...scheduled.map((each) => each.last_backup));
+  const isLate = Date.now() / 1000 - last > BACKUP_SECONDS;
+  if (!scheduled.length) return tile("nodes", words.admin_backup, words.admin_never, words.admin_backup_none, "warn");
+  return tile("nodes", words.admin_backup, time(last, words.admin_never), words.admin_backup_proven, last ? (isLate ? "warn" : "good") : "bad");
+}
+
+// --- what waits -----------------------------------------------------------------------------------------------------
+
+/**
+ * @param {Place} at
+ * @param {Set<string>} has  the sections that are there
+ */
+function waitingOf({ api, app }, has) {
+  /** @param {string} path @param {Record<string, any>} query */
+  const asked = (path, query) => api.get(path, query).catch(() => null);
+  return place(() => Promise.all([
+    has.has("webhooks") ? asked("webhooks", { app }) : null,
+    has.has("refusals") ? asked("refusals", { app, limit: RECENT }) : null,
+    has.has("reports") && app ? asked("reports", { app, state: "open", limit: RECENT }) : null,
+    has.has("notifications") && app ? asked("notifications/recent", { app, limit: RECENT }) : null,
+  ]), ([webhooks, refusals, reports, notifications]) => [make("div", "tiles",
+    ...(webhooks ? [webhooksTile(listOf(webhooks.webhooks).map(recordOf))] : []),
+    ...(refusals ? [refusalsTile(listOf(refusals.refusals).map(recordOf))] : []),
+    ...(reports ? [reportsTile(listOf(reports.reports).length, Boolean(reports.next))] : []),
+    ...(notifications ? [notificationsTile(listOf(notifications.deliveries).map(recordOf))] : []),
+  )]);
+}
+
+/** @param {Record<string, any>[]} webhooks */
+function webhooksTile(webhooks) {
+  const failing = webhooks.filter((each) => each.failing).length;
+  const sum = (/** @type {string[]} */ ...fields) => webhooks.reduce((all, each) => all + fields.reduce((of, field) => of + numberOf(each[field]), 0), 0);
+  return tile("webhooks", words.admin_webhooks, failing ? fill(words.admin_failing_of, { failing, count: webhooks.length }) : number.format(webhooks.length),
+    `${words.admin_waiting}: ${number.format(sum("waiting", "stored"))} · ${words.admin_dead}: ${number.format(sum("dead"))}`, failing || sum("dead") ? "bad" : webhooks.length ? "good" : "");
+}
+
+/** @param {Record<string, any>[]} refusals */
+function refusalsTile(refusals) {
+  return tile("refusals", words.admin_refusals, number.format(refusals.reduce((all, each) => all + numberOf(each.count), 0)), words.admin_last_hour);
+}
+
+/**
+ * @param {number} count
+ * @param {boolean} hasMore
+ */
+function reportsTile(count, hasMore) {
+  return tile("reports", words.admin_reports, number.format(count) + (hasMore ? "+" : ""), words.admin_open, count ? "warn" : "good");
+}
+
+/** @param {Record<string, any>[]} deliveries  the last ones */
+function notificationsTile(deliveries) {
+  const failed = deliveries.filter(isFailed).length;
+  return tile("notifications", words.admin_notifications, number.format(failed), fill(words.admin_failed_of, { count: number.format(deliveries.length) }), failed ? "warn" : "");
+}
