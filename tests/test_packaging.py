@@ -152,7 +152,9 @@ def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for folder in (".", "imserver_client")
     )
-    assert server["optional-dependencies"] == {"client": [f"imserver-client>={imserver_client.__version__}"]}
+    extras = server["optional-dependencies"]
+    assert extras.keys() == {"client", "tracing"}
+    assert extras["client"] == [f"imserver-client>={imserver_client.__version__}"]
     assert {*client["dependencies"], *client["optional-dependencies"]["commands"]} < set(
         server["dependencies"]
     )

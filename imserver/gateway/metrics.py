@@ -61,10 +61,10 @@ class Timings(dict[str, Histogram]):
     Names are those of routes, commands and methods, so their number is bounded by the code.
     """
 
-    __slots__ = ("slowest", "waiting")
-
     def __init__(self) -> None:
         super().__init__()
+        self.heard: Callable[[str, float], None] = lambda name, seconds: None
+        """Called in the greenlet that has waited for a transaction. May change."""
         self.waiting: list[tuple[str, float, str, str]] = []
         """Arguments of :meth:`took` that hot ways leave here, for :meth:`fold`."""
         self.slowest: dict[str, Slow] = {}

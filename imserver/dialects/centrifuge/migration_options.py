@@ -50,7 +50,7 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "http_server.tls": "TLS belongs to the proxy in front (docs/guides/deploy.md)",
     "http_stream": "see section limits",
     "map_broker": "there are no map subscriptions",
-    "opentelemetry": "see /metrics",
+    "opentelemetry": "see tracing.endpoint",
     "presence_manager": "presence goes through Redis",
     "proxies": "of proxies only addresses, timeouts and http_headers are carried over",
     "rpc.namespace_boundary": "the boundary is :",

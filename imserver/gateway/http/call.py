@@ -375,9 +375,8 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
             reached = "all apps" if rule == "all" else "this app"
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
             raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
-    if app in api.apps or not (rule == "known" or (rule == "optional" and app)):
-        return
-    if api.tenants.find(app) is None:
+    must_exist = rule == "known" or (rule == "optional" and app)
+    if must_exist and app not in api.apps and api.tenants.find(app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{app}`" if app else "")
 
 

@@ -188,8 +188,7 @@ def stream_refused(
     log: RequestLog, head: Head, host: str, why: int | ApiProblem, style: Style, by: str = ""
 ) -> bytes:
     """The whole response in place of a stream, in this style; it is logged. ``host``: address of the client.
-    ``why``: the close code of a stream that has not begun, or a problem. ``by``: as for
-    :func:`stream_head`."""
+    ``why``: the close code of a stream that has not begun, or a problem. ``by``: see :func:`stream_head`."""
     request = stream_request(head, host)
     if isinstance(why, int):
         why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))

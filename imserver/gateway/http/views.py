@@ -79,7 +79,6 @@ def to_response(finished: HttpResponse) -> Response:
 
 def as_request(body: bytes = b"") -> HttpRequest:
     """Convert Flask's request to a request of the API. Its principal is logged."""
-    earlier: HttpRequest | None = g.get("http_request")
     g.http_request = converted = HttpRequest(
         request.method,
         request.path,
@@ -88,7 +87,7 @@ def as_request(body: bytes = b"") -> HttpRequest:
         {name.lower(): value for name, value in request.headers.items()},
         g.get("host", request.remote_addr or ""),
         given_id=g.get("request_id", ""),
-        by="" if earlier is None else earlier.by,
+        by=getattr(g.get("http_request"), "by", ""),
     )
     return converted
 

@@ -21,7 +21,7 @@ from imserver.gateway.logging import request_id
 from imserver.gateway.metrics import OTHER
 from imserver.gateway.model import Service
 from imserver.gateway.node.http_servers import LISTENER_KEY, Servers
-from imserver.gateway.transport.http1 import HttpRequest, pattern_of, route_of
+from imserver.gateway.transport.http1 import pattern_of, route_of
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +108,10 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        read: HttpRequest | None = g.get("http_request")
-        seconds, by = time.perf_counter() - g.started, "" if read is None else read.by
+        seconds, by = time.perf_counter() - g.started, getattr(g.get("http_request"), "by", "")
         status, size = response.status_code, response.content_length or 0
-        route = route_of(self._api.endpoints, request.method, request.path) or OTHER
-        if route is OTHER and request.url_rule is not None:
-            route = request.url_rule.rule
+        rule = OTHER if request.url_rule is None else request.url_rule.rule
+        route = route_of(self._api.endpoints, request.method, request.path) or rule
         self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by, route)
         return response
 

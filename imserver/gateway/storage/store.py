@@ -333,7 +333,9 @@ class Store:
             return run(work)
         finally:
             name = getattr(getattr(work, "func", work), "__qualname__", "other").partition(".<locals>")[0]
-            self.timings.took(name, perf_counter() - began)
+            seconds = perf_counter() - began
+            self.timings.took(name, seconds)
+            self.timings.heard(name, seconds)
 
     @staticmethod
     def reading(

@@ -62,6 +62,8 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._connections: PoolManager | None = None
+        self.request: Callable[..., tuple[int, bytes, Mapping[str, str]]] = self._request
+        """What :meth:`exchange` sends with. May be wrapped."""
 
     def post(
         self,
@@ -112,7 +114,7 @@ class Outgoing:
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                return self._request(method, url, body, {"User-Agent": USER_AGENT, **headers}, answer_bytes)
+                return self.request(method, url, body, {"User-Agent": USER_AGENT, **headers}, answer_bytes)
         except gevent.Timeout as over:
             if over is not timeout:
                 raise

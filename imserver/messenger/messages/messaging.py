@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from time import time
+from time import perf_counter, time
 from typing import Any, Final
 
 import msgspec
@@ -299,13 +299,19 @@ class Messaging:
         """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
         :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
+        began = perf_counter()
         if by_user:
             self.send_of_user(app, draft, settled.set, to_account=to_account)
         else:
             self.send(app, draft, settled.set)
         result = settled.get()
         assert result is not None
+        self.waited(began)
         return result
+
+    def waited(self, began: float) -> None:
+        """This greenlet has waited for the log since this ``perf_counter``. Never switches."""
+        self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
         """See :class:`imserver.messenger.messages.log.contract.DraftOwner`."""

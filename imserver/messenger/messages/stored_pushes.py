@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from time import time
+from time import perf_counter, time
 from typing import Final
 
 from gevent.event import Event as Signal
@@ -101,9 +101,11 @@ class _Drafts:
 
     def wait(self) -> None:
         """Wait for all of them. Switches."""
+        began = perf_counter()
         while self._left:
             self._settled.clear()
             self._settled.wait()
+        self._messaging.waited(began)
 
 
 def _drafts(push: PushToStore) -> Iterator[Draft]:

@@ -1,8 +1,9 @@
-"""What is slow on the nodes, and how much their logs say for a while."""
+"""What is slow on the nodes, traces of it, and how much their logs say for a while."""
 
 from typing import Any
 
 from imserver.operate.watch import api
+from imserver.operate.watch.declared import SETTINGS
 from imserver.operate.watch.slow import build
 from imserver.plugin import FeatureRow
 
@@ -13,4 +14,4 @@ def _commands() -> dict[str, Any]:
     return {"log": log, "slow": slow}
 
 
-FEATURE = FeatureRow("watch", build, routes=api.routes.rows, commands=_commands)
+FEATURE = FeatureRow("watch", build, routes=api.routes.rows, settings=SETTINGS, commands=_commands)

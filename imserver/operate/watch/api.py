@@ -88,6 +88,10 @@ def log(
             max_length=256,
         ),
     ] = "",
+    trace: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        about("The share of calls with a trace; null: as the settings say."),
+    ] = None,
 ) -> LogDone:
     """Let all nodes log more, or less, for a while.
 
@@ -95,8 +99,10 @@ def log(
     """
     if part and (nearest := watch.nearest(part)) != [part]:
         raise ApiProblem.invalid(f"`part`: there is no {part}; the nearest: {', '.join(nearest) or 'none'}")
-    if seconds and level is None and share is None:
-        raise ApiProblem.invalid("it names neither `level` nor `share`")
+    if seconds and level is None and share is None and trace is None:
+        raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
+    if trace is not None and watch.trace is None:
+        raise ApiProblem.invalid("`trace`: `tracing.endpoint` of the settings names no collector")
     if name and not watch.calls.has(name):
         raise ApiProblem.invalid("`name`: there is no such route or command")
-    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds, name)))
+    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds, name, trace)))

@@ -1,14 +1,15 @@
-"""What is done around requests and commands while they are watched: they log more, and commands get lines."""
+"""What is done around requests and commands while they are watched: lines of the log, and traces."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from random import random
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,6 +18,9 @@ from imserver.plugin.errors import ReplyCode, StorageUnavailable
 from imserver.plugin.http import Api, Call, Route
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Command, CommandRow, Connection, Reply
+
+if TYPE_CHECKING:
+    from imserver.operate.watch.tracing import Tracer
 
 log: Final = logging.getLogger("imserver.command")
 log.setLevel(logging.INFO)  # as lines of requests, whatever the level
@@ -27,16 +31,20 @@ OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
 
 class CallRule(Struct, frozen=True):
     """What is done for calls. ``own_level``: they log from another level on. ``lines``: the share of commands
-    that get a line."""
+    that get a line. ``trace``: the share of calls with a trace, if their caller does not decide; None: none
+    has one, whatever the caller says."""
 
     own_level: bool = False
     lines: float = 0.0
+    trace: float | None = None
 
 
 class Calls:
-    """Owner of what stands around the functions of routes and commands. Without a rule it is nothing."""
+    """Owner of what stands around the functions of routes and commands. Without a rule it is nothing.
+    ``tracer``: None: there are no traces."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, tracer: Tracer | None) -> None:
+        self._tracer = tracer
         self.api: Api | None = None
         """None until there are routes."""
         self._table = core.dispatcher.table
@@ -54,24 +62,26 @@ class Calls:
         for key, route in self._routes.items():
             endpoints[key].route = route
         self._table.update(self._rows)
-        self._routes, self._rows, nothing = {}, {}, CallRule()
+        self._routes, self._rows = {}, {}
         for key, endpoint in endpoints.items():
             its, route = rule if name in ("", key[1]) else others, endpoint.route
-            if its != nothing and route.function is not None:
+            if its.own_level or its.trace is not None:
                 self._routes[key] = route
-                endpoint.route = replace(route, function=partial(self._answer, its, route.function))
+                endpoint.route = replace(route, function=partial(self._answer, its, route))
         for command, row in tuple(self._table.items()):
             its = rule if name in ("", command.__name__) else others
-            if its != nothing:
+            if its.own_level or its.lines or its.trace:
                 self._rows[command] = row
                 self._table[command] = replace(row, run=partial(self._run, its, row))
 
-    def _answer(
-        self, rule: CallRule, function: Callable[..., Any], service: object, call: Call, *read: object
-    ) -> Any:
+    def _answer(self, rule: CallRule, route: Route, service: object, call: Call, *read: object) -> Any:
+        assert route.function is not None
         token = OWN_LEVEL.set(rule.own_level)
         try:
-            return function(service, call, *read)
+            if self._tracer is None or rule.trace is None:
+                return route.function(service, call, *read)
+            run = partial(route.function, service, call, *read)
+            return self._tracer.answer(route, rule.trace, call, run)
         finally:
             OWN_LEVEL.reset(token)
 
@@ -85,11 +95,15 @@ class Calls:
     ) -> Reply | None:
         """Run a command. Arguments and result are those of :attr:`CommandRow.run`."""
         name, began, has_line = type(command).__name__, perf_counter(), random() < rule.lines
+        tracer = self._tracer
+        span = tracer.begin(name, rule.trace) if tracer is not None and rule.trace else None
 
         def finish(code: int) -> None:
             if has_line:
                 what = connection.peer, name, code, (perf_counter() - began) * 1000
                 log.info("%s %s %d %.2fms app=%s user=%r", *what, connection.app, connection.user)
+            if tracer is not None and span is not None:
+                tracer.replied(span, connection, code)
 
         def reply_later(reply: Reply) -> None:
             finish(reply.code)
@@ -97,7 +111,8 @@ class Calls:
 
         token = OWN_LEVEL.set(rule.own_level)
         try:
-            reply = row.run(connection, command, *([reply_later] if answers else ()))
+            with nullcontext() if tracer is None or span is None else tracer.within(span):
+                reply = row.run(connection, command, *([reply_later] if answers else ()))
         except Exception as error:
             is_stored = not isinstance(error, StorageUnavailable)
             finish((row.code_of(error) or ReplyCode.SYSTEM) if is_stored else ReplyCode.NOT_STORED)

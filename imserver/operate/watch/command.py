@@ -43,11 +43,12 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     _end(answer)
 
 
-@click.command(short_help="Let the nodes log more for a while.")
+@click.command(short_help="Let the nodes log or trace more for a while.")
 @ServerApi.options
 @click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
 @click.option("--name", default="", help='Only this route or command, as "imserver slow" names it.')
 @click.option("--share", type=click.FloatRange(0, 1), help="The share of requests with a line.")
+@click.option("--trace", type=click.FloatRange(0, 1), help="The share of calls with a trace.")
 @click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
 @click.argument("level", type=click.Choice([*get_args(Level), "default"]), required=False)
 def log(url: str, key_file: str | None, minutes: int, **wish: Any) -> None:

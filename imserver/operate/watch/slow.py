@@ -6,18 +6,22 @@ import logging
 from difflib import get_close_matches
 from time import time
 from types import NoneType
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.operate.watch.calls import CallRule, Calls, LevelFilter
+from imserver.operate.watch.declared import TracingSettings
 from imserver.plugin import Parts
 from imserver.plugin.http import Api, about
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
-from imserver.plugin.settings import Config
+from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure
+
+if TYPE_CHECKING:
+    from imserver.operate.watch.tracing import Tracer
 
 _all: Final = logging.getLogger("imserver")
 _LEVELS: Final = logging.getLevelNamesMapping()
@@ -51,25 +55,28 @@ class Timing(Struct):
 
 class LogWish(Struct, frozen=True, array_like=True):
     """What a node logs for so many ``seconds``; 0: as its settings say, as does what is None. ``name``: calls
-    with this name do, see :class:`Calls`; ``""``: all."""
+    with this name do, see :class:`Calls`; ``""``: all. ``trace``: the share of them with a trace."""
 
     level: Level | None
     part: str
     share: float | None
     seconds: float
     name: str = ""
+    trace: float | None = None
 
 
 class Watch:
     """Asks all nodes. Calls switch."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
         self._settings = core.config.log
         self._until = 0.0
         self._logger = _all
         self._filter = logging.Filter()
-        self.calls = Calls(core)
+        self.calls = Calls(core, tracer)
+        self.trace = None if tracer is None else settings_of(core.config, TracingSettings).share
+        """The share of calls with a trace, as the settings say; None: there are no traces."""
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
         core.queries.add("watch.log", LogWish, self._log_here)
         core.queries.add("watch.forget", str, self._forget_here)
@@ -95,7 +102,7 @@ class Watch:
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.time < before)
         if self._until and time() >= self._until:
-            self._end()
+            self.follow_settings()
 
     def forget(self, app: str, user: str, _name: str) -> None:
         """Forget who made the slowest, if the user was deleted, on all nodes that answer."""
@@ -120,7 +127,7 @@ class Watch:
         return rows
 
     def _log_here(self, wish: LogWish) -> bool:
-        self._end()
+        self.follow_settings()
         if not wish.seconds:
             return True
         self._until = time() + wish.seconds
@@ -138,8 +145,12 @@ class Watch:
                 log.shares = {wish.name: share}
                 share = self._settings.request_share if self._settings.requests else 0.0
             log.settings = replace(self._settings, requests=True, request_share=share)
+        trace = self.trace if wish.trace is None else wish.trace
         if wish.name:
-            self.calls.apply(wish.name, CallRule(wish.level is not None, wish.share or 0.0), CallRule())
+            rule = CallRule(wish.level is not None, wish.share or 0.0, trace)
+            self.calls.apply(wish.name, rule, CallRule(trace=self.trace))
+        else:
+            self.calls.apply("", CallRule(trace=trace), CallRule())
         return True
 
     def serve(self, api: Api) -> Watch:
@@ -150,9 +161,12 @@ class Watch:
     def configure(self, config: Config) -> None:
         """The settings are read again: they end the wish."""
         self._settings = config.log
-        self._end()
+        if self.trace is not None:
+            self.trace = settings_of(config, TracingSettings).share
+        self.follow_settings()
 
-    def _end(self) -> None:
+    def follow_settings(self) -> None:
+        """Log and trace as the settings say. Called once there are routes, too. Never switches."""
         if self._until:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
@@ -160,13 +174,18 @@ class Watch:
                 handler.removeFilter(self._filter)
             log = self._core.node.request_log
             log.settings, log.shares = self._settings, {}
-            self.calls.apply("", CallRule(), CallRule())
             self._until = 0.0
+        self.calls.apply("", CallRule(trace=self.trace), CallRule())
 
 
 def build(core: Core) -> Parts:
     """Build it."""
-    watch = Watch(core)
+    tracer, endpoint = None, settings_of(core.config, TracingSettings).endpoint
+    if endpoint:
+        from imserver.operate.watch.tracing import Tracer  # most nodes start without it
+
+        tracer = Tracer(core, endpoint)
+    watch, stop = Watch(core, tracer), Parts().stop if tracer is None else tracer.stop
     services = watch, Erasure(frozenset(), watch.forget, lambda _: None)
-    look = every(5.0, watch.look, "the log stays as it is")
-    return Parts(services, run=(look,), configure=watch.configure)
+    run = watch.follow_settings, every(5.0, watch.look, "the log stays as it is")
+    return Parts(services, run=run, configure=watch.configure, stop=stop)

@@ -1,0 +1,162 @@
+"""Traces of OpenTelemetry: a span for a request or command, and spans for what it waits for.
+
+The SDK makes the spans, and sends them in a greenlet of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property
+from random import random
+from time import time_ns
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import gevent
+
+from imserver.plugin.errors import ReplyCode, ServiceRefused
+from imserver.plugin.http import ApiProblem, Call, Route
+from imserver.plugin.services import Core
+from imserver.plugin.settings import ConfigError
+from imserver.plugin.wire import Connection
+
+try:
+    from opentelemetry.context import Context
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+    from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, use_span
+    from opentelemetry.trace import Tracer as SpanTracer
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError:
+    raise ConfigError("tracing.endpoint needs OpenTelemetry: pip install 'imserver[tracing]'") from None
+
+AT_ONCE: Final = 100
+"""Spans of one request to the collector: more of them would hold the loop while they are encoded."""
+STOP_SECONDS: Final = 2.0
+_BELIEVED: Final = ("key", "address", "signature", "demo")
+"""Principals whose traces are continued: back ends. Whoever else could choose what is traced."""
+_W3C: Final = TraceContextTextMapPropagator()
+_Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
+
+
+class Tracer:
+    """Owner of the spans. ``endpoint``: the URL to which a collector takes them as OTLP."""
+
+    def __init__(self, core: Core, endpoint: str) -> None:
+        self._core = core
+        self._endpoint = endpoint
+        self._system = core.config.storage.url.partition(":")[0] or "sqlite"
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # else each attempt has a line
+        timings, outgoing = core.store.timings, core.outgoing
+        timings.heard, outgoing.request = self._waited, self._tracing(outgoing.request)
+
+    @cached_property
+    def _provider(self) -> TracerProvider:
+        core = self._core  # a node has its name once it serves
+        about = {"service.version": core.node.version, "service.instance.id": core.node_name}
+        resource = Resource.create({"service.name": "imserver", **about})
+        provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(self._endpoint)
+        provider.add_span_processor(
+            BatchSpanProcessor(exporter, schedule_delay_millis=1000, max_export_batch_size=AT_ONCE)
+        )
+        return provider
+
+    @cached_property
+    def _tracer(self) -> SpanTracer:
+        return self._provider.get_tracer("imserver")
+
+    def begin(self, name: str, share: float, headers: Mapping[str, str] = {}) -> Span | None:
+        """The span of a call that begins; None: it has none. ``headers``: the trace that they name decides;
+        without one ``share`` does. Never switches."""
+        context = None
+        if not get_current_span().is_recording():  # else it is part of another call
+            context = Context()
+            if "traceparent" in headers:
+                context = _W3C.extract(headers, context)
+            caller = get_current_span(context).get_span_context()
+            if not (caller.trace_flags.sampled if caller.is_valid else random() < share):
+                return None
+        return self._tracer.start_span(name, context, SpanKind.SERVER)
+
+    def within(self, span: Span) -> AbstractContextManager[Span]:
+        """What this greenlet waits for belongs to the span."""
+        return use_span(span, record_exception=False, set_status_on_exception=False)
+
+    def answer(self, route: Route, share: float, call: Call, run: Callable[[], Any]) -> Any:
+        """Answer a request. Switches, and raises what ``run`` raises."""
+        headers = call.request.headers if call.principal.kind in _BELIEVED else {}
+        span = self.begin(f"{route.method} {route.path}", share, headers)
+        if span is None:
+            return run()
+        status = 500
+        try:
+            with self.within(span):
+                answer = run()
+            status = route.status or answer.status
+            return answer
+        except Exception as error:
+            refusal = route.refusals.get(type(error))
+            problem = error if refusal is None else refusal(error)
+            if isinstance(problem, ApiProblem | ServiceRefused):
+                status = problem.problem.status
+            raise
+        finally:
+            span.set_attribute("http.request.method", route.method)
+            span.set_attribute("http.route", route.path)
+            span.set_attribute("request.id", call.request.id)
+            self._answered(span, status, status >= 500)
+
+    def replied(self, span: Span, connection: Connection, code: int) -> None:
+        """A command has its reply. Never switches."""
+        span.set_attribute("dialect", connection.encoding.dialect.name)
+        span.set_attribute("reply.code", code)
+        if code in (ReplyCode.SYSTEM, ReplyCode.NOT_STORED):
+            span.set_status(StatusCode.ERROR)
+        span.end()
+
+    def _answered(self, span: Span, status: int, is_wrong: bool) -> None:
+        if status:
+            span.set_attribute("http.response.status_code", status)
+        if is_wrong:
+            span.set_status(StatusCode.ERROR)
+        span.end()
+
+    def _waited(self, name: str, seconds: float) -> None:
+        """This greenlet has waited for a transaction."""
+        if get_current_span().is_recording():
+            end = time_ns()
+            attributes = {"db.system.name": self._system, "db.operation.name": name}
+            begin = end - int(seconds * 1e9)
+            span = self._tracer.start_span(name, None, SpanKind.CLIENT, attributes, start_time=begin)
+            span.end(end)
+
+    def _tracing(self, request: _Send) -> _Send:
+        def send(
+            method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+        ) -> tuple[int, bytes, Mapping[str, str]]:
+            if not get_current_span().is_recording():
+                return request(method, url, body, headers, answer_bytes)
+            # No path: it may have a token.
+            about = {"http.request.method": method, "server.address": urlsplit(url).hostname or ""}
+            span, status = self._tracer.start_span(method, None, SpanKind.CLIENT, about), 0
+            try:
+                with self.within(span):
+                    _W3C.inject(headers)
+                    answer = request(method, url, body, headers, answer_bytes)
+                status = answer[0]
+                return answer
+            finally:
+                self._answered(span, status, not 200 <= status < 400)
+
+        return send
+
+    def stop(self) -> None:
+        """Send the last spans, for at most two seconds. Switches."""
+        with suppress(gevent.Timeout), gevent.Timeout(STOP_SECONDS):
+            self._provider.shutdown()
