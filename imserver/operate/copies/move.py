@@ -40,6 +40,8 @@ _MOVE: Final = ""
 _OF_STEPS: Final = ("alembic_version", "feature_schema", "owner_step")
 """Tables whose rows the migration steps write, the same in both databases."""
 _LAST: Final = "directory"
+_FIRST: Final = ("log", "account")
+"""Tables that a server fills before others, if it does not count its changes in ``directory``."""
 _MAKE_STATE: Final = {
     "sqlite": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "postgresql": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -306,6 +308,8 @@ class _Move:
                 f"the move to {shown} was begun with another release or other features: go on with these, or "
                 "begin again with an empty database"
             )
+        if begun is not None and _LAST in names and target.read(_is_used):
+            raise StartError(f"the database {shown} is not empty: a server has begun to use it meanwhile")
         if begins_anew or not positions:
             target.write(lambda sql: migrations.migrate(sql.connection, shown, self._features))
             # The rows that the steps have written, and those of an interrupted copy: children first.
@@ -402,6 +406,12 @@ class _Move:
         if self._target.address.engine == "sqlite":
             with self._target.engine.connect() as connection:
                 connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+
+def _is_used(sql: PooledStatements) -> bool:
+    """Whether a server has begun with the tables that an interrupted copy has just made."""
+    ids = sql.query("SELECT version FROM directory")
+    return bool(ids) and (ids[0][0] > 0 or any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST))
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:

@@ -23,13 +23,15 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.copies import backup as copies
+from imserver.operate.copies.archive import BackupArchive
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.gateway.storage.servers import DatabaseServer
 from tests.gateway.storage.test_faults import HEAD, begin, flip, kill, log_of
 from tests.gateway.storage.test_feature_steps import add_lamps, count, lamps, make_owners, make_uses
+from tests.processes import end, spawn
 from tests.stores import ENGINES, OpenStore, server_of
-from tests.support import run_cli
+from tests.support import clean_environment, eventually, run_cli
 from tests.tools import require
 
 FAR = 1 << 32
@@ -81,8 +83,8 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     say(data, "three")
     owner = os.geteuid() or 65534  # only root may give files away
     os.chown(data / "imserver.db", owner, -1)
-    for end in ("", ".2", ".3"):  # what was there remains, however often something is restored
-        assert f"imserver.db.before{end}" in run("restore", copy).stdout
+    for suffix in ("", ".2", ".3"):  # what was there remains, however often something is restored
+        assert f"imserver.db.before{suffix}" in run("restore", copy).stdout
     assert (data / "imserver.db").stat().st_uid == owner
     (data / "restoring").touch()  # as a restore leaves it that was killed before it had erased users again
     for command in (("backup", tmp_path / "half.db"), ("move", "--to", "sqlite:////half.db")):
@@ -189,6 +191,54 @@ def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path
     store.close()
     run("restore", "--yes", tmp_path / "copy.db", "--data-dir", tmp_path / "elsewhere")
     assert len(say(tmp_path / "elsewhere")) == 1
+
+
+_WRITER = """
+import sys
+from imserver.gateway.config.settings import StorageSettings
+from imserver.gateway.storage.store import Store
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
+store = Store(StorageSettings(sys.argv[1], seconds=60), sys.argv[2], threaded=False)
+store.start()
+log = store.part(MessageLog)
+while True:
+    (sent,) = log.writer.append("app", [Draft(sender="a", to_user="b", body=b"x")])
+    print(sent.entry.id, flush=True)
+"""
+
+
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_backup_under_load_has_what_was_acknowledged_before_it(
+    engine: str, database_servers: dict[str, DatabaseServer], data: Path, tmp_path: Path
+) -> None:
+    """And nothing of later without what was before it: all tables are of one moment."""
+    url = "" if engine == "sqlite" else server_of(engine, database_servers).migrated_url()
+    acknowledged, archive, copy = tmp_path / "acknowledged", tmp_path / "all.tar", tmp_path / "copy.db"
+
+    def count() -> int:
+        return acknowledged.read_bytes().count(b"\n")
+
+    with acknowledged.open("wb") as file:
+        command = [sys.executable, "-c", _WRITER, url, str(data)]
+        writer = spawn(command, stdout=file, env=clean_environment())
+    try:
+        eventually(lambda: count() > 200, what="messages")
+        before = count()
+        given = {"IMSERVER_STORAGE_URL": url, "IMSERVER_SERVER_DATA_DIR": str(data)}
+        assert run_cli("backup", "--everything", str(archive), **given).returncode == 0
+        during = count()
+        eventually(lambda: count() > during, what="the writer goes on")
+    finally:
+        end(writer)
+    BackupArchive(archive).extract_database(copy)
+    with closing(sqlite3.connect(copy)) as connection:
+        ids = [id for (id,) in connection.execute("SELECT id FROM message ORDER BY id")]
+        assert connection.execute("SELECT last_id FROM log").fetchall() == [(len(ids),)]
+    assert ids == list(range(1, len(ids) + 1))
+    assert before <= len(ids) <= during + 1
+    assert during > before, "it waited for the backup"
 
 
 def cut(restore: Callable[[], object], step: int) -> bool:

@@ -200,6 +200,10 @@ def test_a_target_that_is_not_empty_is_refused(full: str, new_url: NewUrl) -> No
     migrate(other)
     assert "an interrupted move of another database" in refusal(other, target)
     assert "itself the target of a move" in refusal(target, new_url("sqlite"))
+    new = "INSERT INTO directory (one, id, version, created) VALUES (1, 'x', 1, 0)"
+    change(target, new, "DELETE FROM move_state WHERE name <> ''")
+    assert "a server has begun to use it" in refusal(full, target)
+    change(target, "UPDATE directory SET version = 0", "DELETE FROM log", "DELETE FROM account")
     moved(full, target)
     change(target, "CREATE TABLE move_state (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     assert "an interrupted move of another database" in refusal(other, target), "it was killed at its end"
