@@ -87,6 +87,7 @@ IMPORTERS = {
             "operate/",
             "gateway/offline.py",
             "plugin/commands.py",
+            "plugin/progress.py",
             "gateway/terminal.py",
         ),
         *(f"{folder}command.py" for folder in FOLDERS),
@@ -94,7 +95,6 @@ IMPORTERS = {
     ),
     "pyotp": ("people/accounts/factors.py",),
     "qrcode": ("people/invitations/command.py",),
-    "rich": ("people/accounts/command.py",),
     "redis": (),
     "hiredis": ("gateway/cluster/",),
     "zerorpc": ("gateway/cluster/",),
@@ -403,7 +403,7 @@ def test_importing_patches_nothing(name: str) -> None:
 
 def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> None:
     absent = [
-        *("rich", "redis", "zerorpc", "zmq", "msgpack", "gunicorn", "bench", "imserver.gateway.commands"),
+        *("redis", "zerorpc", "zmq", "msgpack", "gunicorn", "bench", "imserver.gateway.commands"),
         *("imserver.gateway.storage.database", "sqlalchemy", "alembic", "psycopg", "pymysql"),
         *("jwt", "authlib", "joserfc", "cryptography", "argon2", "pyotp", "qrcode"),
         *("smtplib", "urllib3", "PIL", "google.protobuf", "imserver.dialects.protobuf.chat_pb2"),

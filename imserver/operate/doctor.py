@@ -48,6 +48,7 @@ from imserver.gateway.transport.listener import refuse_taken
 from imserver.operate import capacity
 from imserver.operate.database import damage_of, probe
 from imserver.plugin.commands import Finding
+from imserver.plugin.progress import long_work
 
 WANTED_FILES: Final = 65_536
 """Open files that a node of a common size needs."""
@@ -670,6 +671,7 @@ def _of_capacity(name: str, default: float, text: str, most: float = 1e6) -> Cal
 @_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
 @_of_capacity("--online", 30, "which percentage of users is connected at the same time.", 100)
 @_of_capacity("--minutes", 5, "in which all are to be back after a restart.", 1440)
+@long_work("checking")
 def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -> None:
     """Check this machine, the database, Redis and the public addresses, and say how to mend what is wrong.
 

@@ -29,6 +29,7 @@ from imserver.gateway.terminal import fail
 from imserver.operate.database import probe
 from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
 from imserver.plugin.commands import Finding
+from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 _READY_SECONDS: Final = 60.0
@@ -123,6 +124,7 @@ def _link_of_this() -> Path:
     raise StartError(f"no link names {home}: docs/operations.md says how to install with one")
 
 
+@long_work("installing")
 def _install(release: Release, dist: Path) -> Path:
     """Install a release into a new folder beside this one. Returns the folder. Raises StartError."""
     home = Path(sys.prefix).with_name(f"imserver-{release.version}")
@@ -187,6 +189,7 @@ def lack_of(config: Config, version: str) -> str:
     return "" if is_this or running is None else f"is {running[1]} and not {version}"
 
 
+@long_work("waiting for the server")
 def _restart(command: list[str], config: Config, link: Path, before: Path, version: str) -> None:
     """Restart the server. If it is not this release then, and ready, let the link name the release of before,
     and restart it again. Raises StartError."""

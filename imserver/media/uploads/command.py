@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from time import monotonic
 from typing import Final
 
 import click
@@ -17,12 +16,12 @@ from imserver.media.uploads.declared import UploadSettings
 from imserver.media.uploads.uploads import DamagedFile, UploadStorage, name_of
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.identity import Tenants
+from imserver.plugin.progress import long_work
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
 
 _NAMES: Final = {"directory": "", "s3": "s3"}
 """Value of ``--to`` → the name of the store in rows."""
-_REPEAT_SECONDS: Final = 10.0
 
 
 class MoveReport(Struct):
@@ -152,12 +151,11 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             fail("the settings name no bucket: set uploads.s3_url and uploads.s3_bucket")
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             moving = MediaMove(store, storage, _NAMES[to], delete_source)
-            report, due = moving.report, monotonic() + _REPEAT_SECONDS
+            report = moving.report
             try:
-                for _ in moving.run():
-                    if monotonic() > due:
-                        due += _REPEAT_SECONDS
-                        click.echo(f"moved {report.files} files, {report.bytes} bytes", err=True)
+                with long_work("moving files") as say:
+                    for _ in moving.run():
+                        say(f"moved {report.files} files, {report.bytes} bytes")
             except MediaUnavailable as error:
                 fail(f"{error}; moved {report.files} files; run the same command again to go on")
             if report.files or report.deleted:

@@ -10,6 +10,7 @@ from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.messenger.messages.log.lost import ranges_of
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.plugin.progress import long_work
 
 
 @click.group()
@@ -20,6 +21,7 @@ def search() -> None:
 @search.command()
 @settings_options
 @click.argument("app", required=False)
+@long_work("making the index of words")
 def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
     """Delete the index of words of APP, or of all apps, and make it anew.
 

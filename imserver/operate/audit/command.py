@@ -1,7 +1,6 @@
 """``imserver audit``: who has changed what."""
 
 import re
-from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -12,8 +11,8 @@ import msgspec
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.operate.audit.verification import verify
-from imserver.operate.copies.progress import Progress
 from imserver.plugin.commands import fail, opened, settings_options, table
+from imserver.plugin.progress import long_work
 
 _PAGE: Final = 500
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
@@ -135,8 +134,8 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:
             fail("there is no database, so there is no audit log")
-        with closing(Progress()) as progress:
-            result = verify(store, wanted, progress.show_rows)
+        with long_work("verifying") as say:
+            result = verify(store, wanted, say)
     for text in result.wrong:
         click.echo(text, err=True)
     if result.more:

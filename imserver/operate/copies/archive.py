@@ -23,7 +23,7 @@ from msgspec import Struct, json
 from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.process import SECRET_BYTES
 from imserver.gateway.threads import synchronise
-from imserver.operate.copies.progress import announce
+from imserver.plugin.progress import long_work
 
 _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
@@ -82,6 +82,7 @@ def _title(member: tarfile.TarInfo) -> bytes:
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
+@long_work("writing the archive")
 def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
@@ -148,6 +149,7 @@ def is_archive(path: Path) -> bool:
 class BackupArchive:
     """An archive that is complete. Owner of the open file."""
 
+    @long_work("reading the archive")
     def __init__(self, path: Path) -> None:
         """Read all of it once. Raises StartError if it is damaged."""
         self._path = path
@@ -160,7 +162,6 @@ class BackupArchive:
         """The files that could not be read whole when it was made."""
         digest = sha256()
         try:
-            announce("reading", path)
             last = ""
             for member, content in self._members():
                 last, self.size = member.name, self.size + member.size

@@ -30,7 +30,7 @@ from imserver.gateway.storage.numbers import (
 )
 from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 from imserver.gateway.threads import synchronise
-from imserver.operate.copies.progress import announce
+from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -44,6 +44,7 @@ _OPEN_SECONDS = 2.0
 """How long a connection that was just closed may be listed."""
 
 
+@long_work("copying the database")
 def backup(database: Path, copy: Path) -> None:
     """Copy a consistent snapshot of a database to a new file. Raises StartError.
 
@@ -54,7 +55,6 @@ def backup(database: Path, copy: Path) -> None:
     if copy.exists():
         raise StartError(f"{copy} exists already")
     need_space(copy.parent, database.stat().st_size)
-    announce("copying", database)
     unfinished = copy.with_name(f"{copy.name}.part")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
@@ -73,6 +73,7 @@ def backup(database: Path, copy: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+@long_work("replacing the database")
 def restore(
     database: Path, copy: Path, numbers: Sequence[GivenNumbers], folder: Path | None = None
 ) -> tuple[str, Path | None]:
@@ -226,6 +227,7 @@ _OTHER_CONNECTIONS = {
 }
 
 
+@long_work("checking the copy")
 def check(copy: Path, is_own: bool = False) -> None:
     """Check that a file is an intact database of this server. Raises StartError.
 
@@ -233,7 +235,6 @@ def check(copy: Path, is_own: bool = False) -> None:
     here, and expressions, which cost what they want."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
-    announce("checking", copy)
     try:
         with closing(_connect(copy)) as connection:
             if not is_own:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import click
@@ -35,7 +36,7 @@ from imserver.gateway.terminal import fail, read_text
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
 from imserver.operate.copies.archive import BackupArchive, is_archive
-from imserver.operate.copies.progress import Progress
+from imserver.plugin.progress import long_work
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 
@@ -147,7 +148,7 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
     change.
     """
     url = read_text("-").strip() if to == "-" else to
-    progress = Progress()
+    began = monotonic()
     try:
         given = {} if data_dir is None else {"server.data_dir": data_dir}
         settings, locations = load_with_locations(path, overrides=given)
@@ -160,8 +161,8 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
             # Imported here: the check of the settings needs no database library.
             from imserver.operate.copies import move as moving
 
-            tables, note = tables_of(load_features(settings)), progress.show_rows
-            with closing(progress):
+            tables = tables_of(load_features(settings))
+            with long_work("copying the database") as note:
                 report = moving.move(source, target, settings.storage, tables, note, without=without)
         finally:
             lock.stop()
@@ -176,7 +177,7 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
     click.echo(
         f"moved {report.rows} rows of {len(report.tables)} tables to {target.shown} in "
-        f"{progress.seconds:.0f} s; counts and checksums are equal"
+        f"{monotonic() - began:.0f} s; counts and checksums are equal"
     )
     for name, each in sorted(report.tables.items()):
         if each.rows:
@@ -223,6 +224,7 @@ def _finish(
     return [f"{count} users who were erased since the copy are erased again"] if count else []
 
 
+@long_work("erasing again")
 def _erase_again(settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]) -> int:
     """Erase the users of these erasures, which the database does not have. Returns their number. Raises
     Unavailable and StartError."""

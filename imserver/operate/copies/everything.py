@@ -23,7 +23,7 @@ from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import StoreTables
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies.archive import BackupArchive, FeatureFile, lack_of, write
-from imserver.operate.copies.progress import Progress
+from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 without_option: Final = click.option(
@@ -58,8 +58,7 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
             from imserver.operate.copies.move import move  # needs the drivers
 
             target, tables = _of_file(copy), tables_of(features)
-            with closing(Progress()) as progress:
-                note = progress.show_rows
+            with long_work("copying the database") as note:
                 move(address, target, settings.storage, tables, note, without=without, is_live=True)
             with closing(sqlite3.connect(copy)) as connection:
                 connection.execute("PRAGMA journal_mode=DELETE")
@@ -99,6 +98,7 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
             yield FeatureFile(feature, name, size, chain((first,), pieces))
 
 
+@long_work("restoring")
 def restore(
     settings: Config, address: DatabaseAddress, archive: BackupArchive, without: Sequence[str], finish: Finish
 ) -> str:
@@ -134,8 +134,8 @@ def restore(
             with started_store(of_copy, parts, tables) as store:
                 done.extend(_complete(settings, archive, store) + finish(store, None))
 
-        with closing(Progress()) as progress:
-            note, source = progress.show_rows, _of_file(copy)
+        with long_work("copying into the database") as note:
+            source = _of_file(copy)
             move(source, address, settings.storage, tables, note, without=without, complete=complete)
         return "\n".join(done)
 

@@ -17,8 +17,10 @@ from imserver.gateway.storage.address import database_address
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
 from imserver.operate.copies.archive import BackupArchive, is_archive, lack_of
+from imserver.plugin.progress import long_work
 
 
+@long_work("restoring on trial")
 def restore_on_trial(settings: Config, file: Path) -> str:
     """Restore a backup into a new folder beside it, and delete that. Returns what came back, in words.
 

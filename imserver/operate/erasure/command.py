@@ -10,6 +10,7 @@ import click
 
 from imserver.operate.erasure.declared import MOST_SECONDS
 from imserver.plugin.commands import ServerApi, fail, opened, record_act, settings_options
+from imserver.plugin.progress import long_work
 
 _UNDO_SECONDS: Final = 60
 
@@ -52,7 +53,7 @@ def erase(
     if compacts:
         if target is not None:
             raise click.UsageError("--compact names no user")
-        with opened(path, data_dir) as (settings, store, _):
+        with opened(path, data_dir) as (settings, store, _), long_work("writing the database anew"):
             if not store.has_database:
                 fail(f"{store.address.shown}: there is no such database")
             store.compact()

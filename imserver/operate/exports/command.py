@@ -6,17 +6,16 @@ import shutil
 from contextlib import closing
 from operator import call
 from pathlib import Path
-from time import monotonic
 
 import click
 
 from imserver import __version__
-from imserver.operate.exports.archive import ArchiveState
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
 from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.progress import long_work
 from imserver.plugin.storage import ArchivedFiles
 
 
@@ -41,7 +40,8 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         folder = file.with_name(f"{file.name}.part")
         maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
         try:
-            whole = maker.make(_ProgressLines())
+            with long_work("exporting") as say:
+                whole = maker.make(lambda at: say(f"{at.rows} rows, {at.entries} files, {at.size} bytes"))
         except (OSError, ImserverError) as error:
             why = getattr(error, "strerror", None) or error
             fail(f"the export to {file} is not finished; the same command goes on: {why}")
@@ -51,24 +51,13 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     click.echo(f"written to {file}: {file.stat().st_size} bytes")
 
 
-class _ProgressLines:
-    """Says from time to time how far an archive is."""
-
-    def __init__(self) -> None:
-        self._last = monotonic()
-
-    def __call__(self, state: ArchiveState) -> None:
-        if monotonic() - self._last > 2.0:
-            self._last = monotonic()
-            click.echo(f"{state.rows} rows, {state.entries} files, {state.size} bytes", err=True)
-
-
 @click.command(short_help="Make an app from an archive of one.")
 @settings_options
 @click.option(
     "--app", default="", metavar="NAME", help="The new or empty app; by default it has its old name."
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@long_work("importing")
 def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> None:
     """Make an app from FILE, an archive of one. Servers may run meanwhile.
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import click
 from msgspec import Struct
-from rich.console import Console
-from rich.progress import Progress
 
 from imserver.people.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.people.accounts.accounts import check_password
@@ -23,6 +21,7 @@ from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog
+from imserver.plugin.progress import long_work
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import id_of
@@ -282,15 +281,12 @@ def import_accounts(
         if dry_run:
             click.echo(f"{len(accounts)} accounts could be imported")
             return
-        progress = Progress(console=Console(stderr=True), transient=True)
-        with opened(path, data_dir) as (settings, database, tenants), progress:
+        with opened(path, data_dir) as (settings, database, tenants), long_work("importing") as say:
             name = _existing(tenants, app)
             if name != app:  # which stands for the other
                 accounts = accounts_of(rows, name)
-            task: Any = progress.add_task("importing", total=len(accounts))
-            count = store(
-                AccountStore(database), name, accounts, lambda done: progress.update(task, completed=done)
-            )
+            total = len(accounts)
+            count = store(AccountStore(database), name, accounts, lambda done: say("importing", done, total))
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
             record_act(settings, database, "accounts.import", name, count=count)

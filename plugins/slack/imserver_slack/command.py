@@ -10,13 +10,12 @@ from time import perf_counter
 from typing import Final
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from imserver.media.uploads import Uploads, UploadSettings
 from imserver.people.accounts import rules_of
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenant, Tenants
+from imserver.plugin.progress import long_work
 from imserver.plugin.settings import HTTP_URL, Config, settings_of
 
 from .export import BadExport, Export, Problems
@@ -82,10 +81,8 @@ def slack_import(
         index = FileIndex(archive, files)
     except (BadExport, OSError) as error:
         fail(error)
-    progress = Progress(console=Console(stderr=True), transient=True)
-    with progress:
-        task = progress.add_task("reading", total=None)
-        contents = survey(archive, lambda count: progress.update(task, completed=count))
+    with long_work("reading") as say:
+        contents = survey(archive, lambda count: say(f"reading: {count} entries"))
     _print_survey(archive, contents, index)
     if dry_run:
         _print_problems(archive.problems)
@@ -98,20 +95,18 @@ def slack_import(
         first, problems = archive.problems, Problems()
         archive.problems = problems  # the second reading meets the same
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
-        with closing(uploads), progress:
+        with closing(uploads), long_work("importing people") as say:
             people = People(store, name, rules_of(tenant).identifiers, problems)
-            task = progress.add_task("people", total=len(contents.people))
-            for number, person in enumerate(contents.people.values(), 1):
+            for person in contents.people.values():
                 people.find(person)
-                progress.update(task, completed=number)
             sent = FileUploads(uploads, index, name, key_for(config, "slack-import"), problems)
             for id in contents.people:
                 picture = sent.upload(id, people.accounts[id].user, id, "picture")
                 if picture is not None:
                     people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
             importer = Importer(archive, contents, store, name, people, sent)
-            task = progress.add_task("messages", total=contents.counts["message"])
-            importer.run(lambda count: progress.update(task, completed=count))
+            total = contents.counts["message"]
+            importer.run(lambda count: say("importing messages", count, total))
             seconds = perf_counter() - began
             if not unread:
                 importer.mark_read()
