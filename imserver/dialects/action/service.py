@@ -157,6 +157,7 @@ class ActionService:
         to = {"room": room} if room else {"to": peer}
         if (mute := self._mutes.mute_of(app, user)) is not None:
             return Reply(ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until})
+        self._channels.publishing.here.metrics.pushes.require(app)
         kind, text = command.type, command.text
         if app in self._reviews.apps:
             facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}

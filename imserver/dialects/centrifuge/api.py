@@ -198,6 +198,8 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 def _publish_each(api: Api, app: str, request: _Message, channels: list[str]) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
     event = Event("msg", "", "", type="custom", data=json_in(request.data))
+    if (quota := api.core.metrics.pushes.spent(app)) is not None:
+        raise MethodFailed(codes.TOO_MANY_REQUESTS, str(quota))
     try:
         published = api.core.publishing.to_channels(
             app,

@@ -139,7 +139,7 @@ def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> H
     """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    return FAILED if problem.status >= 500 else HttpResponse(405 if problem.status == 405 else 400, b"")
+    return FAILED if problem.status >= 429 else HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
 class ClientApi(Struct, frozen=True):
@@ -196,8 +196,9 @@ def _driven(
 # --- pushing ------------------------------------------------------------------------------------------------
 
 
-def _event(api: ClientApi, push: Push) -> Event:
+def _event(api: ClientApi, app: str, push: Push) -> Event:
     """The event of a push. The same event, with the same id, goes to all receivers of a call."""
+    api.core.metrics.pushes.require(app)
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
     if len(text) + len(data) + len(sender) + len(note) > api.http.limits.push_characters:
@@ -212,13 +213,13 @@ def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
 
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: push to one client."""
-    event = _event(api, push)
+    event = _event(api, app, push)
     return _push_answer(event, api.core.connections.push(app, _required(push.client_id, "ClientId"), event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
     """``POST /api/send_to_clients``: push to several clients."""
-    event = _event(api, push)
+    event = _event(api, app, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.http.limits.batch_targets:
@@ -230,14 +231,14 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
 
 def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
-    event = _event(api, push)
+    event = _event(api, app, push)
     group = _required(push.group_name, "GroupName")
     return _push_answer(event, api.http.channels.publishing.publish(app, group, event))
 
 
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: push to all clients of the system."""
-    event = _event(api, push)
+    event = _event(api, app, push)
     return _push_answer(event, api.core.reach.to_app(app, event))
 
 

@@ -119,6 +119,7 @@ def _read(api: PusherApi, call: Call) -> None:
 
 def trigger(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/events``: send one event to channels."""
+    api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     event: _Trigger = request.body
     channels = event.channels or ([event.channel] if event.channel else [])
@@ -134,6 +135,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
 
 def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/batch_events``: send several events."""
+    api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     events: list[_Event] = request.body.batch
     if not events:

@@ -452,6 +452,7 @@ class PusherService:
         sender, part = member or connection.user or "", ChannelPart(channel)
         event = Event("msg", sender, command.text, type=command.name, data=command.data, channel=part)
         try:
+            self._channels.publishing.require_quota(app.app)
             event = replace(self._consent.review(connection, channel, event), type=command.name)
             if not self._channels.members.has(connection, channel):  # it may have left during the review
                 return _OK

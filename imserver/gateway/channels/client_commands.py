@@ -324,6 +324,7 @@ class ChannelCommands(Service):
         :meth:`Channels.publish_event` does.
         """
         check_name(channel)
+        self.channels.publishing.require_quota(app)
         if principal.may(Needs.PUSH, app):
             return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
         client = self._requester(principal, app)

@@ -153,9 +153,11 @@ class Connections(Service, dict=True):
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
         """Push to one connection. SENT: delivered here, or forwarded to its live node. Never switches."""
-        if self._push_here(app, connection_id, event):
-            return Outcome.SENT
-        return self._send(connection_id, ToConnection(app, connection_id, event))
+        item, is_here = ToConnection(app, connection_id, event), self._push_here(app, connection_id, event)
+        outcome = Outcome.SENT if is_here else self._send(connection_id, item)
+        if outcome is Outcome.SENT and event.kind == "msg":
+            self.channels.publishing.here.metrics.pushes[app] += 1
+        return outcome
 
     def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
         connection = self.find(app, connection_id)

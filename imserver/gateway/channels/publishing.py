@@ -232,7 +232,8 @@ class ChannelPublishing(Service):
             sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
             return Outcome.FAILED if missed else Outcome.NOT_SENT
-        self.here.metrics.pushes[app] += 1
+        if what.event.kind in ("msg", "stream"):  # no notice of the server
+            self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def received(self, item: ToChannel) -> None:

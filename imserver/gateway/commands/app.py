@@ -79,7 +79,7 @@ def change(
 ) -> None:
     """Change settings of an app and print the result.
 
-    Apps of the configuration file are changed in that file.
+    An example: quotas.pushes_per_day=1000. Apps of the configuration file are changed in that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
         before = tenants.get(name)

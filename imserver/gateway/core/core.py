@@ -388,7 +388,6 @@ class Core(Services):
             connections=self.connections,
             pending=self.pending,
             ids=self.idempotency,
-            counts=self.metrics.pushes,
             on_absent=self.observer.absent,
         )
 

@@ -15,7 +15,7 @@ from imserver.gateway.auth.principal import Principal
 from imserver.gateway.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
 from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.config.settings import LimitSettings
-from imserver.gateway.errors import Problems, QuotaSpent
+from imserver.gateway.errors import Problems, StorageUnavailable
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES
@@ -54,7 +54,7 @@ def too_many(error: TooManyRequests) -> ApiProblem:
     return ApiProblem(Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error)
 
 
-def spent(error: QuotaSpent) -> ApiProblem:
+def spent(error: StorageUnavailable) -> ApiProblem:
     """The refusal that says when the quota of an app begins anew."""
     seconds = max(math.ceil(error.until - time()), 1)
     return ApiProblem(error.problem, str(error), headers=(("Retry-After", str(seconds)),))

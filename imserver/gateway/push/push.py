@@ -8,7 +8,6 @@ kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -24,7 +23,7 @@ from imserver.gateway.cluster.history import Position
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import RESERVED, USER_CHANNEL
-from imserver.gateway.metrics import CountsByApp, Metrics
+from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import (
     ACCEPTED,
     SYSTEM_PREFIX,
@@ -102,8 +101,7 @@ class Reach(Protocol):
 
 class Pushes(Service):
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
-    switch, and raises QuotaSpent if the app has used up its quota. ``channels``: delivers in apps whose
-    channels of users have a history."""
+    switch. ``channels``: delivers in apps whose channels of users have a history."""
 
     ids: Idempotency
     reach: Reach
@@ -116,8 +114,6 @@ class Pushes(Service):
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
-        if self.metrics.pushes.stops:
-            self.metrics.pushes.require(app)
         user, msg_id, channels = push.user, push.msg_id, self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
         key = self.ids.claim(app, msg_id, None, channels is None)
@@ -135,7 +131,6 @@ class Pushes(Service):
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        self.metrics.pushes.require(app)
         claim = self.ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
@@ -153,7 +148,6 @@ class Pushes(Service):
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
-        self.metrics.pushes.require(app)
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self.reach.to_each_once(app, pushes)
@@ -174,7 +168,6 @@ class Pushes(Service):
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
-        self.metrics.pushes.require(app)
         claim = self.ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
@@ -194,7 +187,6 @@ class Pushes(Service):
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
         """Push one message to many users. None: its id was accepted before. One user who is reached accepts
         it."""
-        self.metrics.pushes.require(app)
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
@@ -300,15 +292,13 @@ OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 
 
 class Publishing(Service, dict=True):
-    """Sends to targets of all kinds, on all nodes. Every call may switch, and raises QuotaSpent if the app
-    has used up its quota, by its ``counts``."""
+    """Sends to targets of all kinds, on all nodes. Every call may switch."""
 
     reach: Reach
     channels: Channels
     connections: Connections
     pending: PendingPushes
     ids: Idempotency
-    counts: CountsByApp
     on_absent: OnAbsent | None = None
 
     def __post_init__(self) -> None:
@@ -336,8 +326,6 @@ class Publishing(Service, dict=True):
         it is raised before anything is published. The channels of groups, and those of users without a
         history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
-        if self.counts.stops:
-            self.counts.require(app)
         encoded_tags = encode_tags(tags) if tags else b""
 
         def publish(channel: str) -> Published | ChannelRefused:
@@ -401,7 +389,6 @@ class Publishing(Service, dict=True):
         ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
         they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
         """
-        self.counts.require(app)
         outcomes: list[Outcome] = []
         users: list[str] = []
         # Channels of a system have any names: there, `user:1` is not the channel of a user.
@@ -453,45 +440,37 @@ class Publishing(Service, dict=True):
     def to_users(
         self, app: str, users: Sequence[str], event: Event, ttl_seconds: float = 0, device: str | None = None
     ) -> list[Outcome]:
-        """Send to users, on all their devices or on one."""
+        """Send the same to users, on all their devices or on one."""
+        return self.to_each(app, users, [event] * len(users), ttl_seconds, device)
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Sequence[Event],
+        ttl_seconds: float = 0,
+        device: str | None = None,
+    ) -> list[Outcome]:
+        """Send each user their own event, in this order, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
-            return [self.connections.push(app, user, event) for user in users]
-        if device is None and event.channel is None and app in self._user_channels.apps:
-            return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
+            return [self.connections.push(app, *each) for each in zip(users, events, strict=True)]
+        if device is None and app in self._user_channels.apps and users and events[0].channel is None:
+            pairs = _paced(zip(users, events, strict=True))
+            return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
         if self.pending.count:
             self._deliver_pending(app, users)
         if len(users) == 1:  # most pushes
-            outcomes = [self.reach.to_user(app, users[0], event, device)]
+            outcomes = [self.reach.to_user(app, users[0], events[0], device)]
         else:
-            outcomes = self.reach.to_each(app, users, repeat(event), device)
+            outcomes = self.reach.to_each(app, users, events, device)
         if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
-            self._report(app, users, [event] * len(users), outcomes)
-            for index, (user, outcome) in enumerate(zip(users, outcomes, strict=True) if ttl_seconds else ()):
+            self._report(app, users, events, outcomes)
+            rows = zip(users, events, outcomes, strict=True) if ttl_seconds else ()
+            for index, (user, event, outcome) in enumerate(rows):
                 if outcome in _NOT_REACHED and self.pending.add(app, user, event, ttl_seconds, device):
                     outcomes[index] = Outcome.PENDING
             outcomes = _failed_if_unknown(outcomes)
         return outcomes
-
-    def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
-        """Send each user their own event, in this order."""
-        if app.startswith(SYSTEM_PREFIX):
-            push = self.connections.push
-            return [push(app, user, event) for user, event in zip(users, events, strict=True)]
-        if app in self._user_channels.apps:
-            return self._to_channels_of_users(app, users, events)
-        if self.pending.count:
-            self._deliver_pending(app, users)
-        outcomes = self.reach.to_each(app, users, events)
-        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
-            self._report(app, users, events, outcomes)
-            outcomes = _failed_if_unknown(outcomes)
-        return outcomes
-
-    def _to_channels_of_users(
-        self, app: str, users: Sequence[str], events: Iterable[Event], ttl_seconds: float = 0
-    ) -> list[Outcome]:
-        pairs = _paced(zip(users, events, strict=False))
-        return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
 
     def _to_channel_of_user(
         self,

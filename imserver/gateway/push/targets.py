@@ -12,7 +12,7 @@ from imserver.gateway.channels.histories import Published
 from imserver.gateway.channels.members import GROUP_ID, ChannelRefused
 from imserver.gateway.channels.options import has_channel
 from imserver.gateway.channels.subscriptions import Channels
-from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.gateway.hub.hub import USER_CHANNEL
 from imserver.gateway.model import ChannelPart, Event, Outcome
 
@@ -88,9 +88,11 @@ class StoreResult(Struct, frozen=True):
 class StoredPushes:
     """Stores pushes. Without the messenger nothing is stored."""
 
-    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
+    def store_each(
+        self, app: str, pushes: Sequence[PushToStore]
+    ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         """Store pushes of one app with different keys, in order. A refused one does not stop the others.
-        Switches."""
+        StorageUnavailable: the app has used up its quota. Switches."""
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 

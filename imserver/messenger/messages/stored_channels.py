@@ -185,9 +185,12 @@ class ChannelLog(StoredHistory):
         """Store publications, in this order. Switches.
 
         A publication whose ``key``, or without one its id, was stored before in its channel, by the same
-        sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`: ``limit`` (invalid) or
-        ``unavailable``; then some may be stored.
+        sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`: ``limit`` (invalid),
+        ``rate`` (the app has used up its quota of stored messages) or ``unavailable``; then some may be
+        stored.
         """
+        if (spent := self._metrics.stored.spent(app)) is not None:
+            raise ChannelRefused("rate", str(spent))
         writer = self._store.part(MessageLog).writer
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in publications]
         for each, answer in zip(publications, waiting, strict=True):

@@ -15,7 +15,7 @@ from gevent.event import Event as Signal
 from msgspec import UNSET
 
 from imserver.gateway.clock import serve_others
-from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.gateway.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.gateway.push.idempotency import Claimed, Idempotency, IdReused, Waiting
 from imserver.gateway.push.push import nothing_accepted
@@ -33,7 +33,9 @@ class LogPushes(StoredPushes):
         self._messaging = messaging
         self._ids = ids
 
-    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
+    def store_each(
+        self, app: str, pushes: Sequence[PushToStore]
+    ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         if app.startswith(SYSTEM_PREFIX):
             return [Problems.STORE_UNAVAILABLE for _ in pushes]
         ids = self._ids
@@ -67,14 +69,15 @@ class LogPushes(StoredPushes):
 
     def _finished(
         self, app: str, push: PushToStore, claim: Claimed | Waiting, done: Sequence[Stored]
-    ) -> StoreResult | HttpProblem:
+    ) -> StoreResult | HttpProblem | StorageUnavailable:
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
         if isinstance(claim, Waiting):
             return self.store_each(app, [push])[0]
         results = [_result(each) for each in done]
         if nothing_accepted([each.outcome for each in results]):
-            return Problems.STORAGE_UNAVAILABLE
+            spent = [each for each in done if isinstance(each, StorageUnavailable) and each.until]
+            return spent[0] if spent else Problems.STORAGE_UNAVAILABLE
         return StoreResult(results, not isinstance(claim, int))
 
 

@@ -19,7 +19,7 @@ from imserver.gateway.cluster.history import Position
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.model import ChannelPart, Event, Signal
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
+from imserver.messenger.messages.log.contract import Appended, Draft, Rejected, RejectReason
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.open_streams import OpenStream, parts_of
@@ -83,6 +83,8 @@ class ConversationStreams(StreamTarget):
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
         stored = self._messaging.store(app, _draft_of(event), by_user=False)
+        if isinstance(stored, StorageUnavailable) and stored.until:  # a quota of the app is spent
+            stored = Rejected(RejectReason.REJECTED, str(stored), stored.until)
         if not isinstance(stored, Appended | Rejected):
             raise ChannelRefused("unavailable")
         # Clients know the end by the stored message. Without one, they drop the text.

@@ -285,6 +285,7 @@ class ChannelStreams(StreamTarget):
 
     def check(self, stream: OpenStream) -> None:
         check_name(stream.channel)
+        self._channels.publishing.here.metrics.pushes.require(stream.app)
         options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
         if options.history:

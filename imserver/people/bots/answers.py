@@ -74,6 +74,7 @@ class StreamedAnswers(Service, dict=True):
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self.core.sender_rates.take(app, user):
                 raise TooManyRequests(1)
+        self.core.metrics.stored.require(app)
         text, kind, thread = command.text, command.type, command.thread
         return self.texts.open_text(
             app, user, peer, conversation, text, kind, owner, thread, command.stoppers

@@ -19,7 +19,6 @@ from imserver.gateway.channels.options import UNKNOWN
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.config.settings import ChannelSettings, TenantSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.metrics import CountsByApp
 from imserver.gateway.model import (
     AskHistory,
     AskPresence,
@@ -247,7 +246,7 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
         assert refused.value.reason == "unknown"
     assert channels.publishing.publish(APP, "room:1", event) is Outcome.REFUSED
     assert channels.members.channels_of(ann) == ()
-    publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock(), CountsByApp())
+    publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock())
     publishing.reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
     (published,) = publishing.to_channels(APP, ["user:ann"], event)
     assert not isinstance(published, ChannelRefused), "users and groups are always known"

@@ -14,7 +14,7 @@ from imserver.gateway.channels.members import ChannelRefused
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.errors import Problems, StorageUnavailable
-from imserver.gateway.metrics import CountsByApp, Metrics
+from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push.idempotency import Idempotency
 from imserver.gateway.push.pending import PendingPushes
@@ -82,7 +82,7 @@ def harness() -> Harness:
 
 def publishing_of(harness: Harness, on_absent: OnAbsent | None = None, room: int = 100) -> Publishing:
     pending = PendingPushes(harness.to_user, harness, room, 100_000)
-    return Publishing(harness, harness, harness, pending, Mock(), CountsByApp(), on_absent)  # type: ignore[arg-type]
+    return Publishing(harness, harness, harness, pending, Mock(), on_absent)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
@@ -173,9 +173,7 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again() -> N
     channels = Mock()
     sent, repeated = (Published(each, Position("e", 1)) for each in (SENT, Outcome.REPEATED))
     channels.publishing.publish_event.side_effect = [sent, repeated]
-    nodes = [
-        Publishing(Mock(), channels, Mock(), Mock(), Idempotency(100, 100), CountsByApp()) for _ in range(2)
-    ]
+    nodes = [Publishing(Mock(), channels, Mock(), Mock(), Idempotency(100, 100)) for _ in range(2)]
     for node, expected, calls in ((0, sent, 1), (0, repeated, 1), (1, repeated, 2)):
         assert nodes[node].to_channels("shop", ["news"], HELLO, key="m-1", digest=1) == [expected]
         assert channels.publishing.publish_event.call_count == calls
@@ -241,7 +239,7 @@ def offsets(node: Node) -> list[tuple[int, str]]:
 
 def publishing_on(node: Node) -> Publishing:
     ids, services = Idempotency(100, 60), (node.channels, node.connections, node.pending)
-    return Publishing(node.reach, *services, ids, CountsByApp(), Observer().absent)
+    return Publishing(node.reach, *services, ids, Observer().absent)
 
 
 def pushes_of(node: Node) -> Pushes:

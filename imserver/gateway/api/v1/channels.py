@@ -173,6 +173,8 @@ def _publish(
     api: Api, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
+    if api.core.metrics.pushes.stops:
+        api.core.metrics.pushes.require(call.app)
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)

@@ -37,6 +37,7 @@ from imserver.gateway.auth.principal import Needs, Principal
 from imserver.gateway.clock import serve_others
 from imserver.gateway.errors import CloseCode, HttpProblem, Problems
 from imserver.gateway.http.call import Api, Call, require_app
+from imserver.gateway.http.limits import spent
 from imserver.gateway.http.operation import APP_PROBLEMS, Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.logging import request_id
@@ -344,15 +345,17 @@ def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | Api
         claims = ids.claim_each(app, keys, digests)
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
+    quota = api.core.metrics.pushes.spent(app)
     try:
-        users = [str(pushes[index].push.user) for index in mine]
-        outcomes = api.core.publishing.to_each(app, users, [pushes[index].event for index in mine])
+        if quota is None:
+            users = [str(pushes[index].push.user) for index in mine]
+            outcomes = api.core.publishing.to_each(app, users, [pushes[index].event for index in mine])
     finally:
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
                 ids.settle(claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome])
-    results: list[PushResult | ApiProblem] = [_NOT_ACCEPTED] * count
+    results: list[PushResult | ApiProblem] = [_NOT_ACCEPTED if quota is None else spent(quota)] * count
     for index, outcome in zip(mine, outcomes, strict=True):
         if outcome is not _FAILED:
             results[index] = Sent(pushes[index].push, [outcome])

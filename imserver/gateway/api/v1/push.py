@@ -24,9 +24,9 @@ from imserver.gateway.api.v1.push_request import (
     targets_of,
 )
 from imserver.gateway.auth.principal import Needs
-from imserver.gateway.errors import HttpProblem, Problems
+from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.gateway.http.call import Api, Call
-from imserver.gateway.http.limits import Limits
+from imserver.gateway.http.limits import Limits, spent
 from imserver.gateway.http.operation import Header, Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import ACCEPTED, Event, Outcome
@@ -271,9 +271,11 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     publishing, seconds = api.core.publishing, push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
+        if (pushes := api.core.metrics.pushes).stops and (quota := pushes.spent(app)) is not None:
+            raise spent(quota)
         if push.user is not UNSET:
             device = None if push.device is UNSET else push.device
-            outcomes = publishing.to_users(app, [push.user], event, seconds, device)
+            outcomes = publishing.to_each(app, [push.user], [event], seconds, device)
         elif push.users is not UNSET:
             outcomes = publishing.to_users(app, push.users, event, seconds)
         else:
@@ -320,7 +322,11 @@ def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | Api
     return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
 
 
-def _stored(push: PushToStore, result: StoreResult | HttpProblem) -> StoredPush | ApiProblem:
+def _stored(
+    push: PushToStore, result: StoreResult | HttpProblem | StorageUnavailable
+) -> StoredPush | ApiProblem:
+    if isinstance(result, StorageUnavailable):
+        return spent(result)
     if isinstance(result, HttpProblem):
         return ApiProblem(result)
     results = []

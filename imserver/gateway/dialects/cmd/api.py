@@ -68,6 +68,8 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
     if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
         return BAD_PARAMETER
+    if api.core.metrics.pushes.stops:
+        api.core.metrics.pushes.require(call.app)
     sender = call.principal.user
     if not sender:
         outcome = api.core.pushes.from_back_end(call.app, target)
@@ -98,6 +100,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     message = params.get("message", "")
     if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
+    api.core.metrics.pushes.require(call.app)
     if by := call.principal.user:
         api.rates.require_message(call.app, by)
     blockers = api.core.relations.blockers(call.app, call.principal.user, MOST_BLOCKERS + 1)
@@ -176,6 +179,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     targets, users = batch.messages, batch.userIDs
     if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
         return BAD_PARAMETER
+    api.core.metrics.pushes.require(call.app)
     if targets is not None:
         users = [target.user for target in targets]
         for target in targets:
