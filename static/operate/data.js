@@ -3,7 +3,7 @@
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { Refused } from "./api.js";
-import { ask, badge, button, card, facts, name, number, place, size, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, duration, facts, name, number, place, size, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./api.js").Api} Api */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -84,7 +84,7 @@ export function erasureNote(api, app, user, changed) {
     if (state === "none") return [];
     if (state !== "ended") again(note);
     const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
-    const text = make("p", "", state === "waiting" ? fill(words.admin_erase_waits, { count: left }) : state === "ended" ? words.admin_erase_ended : words.admin_erase_goes);
+    const text = make("p", "", state === "waiting" ? fill(words.admin_erase_waits, { span: duration(left) }) : state === "ended" ? words.admin_erase_ended : words.admin_erase_goes);
     if (state !== "waiting") text.setAttribute("role", "status");
     const undo = state === "waiting" && api.may("POST users/erase/undo") ? [button(words.admin_undo, async () => {
       await api.post("users/erase/undo", { app, user });

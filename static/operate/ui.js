@@ -178,7 +178,7 @@ export function facts(pairs) {
 }
 
 /** A longer word may break within a cell. */
-const LONG_WORD = /\S{26}/;
+const LONG_WORD = /\S{22}/;
 
 /** @param {Node | string} cell */
 const isEmpty = (cell) => ["", "–"].includes((typeof cell === "string" ? cell : cell.textContent ?? "").trim());
