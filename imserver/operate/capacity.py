@@ -1,7 +1,5 @@
 """``imserver doctor --capacity``: how many users a node holds, by what they cost a server of our own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

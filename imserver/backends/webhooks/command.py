@@ -1,7 +1,5 @@
 """``imserver app events``: events that the webhook of an app refused; and what ``imserver doctor`` sends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from secrets import token_hex

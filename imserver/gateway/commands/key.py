@@ -1,7 +1,5 @@
 """``imserver key``: the keys with which back ends call the HTTP API."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from time import time

@@ -4,8 +4,6 @@ Everything has a key made of Slack's ids, and the log stores a key once. So an i
 anywhere is repeated, and a later export of the same workspace adds what is new.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
