@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 
 import imserver_client
 from imserver import __version__
-from imserver.gateway import assets
 from imserver.gateway.config.load import load_with_locations
+from imserver.pages import assets
 from imserver.plugin.testing import START_SECONDS
 from imserver.version import full_version
 from imserver_client import Api

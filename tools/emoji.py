@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from imserver.gateway.assets import STATIC
+from imserver.pages.assets import STATIC
 
 PACKAGE: Final = "emojibase-data"
 VERSION: Final = "17.0.0"

@@ -10,7 +10,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
-from imserver.gateway.assets import STATIC
+from imserver.pages.assets import STATIC
 
 GROUND: Final = "#b5382a"
 PAPER: Final = "#fffdf8"

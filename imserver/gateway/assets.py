@@ -18,7 +18,4 @@ def asset_path(name: str) -> Path:
     return _ROOT / name
 
 
-TEMPLATES: Final = asset_path("templates")
-STATIC: Final = asset_path("static")
-SDK: Final = asset_path("sdk/js")
 DEFAULT_CONFIG: Final = asset_path("config/default.yaml")

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.gateway.errors import ReplyCode
+
 _encode = msgspec.json.Encoder().encode
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
@@ -202,8 +204,11 @@ class Reply(Struct, gc=False):
     code: int
     data: Any = None
     why: str = ""
+    OK: ClassVar[Reply]
+    """Done: no data."""
 
 
+Reply.OK = Reply(ReplyCode.OK)
 Answer = Callable[[Reply], None]
 """Sends the answer to a request, at once or later."""
 

@@ -4,8 +4,7 @@ import gzip
 
 from msgspec import Struct
 
-from imserver.gateway import assets
-from imserver.pages import installable
+from imserver.pages import assets, installable
 
 
 class Sizes(Struct, frozen=True):

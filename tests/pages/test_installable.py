@@ -12,9 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from imserver.gateway.assets import SDK, STATIC
 from imserver.gateway.config.settings import Config
 from imserver.pages import blueprint, installable
+from imserver.pages.assets import SDK, STATIC
 from imserver.pages.text import TEXT
 from tests.pages import page_sizes
 from tests.pages.test_routes import client_of

@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from imserver.gateway.assets import STATIC
 from imserver.gateway.config.settings import ApiSettings, Config, KeySettings
 from imserver.gateway.node.feature_list import check, load_with_locations
+from imserver.pages.assets import STATIC
 from imserver.pages.declared import LONGEST_NAME, ChatSettings
 from imserver.pages.look import Look, contrast, palette
 from imserver.plugin.settings import ConfigError

@@ -2,8 +2,8 @@
 
 from graphlib import TopologicalSorter
 
-from imserver.gateway.assets import STATIC
 from imserver.pages import installable
+from imserver.pages.assets import STATIC
 
 FOLDERS = (
     *("parts", "session", "people", "media", "conversation"),

@@ -8,7 +8,7 @@ import pytest
 from werkzeug.datastructures import LanguageAccept
 
 import imserver
-from imserver.gateway.assets import STATIC, TEMPLATES
+from imserver.pages.assets import STATIC, TEMPLATES
 from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 from imserver.pages.visitors import FIGURES, pick_name
 

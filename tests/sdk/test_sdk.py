@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from imserver.gateway.assets import SDK
+from imserver.pages.assets import SDK
 from imserver_client import Accounts, RequestRefused, StartedLogin
 from tests.conftest import StartServer
 from tests.ports import fixed_ports

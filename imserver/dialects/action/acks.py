@@ -32,7 +32,6 @@ MAX_AWAITED: Final = 100_000
 
 _ACKED: Final = AckedActionDialect()
 _NOT_ACKED: Final = AckedState()
-_OK: Final = Reply(ReplyCode.OK)
 
 
 class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
@@ -100,7 +99,7 @@ class ActionAcks(Service, dict=True):
         id = unacked.ack(connection, command.number)
         if id:
             self.messaging.catch_up.prove(connection, id)
-        return _OK
+        return Reply.OK
 
     # --- sending --------------------------------------------------------------------------------------------
 

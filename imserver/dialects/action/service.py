@@ -43,7 +43,6 @@ class ActionState(AckedState, gc=False):
     room: str = ""
 
 
-_OK: Final = Reply(ReplyCode.OK)
 _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
 
 
@@ -118,7 +117,7 @@ class ActionService:
         if messages is not None:
             messages.begin(connection, command.room, rooms)
         if not acks:
-            return _OK
+            return Reply.OK
         self._acks.begin(connection)
         return Reply(ReplyCode.OK, {"acks": True})
 
@@ -175,7 +174,7 @@ class ActionService:
         elif peer:
             self._acks.reach(app, peer, event)
         self._report(app, user, {**to, "type": kind, "text": text})
-        return _OK
+        return Reply.OK
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms. May switch."""

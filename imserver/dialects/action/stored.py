@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 FINISH_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
-_OK: Final = Reply(ReplyCode.OK)
 
 
 class ActionMessages:
@@ -145,7 +144,7 @@ class ActionMessages:
 
 def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Appended):
-        return _OK
+        return Reply.OK
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
     if isinstance(result, Rejected):

@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 50
 """Entries in the answer to one sync."""
-_OK: Final = Reply(ReplyCode.OK)
 HOLD_SECONDS: Final = 0.25
 """Sync deadline after a login. Clients that sync do so at once; others should not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
@@ -218,7 +217,7 @@ class ProtobufService:
                 # GoChat's clients learn from the next sync which of their messages they must send again.
                 state.begin_uplink(self._uplink.begin(app, user))
             self.deadlines.expect(connection)
-            return _OK
+            return Reply.OK
 
         def answer_login(recovered: bool, begin_anew: bool) -> None:
             answer(Reply(ReplyCode.OK, Recovered(recovered, begin_anew)))
@@ -289,7 +288,7 @@ class ProtobufService:
             # The client is expected to request the rest. New entries are held meanwhile.
             log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
-        return _OK
+        return Reply.OK
 
     def _pass_over(self, connection: Connection) -> None:
         """A session has not requested the rest in time: it gets new entries now, and the rest later."""

@@ -58,7 +58,6 @@ MANY_SUBSCRIBERS: Final = 100
 COUNT_SECONDS: Final = 5.0
 """Least time between two counts of a channel with more subscribers than that."""
 log = logging.getLogger(__name__)
-_OK: Final = Reply(ReplyCode.OK)
 
 
 class _Member(Struct):
@@ -197,7 +196,7 @@ class PusherService:
         """
         app = self._app_of(connection)
         if app is None:
-            return _OK
+            return Reply.OK
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
         try:
             user = str(_decode_user(command.user_data).id)
@@ -206,7 +205,7 @@ class PusherService:
         if not (user and app.allows(signed, command.auth)):
             self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
             connection.close(CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
-            return _OK
+            return Reply.OK
         code = ReplyCode.OK if connection.user == user else ReplyCode.FAILED
         if not connection.user:
             login, decision = Login(app.app, user), LoginDecision(user=user)
@@ -217,7 +216,7 @@ class PusherService:
             connection.send(wire.signed_in(command.user_data))
         else:
             connection.close(CloseCode.NOT_ALLOWED)
-        return _OK
+        return Reply.OK
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class PusherService:
         """Subscribe to a channel, if its name and the signature permit it. May switch."""
         app = self._app_of(connection)
         if app is None:
-            return _OK
+            return Reply.OK
         channel = command.channel
         try:
             self._check(connection, app, command)
@@ -239,9 +238,9 @@ class PusherService:
                 kind, status = refused.kind, refused.status
             elif refused.reason == "exists":
                 connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
-                return _OK
+                return Reply.OK
             elif refused.reason == "ended":
-                return _OK
+                return Reply.OK
             else:
                 reason = refused.reason
                 status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(reason, 400)
@@ -249,7 +248,7 @@ class PusherService:
             state = connection.dialect_state
             dotnet = isinstance(state, PusherState) and state.dotnet
             connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
-        return _OK
+        return Reply.OK
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
@@ -322,7 +321,7 @@ class PusherService:
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._count(app, channel)
-        return _OK
+        return Reply.OK
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Count the subscribers of channels that a connection of this node was in. Never switches."""
@@ -443,10 +442,10 @@ class PusherService:
         """Send an event of a client to the other subscribers of a channel. May switch."""
         app, channel = self._app_of(connection), command.channel
         if app is None:
-            return _OK
+            return Reply.OK
         if objection := self._objection(connection, app, command):
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
-            return _OK
+            return Reply.OK
         state = connection.dialect_state
         member = state.members.get(channel, "") if isinstance(state, PusherState) else ""
         sender, part = member or connection.user or "", ChannelPart(channel)
@@ -455,7 +454,7 @@ class PusherService:
             self._channels.publishing.require_quota(app.app)
             event = replace(self._consent.review(connection, channel, event), type=command.name)
             if not self._channels.members.has(connection, channel):  # it may have left during the review
-                return _OK
+                return Reply.OK
             if self._channels.options.of(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
             self._channels.publishing.publish_event(
@@ -463,13 +462,13 @@ class PusherService:
             )
         except ChannelRefused as refused:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, str(refused)))
-            return _OK
+            return Reply.OK
         facts: dict[str, Any] = {"event": command.name, "data": wire.data_of(event)}
         facts["socket_id"] = self.socket_id(connection)
         if member:
             facts["user_id"] = member
         self._hooks.add(app.app, "client_event", channel, **facts)
-        return _OK
+        return Reply.OK
 
     def _objection(self, connection: Connection, app: PusherApp, command: ClientEvent) -> str:
         """Why a client may not send this event; ``""`` if it may. Counts it against its rate."""

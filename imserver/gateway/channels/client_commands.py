@@ -48,7 +48,6 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 
-_OK: Final = Reply(ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
@@ -246,7 +245,7 @@ class ChannelCommands(Service):
         answers.unsubscribed(connection, channel)
         if connection.dialect_state is not None:
             connection.dialect_state.set_info(channel, b"")
-        return _OK
+        return Reply.OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
@@ -258,7 +257,7 @@ class ChannelCommands(Service):
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
-        return _OK
+        return Reply.OK
 
     def _publish(
         self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True

@@ -40,7 +40,6 @@ def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=refuse_constant).decode
 
 
@@ -224,7 +223,7 @@ class Fields(Struct, frozen=True, gc=False):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         value = self.values["data"]
         try:
-            return kind, _encode(value)
+            return kind, msgspec.json.encode(value)
         except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
             return kind, well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 

@@ -33,7 +33,6 @@ from imserver.gateway.transport.states import CLOSING, UNADDRESSED
 
 log = logging.getLogger(__name__)
 
-_OK: Final = Reply(ReplyCode.OK)
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
@@ -206,11 +205,11 @@ class Sessions:
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}
                 log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
-            return _OK if code == ReplyCode.OK else Reply(code)
+            return Reply.OK if code == ReplyCode.OK else Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
             self.heartbeat(connection)
-            return _OK
+            return Reply.OK
 
         return {
             Login: CommandRow(login, needs_session=False),

@@ -895,7 +895,7 @@ class GroupCommands(Struct, frozen=True):
         """Let the user leave a group."""
         app, user = app_and_user(connection)
         self.groups.leave(app, command.group, user)
-        return Reply(ReplyCode.OK)
+        return Reply.OK
 
     def _with_voice(self, connection: Connection) -> tuple[str, str]:
         """The app and the user. Raises NotAllowed if the user is muted in the app."""

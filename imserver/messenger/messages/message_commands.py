@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -54,8 +53,6 @@ from imserver.messenger.messages.messaging import Messaging, RefusedView, facts_
 from imserver.messenger.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
 from imserver.messenger.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
 from imserver.plugin.http import view
-
-_OK: Final = Reply(ReplyCode.OK)
 
 
 class EntryPage(Struct):
@@ -169,7 +166,7 @@ class MessageCommands(Service, dict=True):
         if code != ReplyCode.OK:
             return Reply(code)
         if connection.log_subscription is not None:
-            return _OK
+            return Reply.OK
 
         def resumed(recovered: bool, _begin_anew: bool) -> None:
             answer(Reply(ReplyCode.OK, Resumed(recovered)))
@@ -236,7 +233,7 @@ class MessageCommands(Service, dict=True):
         ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
         position = max(ahead, self.messaging.follower.position(app))
         self.messaging.ack_tracker.acked(connection, command.id, position)
-        return _OK
+        return Reply.OK
 
     # --- reactions and pins ---------------------------------------------------------------------------------
 

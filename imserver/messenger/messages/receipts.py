@@ -42,8 +42,6 @@ GROUP_SECONDS: Final = 0.2
 MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
-_OK: Final = Reply(ReplyCode.OK)
-
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
     """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app:
@@ -144,7 +142,7 @@ class Signals(Service, dict=True):
             return Reply(ReplyCode.BAD_PARAMETER)
         if command.to:
             self._typing_to(app, user, command.to, 0)
-            return _OK
+            return Reply.OK
         group = command.conversation
         log_subscription = connection.log_subscription
         if log_subscription is None or group not in log_subscription.groups:
@@ -155,10 +153,10 @@ class Signals(Service, dict=True):
                 return Reply(ReplyCode.UNAUTHORIZED)
             if conversation.members:
                 self._typing_to(app, user, conversation.peer(user), group)
-                return _OK
+                return Reply.OK
         if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
             self.send(ToFollowers(app, (), group, Signal("typing", user, "", conversation=group)))
-        return _OK
+        return Reply.OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
         if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(app, user, to):
@@ -274,13 +272,13 @@ class Receipts:
         where = *app_and_user(connection), command.conversation
         read, received = (command.id, 0) if isinstance(command, Read) else (0, command.id)
         result = self.note(*where, read=read, received=received, besides=connection)
-        return Reply(ReplyCode.NO_DATA) if result is None else _OK
+        return Reply(ReplyCode.NO_DATA) if result is None else Reply.OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
         app, user = app_and_user(connection)
         self.hide_from(app, user, command.ids, connection)
-        return _OK
+        return Reply.OK
 
     def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
         """Hide entries from a user, and notify the user's connections except ``besides``. Returns the

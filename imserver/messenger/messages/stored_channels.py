@@ -50,7 +50,6 @@ class _Meta(Struct, omit_defaults=True):
     except_connection: str = ""
 
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Meta).decode
 
 
@@ -296,7 +295,7 @@ def draft_of(what: Publication, key: str = "") -> Draft:
         body=event.data or event.text.encode(),
         client_msg_id=digest,
         time_ms=int(time() * 1000),
-        meta=b"" if meta == _Meta() else _encode(meta),
+        meta=b"" if meta == _Meta() else msgspec.json.encode(meta),
         room=what.channel,
     )
 

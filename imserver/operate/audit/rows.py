@@ -26,7 +26,6 @@ _OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
 _NAMES: Final = f"SELECT {_OF_NAMES.columns}, text, number FROM audit_name"
 _AT_ONCE: Final = 1000
 """Rows that one transaction removes, so that writers never wait for long."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class NewAct(Struct, frozen=True):
@@ -302,7 +301,7 @@ def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
         acts, last = store.read_or((NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0))))
         for row, names in acts:
             act = shown(row, names)
-            yield _encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
+            yield msgspec.json.encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:
