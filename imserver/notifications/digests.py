@@ -1,12 +1,10 @@
 """Digests: the content of a mail about unread conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -19,12 +17,9 @@ from imserver.notifications.keywords import has_keyword, searched_text
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.mailing import Mail, button_page, page_template
 from imserver.people.accounts.rows import AccountStore
-from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, clean_name
+from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, MessageLog, clean_name
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Limit, id_of
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import MessageLog
 
 CONVERSATIONS: Final = 20
 """The most conversations in a mail."""

@@ -12,13 +12,13 @@ import _socket
 import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from imserver.gateway.errors import CloseCode
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import DialectState, Service
+from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import (
     SMALL_RECEIVE_BYTES,
     Connection,
@@ -28,9 +28,6 @@ from imserver.gateway.transport.connection import (
 )
 from imserver.gateway.transport.gate import Gate, Head, host_of
 from imserver.gateway.transport.http1 import pattern_of
-
-if TYPE_CHECKING:
-    from imserver.gateway.protocol.dialect import Dialect
 
 log = logging.getLogger(__name__)
 

@@ -5,24 +5,20 @@ a limited share of the slots, transfers below the minimum rate end, and the slow
 slots are taken.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import gevent
+from greenlet import greenlet
 from msgspec import field
 
 from imserver.media.uploads.contract import MediaUnavailable
 from imserver.media.uploads.declared import UploadSettings
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import Service, network_of
-
-if TYPE_CHECKING:
-    from greenlet import greenlet
 
 GRACE_SECONDS: Final = 10.0
 """Age from which a transfer must reach the minimum rate, and may be ended in favour of another one."""

@@ -1,7 +1,5 @@
 """A process that reads what is untrusted, one task at a time, and the turns of those whose tasks they are."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -9,16 +7,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import gevent
-from gevent import socket
+from gevent import Greenlet, socket
 from gevent.event import Event
 
 from imserver.plugin.errors import ImserverError
-
-if TYPE_CHECKING:
-    from gevent import Greenlet
 
 _IDLE_SECONDS: Final = 60.0
 

@@ -1,20 +1,16 @@
 """Scheduled messages in the database. Each method is one transaction, may switch, and raises
 StorageUnavailable. Times are Unix milliseconds by the clock of the database."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.messenger.later.declared import HTTP_TOO_MANY_SCHEDULED, MOST_SECONDS, MOST_WAITING
 from imserver.plugin.errors import ServiceRefused
+from imserver.plugin.messages import Draft
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import Draft
 
 AT_ONCE: Final = 100
 """So many messages a node sends together."""
