@@ -71,8 +71,6 @@ FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """The longest pause of a host that fails: what it refuses for one device shall not delay others for long."""
-LONGEST_WANTED_SECONDS: Final = 3600.0
-"""The longest pause that a host may want for all."""
 STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
 AHEAD: Final = 15
@@ -464,7 +462,7 @@ class Host:
             # No other request has succeeded meanwhile: it is the host. One request will show when it works.
             self._pauses += 1
             usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
-            pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
+            pause = max(usual, min(wanted, 3600.0))  # a host may want an hour at most
             self._paused_until = max(self._paused_until, monotonic() + pause)
             self._is_fast = False
             _silence(self._name, result.problem)

@@ -58,14 +58,8 @@ READ_SECONDS: Final = 1.0
 """How often it is looked which of the conversations that were read had a notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
-MESSAGES_AT_ONCE: Final = 5000
-"""After so many unread messages the rest of the dues is left for later."""
 AHEAD: Final = 64
 """Older messages that are looked at together, if a newer one is silent."""
-MAX_SILENT: Final = 20_000
-"""Messages without notifications that are remembered in an app."""
-MAX_READS: Final = 100_000
-"""Conversations that were read and wait for their look; of more, notifications are not closed."""
 _YIELD: Final = 64
 """After so many dues the loop serves others."""
 _REMINDING: Final = ("remind", "escalate")
@@ -164,7 +158,7 @@ class Notifier(Service, dict=True):
 
     def read(self, app: str, user: str, conversation: int) -> None:
         """A user has read a conversation on this node. Never switches."""
-        if app not in self.apps or self._reads_count >= MAX_READS:
+        if app not in self.apps or self._reads_count >= 100_000:  # of more, notifications are not closed
             return
         reads = self._reads.setdefault(app, set())
         before = len(reads)
@@ -384,7 +378,7 @@ class Notifier(Service, dict=True):
             unread = conversations.unread(app, {id: users[id] for id in some}, mentioned)
             found |= {id: unread.get(id, _NOTHING) for id in some}
             messages += sum(len(each.ids) for each in unread.values())
-            if messages >= MESSAGES_AT_ONCE:
+            if messages >= 5000:  # the rest of the dues is left for later
                 break
         return found
 
@@ -566,7 +560,7 @@ class _FollowedLog:
     def _look_at(self, work: _Work) -> None:
         """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
         notifier = self._notifier
-        if len(self._silent) > MAX_SILENT:
+        if len(self._silent) > 20_000:
             self._silent.clear()
         if work.dues:
             notifier.decide(self._app, work.dues, self._silent)

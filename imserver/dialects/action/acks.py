@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 AWAIT_SECONDS: Final = 600
 """Time for which a user is awaited, and for which unstored messages wait."""
-MAX_AWAITED: Final = 100_000
-"""Limit of the number of users who are awaited. Beyond it the first is dropped."""
 
 _ACKED: Final = AckedActionDialect()
 _NOT_ACKED: Final = AckedState()
@@ -149,7 +147,7 @@ class ActionAcks(Service, dict=True):
         key, now = (awaited.app, awaited.user), self.clock()
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
-        while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
+        while len(self._awaited) > 100_000 or next(iter(self._awaited.values())) <= now:
             del self._awaited[next(iter(self._awaited))]
 
     def forget(self, app: str) -> None:

@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
-MAX_LISTED: Final = 100_000
-"""The most channels in the answer to ``channels``."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _PAGE: Final = 1000
@@ -361,7 +359,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     fits = re.compile("|".join(map(translate, alternatives_of(request.pattern)))).match
     found: dict[str, dict[str, int]] = {}
     after = ""
-    while len(found) < MAX_LISTED:
+    while len(found) < 100_000:
         page = api.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
             name = each.channel

@@ -54,8 +54,6 @@ CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
 MAX_USES: Final = 1000
 """Rows of what keys did that a node holds in memory."""
-MAX_APP_CHARACTERS: Final = 255
-"""A longer text is the name of no app, and counts as none."""
 OTHER_USES: Final = "other"
 """Stands for the route of what is beyond that."""
 
@@ -99,7 +97,7 @@ class KeyUses:
         try:
             self._numbers[use][refused] += number
         except KeyError:
-            if len(use[2]) > MAX_APP_CHARACTERS:  # a client may name any text
+            if len(use[2]) > 255:  # a client may name any text
                 use = (use[0], use[1], "", use[3])
             if len(self._numbers) >= MAX_USES and use not in self._numbers:
                 use = (use[0], OTHER_USES, "", "")

@@ -46,8 +46,6 @@ RETRY_SECONDS: Final = 10.0
 """Least time between two fetches from one issuer."""
 MAX_AGE_SECONDS: Final = 86400.0
 """Age at which keys are no longer used if the issuer could not be reached since."""
-MAX_KEYS: Final = 100
-"""Number of keys read from one issuer. Further keys are ignored."""
 
 
 class _Discovery(Struct):
@@ -158,7 +156,7 @@ class Issuer(Service, dict=True):
             if not Issuer.accepts(url):
                 raise Unreachable(f"{where} names keys without https, {url}")
         key_set = self._get(url, _KeySet, deadline)
-        keys = tuple(key for row in key_set.keys[:MAX_KEYS] if (key := key_of_jwk(row)) is not None)
+        keys = tuple(key for row in key_set.keys[:100] if (key := key_of_jwk(row)) is not None)
         if not keys:
             raise Unreachable(f"{url} contains no usable key")
         return keys

@@ -12,9 +12,7 @@ MOST_BYTES: Final = 131_072
 MOST_PIXELS: Final = 256
 """Limit of its width and height."""
 TYPES: Final = ("image/png", "image/gif", "image/webp")
-MOST_NAME_BYTES: Final = 30
-"""Limit of a name: with its colons, a reaction has room for it."""
-NAME: Final = f"^[a-z0-9][a-z0-9_-]{{1,{MOST_NAME_BYTES - 1}}}$"
+NAME: Final = "^[a-z0-9][a-z0-9_-]{1,29}$"  # with its colons, a reaction has room for it
 
 HTTP_EMOJI_EXISTS: Final = HttpProblem(409, "emoji_exists", "The app has an emoji of this name.")
 HTTP_TOO_MANY_EMOJI: Final = HttpProblem(

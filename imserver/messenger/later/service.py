@@ -31,10 +31,6 @@ LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AWAITED_SECONDS: Final = 2.0
 """How often, while messages await somebody: a node knows who comes to it alone."""
-SEND_SECONDS: Final = 60.0
-"""So long a node waits for the result of a message on its way to the log: reviews take a while."""
-MOST_SENDING: Final = 200
-"""With so many on their way, a node takes no more."""
 AGAIN_MS: Final = 600_000
 """After this time a message is sent again whose app has used up its quota, which may be raised."""
 BANNED, QUOTA = "banned", "quota"
@@ -118,7 +114,7 @@ class ScheduledMessages:
         is_awaiting = self._look_for_awaited()
         due, left = self.rows.due()
         self._sending = {row: until for row, until in self._sending.items() if until > monotonic()}
-        if len(self._sending) >= MOST_SENDING:
+        if len(self._sending) >= 200:  # then a node takes no more
             return LOOK_SECONDS
         for row in self.rows.lease(due) if due else ():
             if row not in self._sending:
@@ -164,7 +160,7 @@ class ScheduledMessages:
             self._results.append((row, result))
             self._news.set()
 
-        self._sending[row] = monotonic() + SEND_SECONDS
+        self._sending[row] = monotonic() + 60.0  # reviews take a while
         if row.reminds:
             self._messaging.send(row.app, draft, done, source=SourceRow(row))
         else:

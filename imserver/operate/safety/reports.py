@@ -49,8 +49,6 @@ log = logging.getLogger(__name__)
 
 MOST_OPEN: Final = 10_000
 """Open reports of an app."""
-MOST_REPORTERS: Final = 50
-"""Reporters of one report who are kept. Further ones are counted."""
 AROUND: Final = 5
 """Messages before and after a reported one that moderators see."""
 _LOOK: Final = 20
@@ -206,7 +204,7 @@ class Reports(Store.Rows):
             if sql.query(own, (app, id, reporter)):
                 return id
             count_reporters = "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
-            if sql.query(count_reporters, (app, id))[0][0] < MOST_REPORTERS:
+            if sql.query(count_reporters, (app, id))[0][0] < 50:  # further ones are counted
                 values = (app, id, reporter, now, report.reason, report.text)
                 sql.insert_new("reporter", f"app, report, {_REPORTERS.columns}", [values])
             change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"

@@ -34,8 +34,6 @@ from .wire import (
 PATH: Final = "/ai-chat"
 PAGE: Final = 50
 """Messages of a page of the history."""
-LOST_SECONDS: Final = 30.0
-"""How long a client waits for the end of a stream whose node has died."""
 SILENT_SECONDS: Final = 10.0
 """How long a client waits for the first sign of a bot that has no connection."""
 MESSAGES: Final = Rate("ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second")
@@ -147,7 +145,7 @@ class AiChat:
         answer.stream = message or (streams[-1] if streams else "")
         self._begin(self._ui, head, principal, answer, cursor, stored)
         if message and message not in streams and not answer.over:
-            gevent.spawn_later(LOST_SECONDS, self._give_up, answer, "the answer is lost")
+            gevent.spawn_later(30.0, self._give_up, answer, "the answer is lost")
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""

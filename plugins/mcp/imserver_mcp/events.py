@@ -29,8 +29,6 @@ from .resources import ALL, is_subscribable
 from .turn import Turn
 
 PAGE: Final = 100
-STREAM_SECONDS: Final = 600.0
-"""How long a stream stays: then its client shows its token again."""
 MOST_STREAMS: Final = 20
 """Streams of one user at a time."""
 NEED: Final = Needs.ADMIN_OR_MEMBER
@@ -173,7 +171,7 @@ class Followers:
         who = turn.app, turn.user
         if sum((each.turn.app, each.turn.user) == who for each in self._followers.values()) >= MOST_STREAMS:
             raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "streams", "max": MOST_STREAMS})
-        until, proof = monotonic() + STREAM_SECONDS, turn.proof()
+        until, proof = monotonic() + 600.0, turn.proof()  # then its client shows its token again
         self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)

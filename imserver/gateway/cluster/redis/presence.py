@@ -38,8 +38,6 @@ from imserver.gateway.model import ACTION_PREFIX, Service
 MOST_BUCKETS: Final = 1024
 """Buckets of one app that are recorded one by one."""
 CLAIM_SECONDS: Final = 10
-RESULT_SECONDS: Final = 600
-"""How long other nodes know the result of a request."""
 _CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 _RESULT_PREFIX: Final = b"acc:submit:again:result:"
 _FIND_USERS: Final = 1000
@@ -380,7 +378,7 @@ class Lookup:
             return
         key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
         if accepted and result:
-            seconds = min(RESULT_SECONDS, self._dedupe_seconds)
+            seconds = min(600, self._dedupe_seconds)  # so long other nodes know the result of a request
             self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
         if accepted:
             self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
