@@ -13,7 +13,6 @@ from tests.support import Server, eventually
 from tests.users import PASSWORD
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
-ALL = Keys.CONTROL + "a" + Keys.NULL
 NAMES = "#conversations .conversation b"
 STATUS = """
 const status = document.querySelector("#conversation-status");

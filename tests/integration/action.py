@@ -8,7 +8,6 @@ from typing import Any
 from .raw import PATIENCE_SECONDS, PING, TEXT, Address, Frame, Raw, text
 
 LEFT = "用户已经离开"
-NOT_VALID = "数据不合法"
 
 
 def command(action: str, data: Any = None, seq: str = "1") -> bytes:

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from .raw import PATIENCE_SECONDS, TEXT, Address, Frame, Raw, Response, ask, request, text
 
-NOT_VALID = "数据不合法"
 HELLO = "哈喽~"
 GONE = "用户已经离开~"
 _numbers = itertools.count(1)

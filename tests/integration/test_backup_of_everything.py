@@ -5,7 +5,7 @@ import random
 import sqlite3
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from io import BytesIO
@@ -57,9 +57,6 @@ def say(store: Store, *words: str) -> list[str]:
     log = store.part(MessageLog)
     log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
     return [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
-
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run(*words: object, data: Path, url: str = "", fails: bool = False) -> subprocess.CompletedProcess[str]:

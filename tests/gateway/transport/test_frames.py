@@ -8,14 +8,12 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 
 from imserver.gateway.transport import frames
 from imserver.gateway.transport.frames import Violation
 from imserver.gateway.transport.parser import MessageParser
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 
-relaxed = settings(deadline=None)
 LIMIT = 1000
 OPCODES = (TEXT, BINARY)
 
