@@ -57,6 +57,9 @@ def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
         assert found[name_of(there), "commands", "Login"] == 1
         assert (name_of(here), "requests", "/api/v1/push") not in found
         eventually(lambda: 'route="/api/v1/push",le="+Inf"} 1' in str(there.get("/metrics")[1]))
+        good(here.http, "nodes/log", {"share": 1, "name": "Login"})
+        with logged_in(there.ws, "bob", 101):
+            eventually(lambda: "Login 200" in there.log_text, what="the other node logs commands")
 
 
 def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
