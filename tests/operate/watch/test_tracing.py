@@ -64,6 +64,7 @@ def back_end() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer, collector: Receiver, back_end: Receiver) -> Server:
     apps = {"shop": {"webhook": back_end.settings, "open": True}, "other": {"open": True}}
+    apps["asks"] = {"webhook": back_end.authorising}
     return start_shared_server(config={**settings_of(collector), "apps": apps})
 
 
@@ -138,6 +139,22 @@ def test_a_route_and_a_command_are_traced_for_a_while(server: Server, collector:
             eventually(lambda: spans_of(collector), what=own)
         assert {span.name for span in spans_of(collector) if not span.parent_span_id} == {own}
     assert facts_of(spans_of(collector)[-1])["reply.code"] == 200
+
+
+def test_a_back_end_that_decides_about_a_login_is_named_its_trace(
+    server: Server, collector: Receiver, back_end: Receiver
+) -> None:
+    collector.forget()
+    back_end.forget()
+    back_end.reply = lambda _: (200, b'{"allow":true}')
+    good(server.http, "nodes/log", {"name": "Login", "trace": 1}, key=KEY)
+    with logged_in(server.ws, "ann", "asks"):
+        eventually(lambda: len(spans_of(collector)) >= 2, what="the command and the question")
+    (question, login) = sorted(spans_of(collector), key=lambda span: span.name == "Login")
+    assert question.parent_span_id == login.span_id
+    (post,) = [post for post in back_end.posts if post.path == "/authorise"]
+    parent = CALLER.start_span("back end", W3C.extract({**post.headers})).parent
+    assert parent.span_id == int.from_bytes(question.span_id)
     good(server.http, "nodes/log", {"seconds": 0}, key=KEY)
 
 
