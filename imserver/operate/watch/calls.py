@@ -76,12 +76,14 @@ class Calls:
 
     def _answer(self, rule: CallRule, route: Route, service: object, call: Call, *read: object) -> Any:
         assert route.function is not None
-        token = OWN_LEVEL.set(rule.own_level)
+        run = partial(route.function, service, call, *read)
+        if self._tracer is not None and rule.trace is not None:
+            run = partial(self._tracer.answer, route, rule.trace, call, run)
+        if not rule.own_level:
+            return run()
+        token = OWN_LEVEL.set(True)
         try:
-            if self._tracer is None or rule.trace is None:
-                return route.function(service, call, *read)
-            run = partial(route.function, service, call, *read)
-            return self._tracer.answer(route, rule.trace, call, run)
+            return run()
         finally:
             OWN_LEVEL.reset(token)
 
@@ -96,7 +98,7 @@ class Calls:
         """Run a command. Arguments and result are those of :attr:`CommandRow.run`."""
         name, began, has_line = type(command).__name__, perf_counter(), random() < rule.lines
         tracer = self._tracer
-        span = tracer.begin(name, rule.trace) if tracer is not None and rule.trace else None
+        span = tracer.begin(name) if tracer is not None and random() < (rule.trace or 0.0) else None
 
         def finish(code: int) -> None:
             if has_line:

@@ -71,17 +71,9 @@ class Tracer:
     def _tracer(self) -> SpanTracer:
         return self._provider.get_tracer("imserver")
 
-    def begin(self, name: str, share: float, headers: Mapping[str, str] = {}) -> Span | None:
-        """The span of a call that begins; None: it has none. ``headers``: the trace that they name decides;
-        without one ``share`` does. Never switches."""
-        context = None
-        if not get_current_span().is_recording():  # else it is part of another call
-            context = Context()
-            if "traceparent" in headers:
-                context = _W3C.extract(headers, context)
-            caller = get_current_span(context).get_span_context()
-            if not (caller.trace_flags.sampled if caller.is_valid else random() < share):
-                return None
+    def begin(self, name: str, context: Context | None = None) -> Span:
+        """The span of a call that begins. ``context``: has that of its caller; None: what this greenlet does,
+        if it has a span. Never switches."""
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
     def within(self, span: Span) -> AbstractContextManager[Span]:
@@ -89,12 +81,16 @@ class Tracer:
         return use_span(span, record_exception=False, set_status_on_exception=False)
 
     def answer(self, route: Route, share: float, call: Call, run: Callable[[], Any]) -> Any:
-        """Answer a request. Switches, and raises what ``run`` raises."""
-        headers = call.request.headers if call.principal.kind in _BELIEVED else {}
-        span = self.begin(f"{route.method} {route.path}", share, headers)
-        if span is None:
+        """Answer a request. Its caller's header decides whether it has a span; without one ``share`` does.
+        Switches, and raises what ``run`` raises."""
+        has_span, context, headers = random() < share, None, call.request.headers
+        if "traceparent" in headers and call.principal.kind in _BELIEVED:
+            context = _W3C.extract(headers, Context())
+            caller = get_current_span(context).get_span_context()
+            has_span = caller.trace_flags.sampled if caller.is_valid else has_span
+        if not has_span:
             return run()
-        status = 500
+        span, status = self.begin(f"{route.method} {route.path}", context), 500
         try:
             with self.within(span):
                 answer = run()
