@@ -1,6 +1,6 @@
 """The face: commands of ``imserver``, which no node imports."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -47,7 +47,9 @@ class ServerApi:
         is_here = (urlsplit(self._url).hostname or "localhost") in ("localhost", "127.0.0.1", "::1")
         keys = settings.api.keys if is_here else ()
         own = (each.key for each in keys if "admin" in each.scopes and not each.apps)
-        self._key = read_key(key_file) or next(own, "")
+        given = read_key(key_file)
+        self._key = given or next(own, "")
+        self._whose = "--key-file" if key_file else "IMSERVER_KEY" if given else "the settings"
 
     @staticmethod
     def options(command: Command) -> Command:
@@ -65,21 +67,43 @@ class ServerApi:
         """The status and the JSON of the answer to any request."""
         return request_json(self._url, method, path, self._key, body, seconds)
 
-    def get(self, path: str, query: Mapping[str, str]) -> Any:
-        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
+    def get(self, path: str, query: Mapping[str, str], absent: Collection[str] = ()) -> Any:
+        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty. ``absent``: the codes
+        of problems for which it is None."""
         parameters = urlencode({name: value for name, value in query.items() if value})
-        return self._call("GET", f"{path}?{parameters}", b"")
+        return self._call("GET", f"{path}?{parameters}", b"", absent)
+
+    def whom(self, app: str, named: str) -> tuple[str, str]:
+        """The id of the user whom somebody names, and how a command shows them. If all users of the app are
+        accounts, ``named`` is an id or an identifier of one, or the command ends. Otherwise it is an id."""
+        page = self.get("accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found"))
+        if page is None:
+            return named, f"user {named}"
+        if not (named and page["accounts"]):
+            fail(f"app {app} has no account {named}: nothing was done")
+        (account,) = page["accounts"]
+        name = next((account[each] for each in ("name", "email", "phone") if account.get(each)), "")
+        return account["user"], f"{name} ({account['user']})" if name else f"user {account['user']}"
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The answer to ``POST /api/v1/{path}``."""
         return self._call("POST", path, msgspec.json.encode(body))
 
-    def _call(self, method: str, path: str, body: bytes) -> Any:
+    def _call(self, method: str, path: str, body: bytes, absent: Collection[str] = ()) -> Any:
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status >= 400:
             problem = answer if isinstance(answer, dict) else {}
-            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
-            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
+            code, message = problem.get("code", f"HTTP {status}"), problem.get("message", "")
+            if code in absent:
+                return None
+            if status == 401 and not self._key:
+                message = "the server wants an API key: set IMSERVER_KEY, or give --key-file"
+            elif status == 401:
+                message = f"the server does not know the key of {self._whose}, or it has ended; a new one is "
+                message += "known to all nodes after two seconds"
+            elif code == "forbidden":
+                message += f" (the key of {self._whose})"
+            fail(f"{code}: {message}".rstrip(": "))
         return answer
 
 

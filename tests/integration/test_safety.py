@@ -302,18 +302,28 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
         return done.stdout
 
     assert f"message {sent[0]} of {cid.user}, by 1" in moderate("reports gochat")
-    assert moderate("clear --count gochat", cid.user) == "3 messages\n"
+    login = cid.get("accounts/show")["phone"]
+    who = f"{login} ({cid.user})"
+    assert moderate("clear --count gochat", login) == f"messages of {who}: 3\n"
     removed = moderate("delete gochat", *sent)
-    assert removed.startswith("3 messages removed; to undo it until ")
+    assert removed.startswith("removed messages: 3; to undo it until ")
     assert texts(bob.get("messages", conversation=group)) == []
     assert moderate("undo gochat", removed.split()[-1]).startswith("the messages ")
     eventually(lambda: len(texts(bob.get("messages", conversation=group))) == 3)
-    assert "3 messages removed" in moderate("clear gochat", cid.user)
-    assert moderate("warn --reason Calm gochat", cid.user) == f"{cid.user} is warned\n"
-    assert f"{cid.user} is muted until 20" in moderate("mute gochat", cid.user)
-    assert moderate("unmute gochat", cid.user) == f"{cid.user} may send\n"
+    assert f"removed messages of {who}: 3" in moderate("clear gochat", login)
+    assert moderate("warn --reason Calm gochat", cid.user) == f"{who} is warned\n"
+    assert f"{who} is muted until 20" in moderate("mute gochat", cid.user)
+    assert moderate("unmute gochat", cid.user) == f"{who} may send\n"
     moderate("remove gochat", group, cid.user)
-    assert f"{cid.user} is banned for good" in moderate("ban gochat", cid.user)
-    assert moderate("unban gochat", cid.user) == f"{cid.user} may log in\n"
+    assert f"{who} is banned for good" in moderate("ban gochat", login)
+    assert moderate("unban gochat", cid.user) == f"{who} may log in\n"
     moderate("close --outcome deleted gochat", report)
     assert moderate("reports gochat").find(report) == -1
+    for words in ("ban", "mute", "warn --reason Calm", "clear", "unban"):
+        for typo in ("typo", ""):
+            command = ("moderate", "--url", locked.http_url, *words.split(), "gochat", typo)
+            done = run_cli(*command, IMSERVER_KEY=KEY)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"app gochat has no account {typo}: nothing was done" in done.stderr
+    moderator = User(locked, KEY)
+    assert moderator.refused("moderation/ban", user="999999", seconds=0) == (404, "unknown_account")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from time import sleep
+from time import monotonic, sleep
 from typing import Final
 
 import click
@@ -13,6 +13,9 @@ from imserver.plugin.commands import ServerApi, fail, opened, record_act, settin
 from imserver.plugin.progress import long_work
 
 _UNDO_SECONDS: Final = 60
+_SAY_SECONDS: Final = 15
+_LONGEST_SECONDS: Final = 120
+_GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
 
 
 @click.command(short_help="Erase a user, or compact the database.")
@@ -63,27 +66,41 @@ def erase(
     app, _, user = (target or "").partition("/")
     if not (app and user):
         raise click.UsageError("expected APP/USER, or --compact")
-    server, whom = ServerApi(url, key_file), {"app": app, "user": user}
+    server = ServerApi(url, key_file)
+    user, shown = server.whom(app, user)
+    whom = {"app": app, "user": user}
     if undoes:
         server.post("users/erase/undo", whom)
-        click.echo("the user is not erased, and may log in again")
+        click.echo(f"{shown} is not erased; the ban by the erasure has ended")
         return
+    is_stored = server.get("users/erase/show", whom).get("stored", True)
     seconds = (_UNDO_SECONDS if sys.stdin.isatty() else 0) if after is None else after
     more = {"seconds": seconds, "reason": reason}
     answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
     if not answer["erased"]:
-        click.echo(f"{target} is locked out, and erased in {seconds} seconds: Ctrl-C takes it back", err=True)
+        click.echo(f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back", err=True)
         _wait(server, whom)
-    click.echo("the user is erased")
+    if not is_stored:  # a node may have had something in its memory
+        fail(f"the database had nothing of {shown}: look whether app and id are right")
+    click.echo(f"{shown} is erased")
 
 
 def _wait(server: ServerApi, whom: dict[str, str]) -> None:
-    """Wait until a user is erased. Ctrl-C takes it back."""
+    """Wait until a user is erased, or the erasure takes too long. Ctrl-C takes it back."""
+    began = last = 0.0
     try:
         while (state := server.get("users/erase/show", whom)["state"]) in ("waiting", "under way"):
+            if state == "under way":
+                began = began or monotonic()
+                seconds = monotonic() - began
+                if seconds > _LONGEST_SECONDS:
+                    fail(f"not erased after {seconds:.0f} s: {_GOES_ON}")
+                if seconds > last + _SAY_SECONDS:
+                    last = seconds
+                    click.echo(f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True)
             sleep(0.5)
     except KeyboardInterrupt:
         server.post("users/erase/undo", whom)
         state = "none"
     if state == "none":
-        fail("the erasure was taken back: the user is not erased, and may log in again")
+        fail("the erasure was taken back: the user is not erased; the ban by the erasure has ended")

@@ -103,11 +103,17 @@ class UserErasure:
         by, facts = Principal("node", key=self._core.node_name), {"reason": reason} if reason else {}
         self._core.observer.acted(Act("users.erase.end", by, app, user, facts=facts, gone=True))
 
-    def ended(self, app: str, user: str) -> int:
-        """When the newest erasure of a user ended, in Unix seconds; 0: never. Raises Unavailable."""
+    def ended(self, app: str, user: str) -> int | None:
+        """When the newest erasure of a user ended, in Unix seconds; 0: it is under way. None: there was none.
+        Raises Unavailable."""
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
         rows = self._core.store.rows_in(statement, (), self._core.user_erasures.digests(app, user))
-        return max((ended for (ended,) in rows), default=0) // 1000
+        times = [ended for (ended,) in rows]
+        return min(times) and max(times) // 1000 if times else None
+
+    def has_rows(self, app: str, user: str) -> bool:
+        """Whether the database has rows of a user. Switches. Raises Unavailable."""
+        return any(True for _ in self._core.store.rows_of_user(app, user))
 
     def erase(self, app: str, user: str) -> None:
         """Erase a user of any kind. Switches. Raises Unavailable."""
@@ -177,6 +183,9 @@ class ErasureShown(Struct):
         about("`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."),
     ]
     ends: Annotated[int, about("When it begins, or ended, in Unix seconds; 0: unknown.")]
+    stored: Annotated[
+        bool | UnsetType, about("Whether the database has something of the user, if no erasure is to begin.")
+    ] = UNSET
 
 
 _App = Annotated[str, about("The app.", min_length=1, max_length=191)]
@@ -253,8 +262,9 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
     """Show how far the erasure of a user is."""
     if (due := erasure.due(call.app, request.user)) is not None:
         return ErasureShown("waiting" if due.ends > time() else "under way", due.ends)
-    ended = erasure.ended(call.app, request.user)
-    return ErasureShown("ended" if ended else "none", ended)
+    if (ended := erasure.ended(call.app, request.user)) == 0:
+        return ErasureShown("under way", 0)
+    return ErasureShown("ended" if ended else "none", ended or 0, erasure.has_rows(call.app, request.user))
 
 
 def _check(erasure: UserErasure, call: Call, user: str) -> None:

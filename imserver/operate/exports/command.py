@@ -15,8 +15,9 @@ from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
 from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import Tenants
 from imserver.plugin.progress import long_work
-from imserver.plugin.storage import ArchivedFiles
+from imserver.plugin.storage import ArchivedFiles, Store
 
 
 @click.command(short_help="Write all data of an app or a user to a file.")
@@ -36,6 +37,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
         settings, left_out = tenants.described(app)
+        user, shown = _whom(store, tenants, tenants.resolve(app), user) if user else ("", f"app {app}")
         subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
         folder = file.with_name(f"{file.name}.part")
         maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
@@ -48,7 +50,25 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         whole.replace(file)
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, user)
-    click.echo(f"written to {file}: {file.stat().st_size} bytes")
+    rows, size = sum(maker.writer.state.counts.values()), file.stat().st_size
+    click.echo(f"{shown} is written to {file}: rows {rows}, bytes {size}")
+
+
+def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
+    """The id of a user of whom something is stored, and how they are shown: see ``ServerApi.whom``."""
+    user, shown, tenant = named, f"user {named}", tenants.find(app)
+    if tenant is not None and tenant.wants_accounts(app):
+        # Imported here: a server may have no accounts.
+        from imserver.people.accounts import AccountStore
+
+        if (row := AccountStore(store).by_id_or_login(app, named)) is None:
+            fail(f"app {app} has no account {named}: nothing was exported")
+        account, _ = row
+        user, name = account.user, account.name or account.email or account.phone
+        shown = f"{name} ({user})" if name else f"user {user}"
+    if not any(True for _ in store.rows_of_user(app, user)):
+        fail(f"the database has nothing of {shown}: nothing was exported")
+    return user, shown
 
 
 @click.command(short_help="Make an app from an archive of one.")

@@ -203,7 +203,7 @@ def _people(core: Core) -> PeopleHooks:
     accounts, people = parts.accounts, parts.people
 
     def find(app: str, login: str) -> str:
-        account = accounts.with_login(app, login)
+        account = accounts.named(app, login)
         return "" if account is None else account.user
 
     def unlock(by: Principal, app: str, user: str) -> bool:

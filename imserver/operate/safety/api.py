@@ -198,6 +198,7 @@ class RulesOfHouse(Struct):
 
 
 _PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
+_OF_USER: Final = (*_PROTECTED, Problems.UNKNOWN_ACCOUNT)
 
 reports = Resource(
     "reports",
@@ -426,7 +427,7 @@ def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
     "/moderation/warn",
     schema=("WarnRequest", "A user, and what the server tells them."),
     base=OfUser,
-    problems=_PROTECTED,
+    problems=_OF_USER,
 )
 def warn(
     parts: SafetyParts,
@@ -443,7 +444,7 @@ def warn(
     "/moderation/mute",
     schema=("MuteRequest", "A user, for how long they send nothing, and why."),
     base=OfUser,
-    problems=_PROTECTED,
+    problems=_OF_USER,
 )
 def mute(
     parts: SafetyParts,
@@ -486,7 +487,7 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
     "/moderation/ban",
     schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
     base=OfUser,
-    problems=_PROTECTED,
+    problems=_OF_USER,
 )
 def ban(
     parts: SafetyParts,

@@ -46,6 +46,12 @@ def _ask(path: str, **fields: object) -> Any:
     return _server().post(path, {name: each for name, each in fields.items() if each != ""})
 
 
+def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
+    """The answer to a request about a user whom somebody has named, and how they are shown."""
+    user, shown = _server().whom(app, user)
+    return _ask(path, app=app, user=user, **fields), shown
+
+
 # --- messages -----------------------------------------------------------------------------------------------
 
 
@@ -79,10 +85,12 @@ def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
     """Delete the messages of a user for everybody. They may come back for a minute."""
     since = int(time()) - hours * _HOUR
     if count:
+        user, shown = _server().whom(app, user)
         wanted = {"app": app, "user": user, "since": str(since)}
-        click.echo(f"{_server().get('moderation/count', wanted)['count']} messages")
+        click.echo(f"messages of {shown}: {_server().get('moderation/count', wanted)['count']}")
     else:
-        _say_removal(_ask("moderation/clear", app=app, user=user, since=since, reason=reason))
+        answer, shown = _ask_of("moderation/clear", app, user, since=since, reason=reason)
+        _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
 
 
 @_verb
@@ -103,8 +111,8 @@ def undo(app: str, act: str) -> None:
 @_user
 def warn(app: str, user: str, reason: str) -> None:
     """Tell a user what they must not do."""
-    _ask("moderation/warn", app=app, user=user, reason=reason)
-    click.echo(f"{user} is warned")
+    _, shown = _ask_of("moderation/warn", app, user, reason=reason)
+    click.echo(f"{shown} is warned")
 
 
 @_verb
@@ -114,8 +122,8 @@ def warn(app: str, user: str, reason: str) -> None:
 @_user
 def mute(app: str, user: str, seconds: int, reason: str) -> None:
     """Let a user send nothing in an app for a time."""
-    answer = _ask("moderation/mute", app=app, user=user, seconds=seconds, reason=reason)
-    click.echo(f"{user} is muted until {_when(answer['until'])}")
+    answer, shown = _ask_of("moderation/mute", app, user, seconds=seconds, reason=reason)
+    click.echo(f"{shown} is muted until {_when(answer['until'])}")
 
 
 @_verb
@@ -123,8 +131,8 @@ def mute(app: str, user: str, seconds: int, reason: str) -> None:
 @_user
 def unmute(app: str, user: str) -> None:
     """Let a muted user send again."""
-    _ask("moderation/unmute", app=app, user=user)
-    click.echo(f"{user} may send")
+    _, shown = _ask_of("moderation/unmute", app, user)
+    click.echo(f"{shown} may send")
 
 
 @_verb
@@ -134,8 +142,8 @@ def unmute(app: str, user: str) -> None:
 @_user
 def remove(app: str, group: str, user: str, reason: str) -> None:
     """Remove a user from a group, and from its invitation links."""
-    _ask("moderation/remove", app=app, group=group, user=user, reason=reason)
-    click.echo(f"{user} is no member of group {group} any more")
+    _, shown = _ask_of("moderation/remove", app, user, group=group, reason=reason)
+    click.echo(f"{shown} is no member of group {group} any more")
 
 
 @_verb
@@ -145,9 +153,9 @@ def remove(app: str, group: str, user: str, reason: str) -> None:
 @_user
 def ban(app: str, user: str, seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
-    answer = _ask("moderation/ban", app=app, user=user, seconds=seconds, reason=reason)
+    answer, shown = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
     end = "for good" if answer["until"] is None else f"until {_when(answer['until'])}"
-    click.echo(f"{user} is banned {end}; {answer['closed']} sessions ended")
+    click.echo(f"{shown} is banned {end}; sessions ended: {answer['closed']}")
 
 
 @_verb
@@ -155,8 +163,8 @@ def ban(app: str, user: str, seconds: int, reason: str) -> None:
 @_user
 def unban(app: str, user: str) -> None:
     """Let a banned user log in again."""
-    _ask("moderation/unban", app=app, user=user)
-    click.echo(f"{user} may log in")
+    _, shown = _ask_of("moderation/unban", app, user)
+    click.echo(f"{shown} may log in")
 
 
 # --- reports ------------------------------------------------------------------------------------------------
@@ -183,12 +191,12 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
     click.echo(f"report {report} is closed")
 
 
-def _say_removal(answer: Mapping[str, Any]) -> None:
+def _say_removal(answer: Mapping[str, Any], none: str = "none of these is there", of: str = "") -> None:
     if not answer["messages"] and answer["done"]:
-        fail("none of these messages is there")
+        fail(none)
     end = f" until {_when(answer['until'])}" if answer["until"] else ""
     more = "" if answer["done"] else " so far; the server goes on"
-    click.echo(f"{answer['messages']} messages removed{more}; to undo it{end}: {answer['act']}")
+    click.echo(f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}")
 
 
 def _when(seconds: int) -> str:

@@ -92,12 +92,12 @@ class Moderation(Service, dict=True):
 
     def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
         """Send a user a message of the server that has the reason."""
-        self.check(by, app, user)
+        self._check_known(by, app, user)
         self._announce(by, app, user, "warn", reason)
 
     def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
-        self.check(by, app, user)
+        self._check_known(by, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
         self._announce(by, app, user, "mute", reason, until=until)
@@ -113,7 +113,7 @@ class Moderation(Service, dict=True):
     def ban(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
         sessions that ended."""
-        self.check(by, app, user)
+        self._check_known(by, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         closed = self.core.sessions.close(app, everybody, None, seconds or inf, reason).total
         self._record(by, app, user, "ban", reason, until=int(time() + seconds) if seconds else None)
@@ -142,6 +142,15 @@ class Moderation(Service, dict=True):
         """Raise ServiceRefused if whoever acts may not act on these users."""
         if not self.core.authority.may_act_on(by, app, users):
             raise ServiceRefused("the user's role is not below yours", Problems.ROLE_TOO_LOW)
+
+    def _check_known(self, by: Principal, app: str, user: str) -> None:
+        """As :meth:`check`, and raise it if all users of the app are accounts, and this is none. Users of
+        other apps may come later."""
+        self.check(by, app, user)
+        tenant = self.core.tenants.get(app) if "accounts" in self.core.features else None
+        has_only_accounts = tenant is not None and tenant.wants_accounts(app)
+        if has_only_accounts and not self.core.accounts.those_of(app, [user]):
+            raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- parts ----------------------------------------------------------------------------------------------
 

@@ -551,9 +551,10 @@ class Accounts(Service, dict=True):
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
 
-    def with_login(self, app: str, login: str) -> Account | None:
-        """The account with this identifier, for operators: no answer to others says whether it exists."""
-        row = self.rows.by_login(app, *candidates(login)) if self.tokens.wanted_in(app) else None
+    def named(self, app: str, text: str) -> Account | None:
+        """The account with this id or identifier, for operators: no answer to others says whether it
+        exists."""
+        row = self.rows.by_id_or_login(app, text) if self.tokens.wanted_in(app) else None
         return None if row is None else row[0]
 
     def resets(self, app: str, code: str, address: str) -> bool:

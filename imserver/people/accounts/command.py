@@ -14,7 +14,7 @@ from imserver.people.accounts.account_import import BadImport, accounts_of, read
 from imserver.people.accounts.accounts import check_password
 from imserver.people.accounts.contract import FOR_GOOD, Account, RoleName, name_of, role_named
 from imserver.people.accounts.factors import FactorStore
-from imserver.people.accounts.identifiers import BadField, candidates
+from imserver.people.accounts.identifiers import BadField
 from imserver.people.accounts.passwords import Passwords
 from imserver.people.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
 from imserver.people.accounts.rows import AccountStore
@@ -24,7 +24,6 @@ from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import id_of
 
 _CLOSING_SECONDS: Final = 10
 """For so long a user cannot log in after a new password: nodes that read this ban end the sessions."""
@@ -61,8 +60,7 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
         raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
     with opened(path, data_dir) as (config, database, tenants):
         accounts, name = AccountStore(database), _existing(tenants, app)
-        row = accounts.by_id(name, id_of(login)) or accounts.by_login(name, *candidates(login))
-        if row is None:
+        if (row := accounts.by_id_or_login(name, login)) is None:
             fail(f"app {app} has no account {login}")
         yield _Named(config, database, *row)
 

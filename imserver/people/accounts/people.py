@@ -228,6 +228,11 @@ class People(Struct, frozen=True):
             role = [account.role] if account.role else []
             yield account.user, account.app, label, " · ".join([*names, *role])
 
+    def named(self, app: str, text: str) -> Account | None:
+        """The account with this id or identifier. Raises NoAccounts."""
+        self.accounts.rules_of(app)
+        return self.accounts.named(app, text)
+
     def page(self, wanted: PeopleFilter, before: int, limit: int) -> tuple[list[Account], int]:
         """The newest of these accounts with an id below ``before`` (0: all), and the id below which the next
         page begins; 0: there is none.

@@ -24,7 +24,7 @@ from imserver.people.accounts.guests import Guests
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Call, Resource, about, view
+from imserver.plugin.http import AccountApp, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import GOCHAT, Needs, Principal
 from imserver.plugin.wire import id_of
 
@@ -52,6 +52,14 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
             "An id, or a part of the nickname or the user name. Who may operate the app finds accounts by a "
             "part of the e-mail address or the phone number, too.",
             max_length=254,
+        ),
+    ] = ""
+    login: Annotated[
+        str,
+        about(
+            "Only the account with this id, or that logs in with this phone number, e-mail address or user "
+            "name. Who may operate the app gives it.",
+            max_length=255,
         ),
     ] = ""
     role: Annotated[RoleName | UnsetType, about("Only accounts with this role.")] = UNSET
@@ -142,6 +150,11 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     account with the role `moderator` sees and searches no e-mail addresses and no phone numbers.
     """
     by = call.principal
+    if request.login:
+        if not by.may(Needs.OPERATE):
+            raise ApiProblem(Problems.FORBIDDEN, "`login`: your role searches by `text`")
+        account = people.named(call.app, request.login)
+        return PeoplePage([] if account is None else [_shown(account, by)], "")
     wanted = PeopleFilter(
         call.app,
         request.text,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.people.accounts.contract import Account, Contact, Device, Imported, ListName, Taken
-from imserver.people.accounts.identifiers import IDENTIFIERS, Identifier
+from imserver.people.accounts.identifiers import IDENTIFIERS, Identifier, candidates
 from imserver.plugin.storage import (
     Condition,
     PooledStatements,
@@ -126,6 +126,10 @@ class AccountStore(Store.Rows):
             for row in sql.query(f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text))
         ]
         return _found(rows)
+
+    def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
+        """The account that an operator names by its id or by an identifier, and its password hash."""
+        return self.by_id(app, id_of(text)) or self.by_login(app, *candidates(text))
 
     @Store.reading_or([])
     def anywhere(

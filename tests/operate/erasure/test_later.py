@@ -23,7 +23,7 @@ KEY = "admin-key-of-the-tests"
 ANN = {"app": "shop", "name": "annlee", "password": "correct horse"}
 SETTINGS: dict[str, Any] = {
     "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
-    "apps": {"shop": {"account_tokens": "required"}},
+    "apps": {"shop": {"account_tokens": "required"}, "door": {"open": True}},
 }
 
 
@@ -127,18 +127,33 @@ def test_an_erasure_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, Nod
 def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
     with NodeProcess(features=FEATURES, settings=SETTINGS) as node:
         url, me = f"http://{node.http.host}:{node.http.port}", {"IMSERVER_KEY": KEY}
-        bob = ("erase", "--url", url, "shop/bob")
-        assert "not_waiting" in run_cli(*bob, "--undo", **me).stderr
-        command = [sys.executable, "-m", "imserver", *bob, "--after", "3600"]
+        account = good(node.post("/api/v1/accounts/register", ANN, key=KEY))
+        ann, user = ("erase", "--url", url, "shop/annlee"), account["account"]["user"]
+        assert "not_waiting" in run_cli(*ann, "--undo", **me).stderr
+        command = [sys.executable, "-m", "imserver", *ann, "--after", "3600"]
         waiting = spawn(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me})
-        assert "shop/bob is locked out" in waiting.stderr.readline()
-        assert state(node, "bob") == "waiting"
+        assert f"annlee ({user}) is locked out" in waiting.stderr.readline()
+        assert state(node, user) == "waiting"
         waiting.send_signal(signal.SIGINT)
         assert "was taken back" in waiting.stderr.read()
-        assert (waiting.wait(30), state(node, "bob")) == (1, "none")
+        assert (waiting.wait(30), state(node, user)) == (1, "none")
         end(waiting)
-        done = run_cli(*bob, "--after", "1", "--reason", "left", **me)
-        assert (done.stdout, state(node, "bob")) == ("the user is erased\n", "ended")
+        done = run_cli(*ann, "--after", "1", "--reason", "left", **me)
+        assert (done.stdout, state(node, user)) == (f"annlee ({user}) is erased\n", "ended")
+
+
+def test_who_is_nobody_is_said() -> None:
+    with NodeProcess(features=FEATURES, settings=SETTINGS) as node:
+        url, me = f"http://{node.http.host}:{node.http.port}", {"IMSERVER_KEY": KEY}
+        for target, words in (
+            ("shop/typo", "app shop has no account typo: nothing was done"),
+            ("door/typo", "the database had nothing of user typo"),
+        ):
+            done = run_cli("erase", "--url", url, target, **me)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert words in done.stderr
+        lesser = run_cli("erase", "--url", url, "shop/typo", IMSERVER_KEY="another key")
+        assert "does not know the key of IMSERVER_KEY" in lesser.stderr
 
 
 def test_its_table_is_erased_and_exported(url: str) -> None:

@@ -353,10 +353,14 @@ def test_an_app_is_exported_to_a_new_file_and_imported(tmp_path: Path) -> None:
     archive = tmp_path / "shop.zip"
     assert run("app", "create", "shop")[0] == 0
     status, output, _ = run("export", "shop", str(archive))
-    assert (status, output) == (0, f"written to {archive}: {archive.stat().st_size} bytes\n")
+    size = archive.stat().st_size
+    assert (status, output) == (0, f"app shop is written to {archive}: rows 0, bytes {size}\n")
     assert "manifest.json" in ZipFile(archive).namelist()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "shop.zip"]
     assert run("export", "shop", str(archive)) == (1, "", f"imserver: {archive} exists already\n")
+    nobody = "imserver: the database has nothing of user typo: nothing was exported\n"
+    assert run("export", "shop/typo", str(tmp_path / "typo.zip")) == (1, "", nobody)
+    assert not (tmp_path / "typo.zip").exists()
     status, output, _ = run("import", "--app", "copy", str(archive))
     assert (status, output.split(";")[0]) == (0, "app copy imported")
     acts = run("audit", "list")[1]
