@@ -61,7 +61,6 @@ class _Answers(Struct):
 
 
 _decode = msgspec.json.Decoder(_Answers).decode
-_read_any = msgspec.json.Decoder().decode
 
 
 class _Question:
@@ -278,7 +277,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
         kind, body = answer.type or (question.type if not question.is_text else "custom"), bytes(answer.data)  # type: ignore[arg-type]
         if kind == "text":
             raise ValueError("data is not text")
-        _read_any(body)  # it was skipped over so far
+        msgspec.json.decode(body)  # it was skipped over so far
         body = msgspec.json.format(body, indent=-1)
     if len(kind.encode()) > Limit.TYPE_BYTES or "\0" in kind:
         raise ValueError(f"type has more than {Limit.TYPE_BYTES} bytes, or U+0000")

@@ -27,7 +27,6 @@ from imserver.plugin.wire import Connection, DialectState, Reply, app_and_user
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
-FINISH_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -137,7 +136,7 @@ class ActionMessages:
 
     def finish(self, connection: Connection) -> None:
         """Wait at most a second until the messages of an ended connection are delivered: before its exit."""
-        deadline = monotonic() + FINISH_SECONDS
+        deadline = monotonic() + 1.0
         while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
 

@@ -364,7 +364,7 @@ class Authority(Service):
         """Return the back end with this address. Requests from browsers are accepted only if the app or the
         server lists the origin of the page."""
         apps = self.allowed.apps_of(host)
-        if apps and from_browser(headers):
+        if apps and ("origin" in headers or any(name.startswith("sec-fetch-") for name in headers)):
             origin = headers.get("origin", "")
             apps = frozenset(app for app in apps if self.logins.lists_origin(app, origin))
             if origin and not apps:
@@ -406,11 +406,6 @@ def is_token(credential: str) -> bool:
     """Whether a credential looks like a JSON Web Token, or that of a bot. API keys never do."""
     is_json_web_token = credential.startswith("eyJ") and credential.count(".") == 2
     return is_json_web_token or credential.startswith(BOT_TOKEN_PREFIX)
-
-
-def from_browser(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sent the request for a page."""
-    return "origin" in headers or any(name.startswith("sec-fetch-") for name in headers)
 
 
 class AllowLists:

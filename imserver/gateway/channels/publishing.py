@@ -27,8 +27,6 @@ from imserver.gateway.errors import QuotaSpent
 from imserver.gateway.model import YIELD_TARGETS, ChannelPart, Event, Outcome, Service
 from imserver.gateway.transport.connection import Connection
 
-_encode = msgspec.json.Encoder().encode
-
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
@@ -296,7 +294,7 @@ class ChannelNotices(Service):
             about["conn_info"] = Raw(info)
         if channel_info:
             about["chan_info"] = Raw(channel_info)
-        return _encode(about)
+        return msgspec.json.encode(about)
 
     def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
         """Send a notice about a subscriber to the others of a channel with ``join_leave``, and to itself if

@@ -46,7 +46,6 @@ S = TypeVar("S", bound="Store.Rows")
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
 """How long the row of a ban stays after its end, so that every node reads that it was lifted."""
-_encode: Final = json.Encoder().encode
 _decode: Final = json.Decoder().decode
 
 
@@ -706,4 +705,4 @@ def _clock_ms(sql: Statements) -> int:
 
 
 def _text(value: Any) -> str:
-    return _encode(value).decode()
+    return json.encode(value).decode()

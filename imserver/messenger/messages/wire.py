@@ -48,8 +48,6 @@ from imserver.messenger.messages.commands import (
 )
 from imserver.messenger.messages.model import Ask
 
-_encode = msgspec.json.Encoder().encode
-
 
 def _content(fields: Fields) -> tuple[str, bytes]:
     kind, body = fields.content()
@@ -70,7 +68,7 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
         if exclusive_objection(len(options)):
             raise Refused(ReplyCode.BAD_PARAMETER)
         meta["ask"] = {"options": options}
-    return _encode(meta) if meta else b""
+    return msgspec.json.encode(meta) if meta else b""
 
 
 def _mentions(mentions: Any) -> list[str]:

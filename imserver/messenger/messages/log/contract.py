@@ -356,8 +356,6 @@ class PublicationPage(Struct, frozen=True):
     extent: LogExtent
 
 
-_encode: Final = msgspec.json.Encoder().encode
-
 MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
 UNREAD_ENTRIES: Final = 5000
 """Unread messages are counted among so many of the newest entries of all kinds, of the user and of others: a
@@ -367,7 +365,7 @@ MOST_RECEIPTED: Final = 1000
 
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
-    reactions = len(_encode(entry.reactions)) if entry.reactions else 0
+    reactions = len(msgspec.json.encode(entry.reactions)) if entry.reactions else 0
     return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
 
 

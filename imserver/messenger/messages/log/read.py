@@ -298,7 +298,7 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
     if isinstance(ask, dict) and _id_in(meta, "pressed", Limit.ID) > last:
         meta.pop("pressed", None)
         meta["ask"] = as_begun(ask)
-    return replace(entry, meta=_encode(meta) if meta else b"")
+    return replace(entry, meta=msgspec.json.encode(meta) if meta else b"")
 
 
 def _id_in(fields: Mapping[str, Any], name: str, default: int = 0) -> int:
@@ -308,7 +308,6 @@ def _id_in(fields: Mapping[str, Any], name: str, default: int = 0) -> int:
 
 
 _MARKS: Final = (b'"edited":', b'"reacted":', b'"replies":', b'"ask":')
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:

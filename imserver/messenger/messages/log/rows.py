@@ -146,11 +146,10 @@ def entry_of(row: Any) -> Entry:
         return entry
     meta = decode_meta(entry.meta)  # in the database they are a part of it
     reactions = reactions_in(meta)
-    return replace(entry, meta=_encode(meta), reactions=reactions) if reactions else entry
+    return replace(entry, meta=msgspec.json.encode(meta), reactions=reactions) if reactions else entry
 
 
 _decode_json: Final = msgspec.json.Decoder().decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:

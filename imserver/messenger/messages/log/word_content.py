@@ -42,7 +42,6 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 """Terms in one bucket that let a message become long if the row is too large, in this order."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
-_NO_CONVERSATION: Final = 0xFFFF
 _MESSAGE: Final = NUMBERS["message"]
 SEPARATOR: Final = b"\x80"
 _SPACED: Final = bytes(
@@ -189,7 +188,7 @@ class SegmentContent:
             yield bucket, self.packed(terms)
             pause()
         ids: dict[int, int] = {}
-        numbers = [_NO_CONVERSATION] * SEGMENT
+        numbers = [0xFFFF] * SEGMENT  # of no conversation
         for offset, conversation in self.conversation_of.items():
             numbers[offset] = ids.setdefault(conversation, len(ids))
         yield CONVERSATIONS, struct.pack(f"<H{len(ids)}q{SEGMENT}H", len(ids), *ids, *numbers)
