@@ -48,8 +48,6 @@ CLOSE_INSUFFICIENT_STATE: Final = 3010
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
 """Counted for each member of a page, besides names and infos."""
-LEAVERS: Final = 16
-"""Number of ended connections whose listeners run at the same time."""
 
 
 class ChannelNames(Protocol):
@@ -386,7 +384,7 @@ class ChannelMembers(Service):
         """Let the listeners know who has left without being asked. Never switches."""
         if self.on_left:
             self._left.append((connection, channels))
-            if self._leavers < LEAVERS:
+            if self._leavers < 16:  # so many at the same time
                 self._leavers += 1
                 gevent.spawn(self._run_left)
 

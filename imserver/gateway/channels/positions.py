@@ -6,7 +6,6 @@ member waits, too, while its answer is made.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import gevent
 
@@ -20,9 +19,6 @@ from imserver.gateway.protocol.publications import compressed, payload_of
 from imserver.gateway.transport.connection import Connection
 
 log = logging.getLogger(__name__)
-
-FILL_SECONDS: Final = 0.02
-"""How long a node waits for publications between, before it reads them from the history."""
 
 
 class OrderedDelivery:
@@ -232,7 +228,7 @@ class OrderedDelivery:
     def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         if not state.filling:
             state.filling = True
-            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
+            gevent.spawn_later(0.02, self._run_fill, local, state)  # those between may still come
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Greenlet: deliver what other nodes have published and this one has not received."""

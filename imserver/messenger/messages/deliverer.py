@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 MAX_BACKLOG: Final = 1000
 """Acknowledgements that wait until a connection has caught up; beyond it the connection is closed as a slow
 reader."""
-MAX_WINDOW: Final = 250
-"""Most entries that are delivered together."""
 MAX_RUN: Final = 50
 """Most messages in one frame, where the dialect can batch."""
 MAX_RUN_BYTES: Final = 65_536
@@ -417,7 +415,7 @@ class Deliverer(Service):
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
     """The end of the window that begins at ``begin``: the receivers change, or it is full."""
-    end, most = begin + 1, min(len(entries), begin + MAX_WINDOW)
+    end, most = begin + 1, min(len(entries), begin + 250)
     if entries[begin].kind not in _OF_MEMBERS:
         while end < most and entries[end].kind not in _OF_MEMBERS:
             end += 1

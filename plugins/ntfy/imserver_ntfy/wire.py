@@ -17,7 +17,6 @@ NAME: Final = "ntfy"
 """Name of the feature and its dialect, namespace of its channels, and type of its publications."""
 MAX_TOPICS: Final = 100
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
 """A topic, or an id."""
 _decode = msgspec.json.Decoder(Message).decode
@@ -52,7 +51,7 @@ Since = Callable[[Message, int], bool]
 
 def read_since(text: str) -> Since | None:
     """From where a subscriber wants messages; None: only new ones. Raises ApiProblem."""
-    parts = _DURATION.findall(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if text in ("", "none"):
         return None
     if text in ("all", "latest"):
