@@ -280,6 +280,10 @@ def test_neither_redis_nor_a_log_has_what_an_erased_user_wrote(tmp_path: Path) -
                 for app, user in (("101", ANN), ("people", account.user)):
                     good(nodes.http[1], "users/erase", {"app": app, "user": user})
                 assert facts_of(nodes.servers[1], account) == ([], [])
+                for route in ("users/erase/self", "accounts/delete"):  # their lines come after the erasure
+                    leaver = User.register(nodes.servers[0], "people")
+                    leaver.post(route, password=PASSWORD)
+                    assert facts_of(nodes.servers[1], leaver) == ([], [])
             left = naming(server, TEXT, NICKNAME, ":list", "acc:user:online")
             assert [key for key, _ in left] == [
                 key for key in dump(server) if key.endswith((b"past:1}:list", b"101_bob"))
