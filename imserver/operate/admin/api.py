@@ -118,7 +118,9 @@ def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
     routes = [
         f"{method} {path.removeprefix('/api/v1/')}"
         for (method, path), endpoint in api.api.endpoints.items()
-        if path.startswith("/api/v1/") and principal.may(endpoint.route.need)
+        if path.startswith("/api/v1/")
+        and principal.may(endpoint.route.need)
+        and (principal.apps is None or endpoint.route.app != "all")
     ]
     return RightsAnswer(
         principal.kind,

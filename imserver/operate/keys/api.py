@@ -344,9 +344,10 @@ def deprecated(
     """List what is deprecated, and who uses it.
 
     If nobody has used it since your back ends last did all that they do, no request stands in the way of 2.0.
-    Uses are stored once a minute, and kept for `keys.usage_days`. A key or account that reaches only some
-    apps sees the uses in these apps.
+    The node that answers stores its uses before, other nodes once a minute. They are kept for
+    `keys.usage_days`. A key or account that reaches only some apps sees the uses in these apps.
     """
+    api.core.service(KeyUsage).store()
     rows = {
         f"{endpoint.name} {form}".rstrip(): instead
         for endpoint in api.api.endpoints.values()

@@ -56,8 +56,9 @@ class _Row(DeprecatedUse, frozen=True):
 def deprecated(url: str, key_file: str | None, app: str) -> None:
     """Show which deprecated routes and forms of requests are used, by whom, and what replaces them.
 
-    It ends with status 1 if one is used: then 2.0 would refuse requests. Settings of the file are not among
-    them: check-config names those.
+    It ends with status 1 if one is used: then 2.0 would refuse requests. Of nodes other than the one that
+    answers, the last minute may be missing. Settings of the file are not among them: check-config names
+    those.
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
     rows = [
@@ -72,4 +73,5 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     names = ", ".join(each["name"] for each in answer["deprecated"])
     if not answer["since"]:
         fail("no use of a key is stored yet, so it is not known who uses what is deprecated")
-    click.echo(f"since {_minute(answer['since'])} nobody has used what is deprecated: {names}")
+    since = f"since {_minute(answer['since'])}, on other nodes until a minute ago,"
+    click.echo(f"{since} nobody has used what is deprecated: {names}")

@@ -9,6 +9,7 @@ from time import time
 from typing import Annotated, Final
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -159,6 +160,7 @@ class KeyUsage(Service, dict=True):
         self._rows: list[Row] = []
         self._last: dict[str, LastUse] = {}
         self._unwritten: set[str] = set()
+        self._turn = BoundedSemaphore()
         self._cleaned = 0
         self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
 
@@ -181,30 +183,31 @@ class KeyUsage(Service, dict=True):
 
     def store(self) -> None:
         """Store what keys did since the last call. May switch."""
-        minute, self._minute = self._minute, int(self.clock()) // MINUTE
-        for (key, route, app, address), (answered, refused) in self.take().items():
-            address = address[:64]
-            if address:
-                self._last[key] = LastUse(minute * MINUTE, address)
-                self._unwritten.add(key)
-            if self.days:
-                app = app if self.tenants.get(app) is not None else ""
-                row = minute, self.node, self._number(), key, route, app, address, answered, refused
-                self._rows.append(row)
-        del self._rows[:-10_000]  # while the database is away, the oldest are lost
-        try:
-            if self._rows:
-                rows = tuple(self._rows)  # an attempt before may have stored them
-                self.database.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
-                del self._rows[: len(rows)]
-            if self._unwritten:
-                keys = tuple(self._unwritten)
-                self.database.note_key_uses(
-                    [(key, (last := self._last[key]).time, last.address) for key in keys]
-                )
-                self._unwritten.difference_update(keys)
-            if self._minute - self._cleaned >= 60:
-                delete_before(self.database, self._minute - self.days * _DAY_MINUTES)
-                self._cleaned = self._minute
-        except Unavailable as error:
-            self._failed(error)
+        with self._turn:
+            minute, self._minute = self._minute, int(self.clock()) // MINUTE
+            for (key, route, app, address), (answered, refused) in self.take().items():
+                address = address[:64]
+                if address:
+                    self._last[key] = LastUse(minute * MINUTE, address)
+                    self._unwritten.add(key)
+                if self.days:
+                    app = app if self.tenants.get(app) is not None else ""
+                    row = minute, self.node, self._number(), key, route, app, address, answered, refused
+                    self._rows.append(row)
+            del self._rows[:-10_000]  # while the database is away, the oldest are lost
+            try:
+                if self._rows:
+                    rows = tuple(self._rows)  # an attempt before may have stored them
+                    self.database.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
+                    del self._rows[: len(rows)]
+                if self._unwritten:
+                    keys = tuple(self._unwritten)
+                    self.database.note_key_uses(
+                        [(key, (last := self._last[key]).time, last.address) for key in keys]
+                    )
+                    self._unwritten.difference_update(keys)
+                if self._minute - self._cleaned >= 60:
+                    delete_before(self.database, self._minute - self.days * _DAY_MINUTES)
+                    self._cleaned = self._minute
+            except Unavailable as error:
+                self._failed(error)

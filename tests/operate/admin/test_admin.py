@@ -83,6 +83,8 @@ def test_it_says_what_one_may_do(server: Server) -> None:
     rights = good(server.http, "admin/rights", key=OF_SHOP)
     assert (rights["kind"], rights["apps"]) == ("key", ["7"])
     assert "GET find" in rights["routes"]
+    assert "GET nodes" not in rights["routes"]  # it wants all apps
+    assert "GET nodes" in good(server.http, "admin/rights", key=ADMIN)["routes"]
     assert refused(server.http, "admin/rights")[1] == "unauthorized"
 
 
