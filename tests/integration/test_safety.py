@@ -311,6 +311,10 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert moderate("undo gochat", removed.split()[-1]).startswith("the messages ")
     eventually(lambda: len(texts(bob.get("messages", conversation=group))) == 3)
     assert f"removed messages of {who}: 3" in moderate("clear gochat", login)
+    data = str(locked.folder / "data")
+    by_message = ("audit", "list", "--message", str(sent[0]), "--data-dir", data)
+    eventually(lambda: "moderation.clear" in run_cli(*by_message).stdout, what="who has removed it")
+    assert "moderation.clear" not in run_cli(*by_message[:3], str(sent[0] - 1), *by_message[4:]).stdout
     assert moderate("warn --reason Calm gochat", cid.user) == f"{who} is warned\n"
     assert f"{who} is muted until 20" in moderate("mute gochat", cid.user)
     assert moderate("unmute gochat", cid.user) == f"{who} may send\n"

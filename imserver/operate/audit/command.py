@@ -1,20 +1,28 @@
 """``imserver audit``: who has changed what."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
 from imserver.operate.audit.verification import verify
 from imserver.plugin.commands import fail, opened, settings_options, table
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
+from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
+_CLEAR: Final = "moderation.clear"
+_CLOCKS_MS: Final = 1000
+"""By so much the clocks of a database and of nodes may differ."""
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
 
 
@@ -45,7 +53,7 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
 )
-@click.option("--message", default="", metavar="ID", help="Acts on this message, as its deletion.")
+@click.option("--message", default="", metavar="ID", help="Acts on this message, as its removal.")
 @click.option("--about", default="", metavar="WHAT", help="A thing (message:7, key:1f2e, group:12).")
 @click.option("--name", default="", metavar="ACT", help="What was done, as accounts.login.")
 @click.option("--request", default="", metavar="ID", help="The id of a request.")
@@ -60,11 +68,15 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
         fail("--user: name the --app, too")
     acts: list[ActShown] = []
     position: int | None = None
-    with opened(path, data_dir) as (_, store, _):
+    with opened(path, data_dir) as (_, store, tenants):
         while len(acts) < limit and position != 0:
             page = AuditQuery(**wanted, after=position or 0, limit=min(_PAGE, limit - len(acts)))
             rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
             acts += [shown(row, names) for row, names in rows]
+        if message.isdecimal() and wanted["name"] in ("", _CLEAR):
+            apps = {tenants.resolve(wanted["app"] or each.name) for each in tenants.all()}
+            acts += (act for app in apps for act in _clears(store, AuditQuery(**wanted), app, int(message)))
+            acts = sorted(acts, key=lambda act: -act.number)[:limit]
     texts = {
         "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "by": _who,
@@ -72,6 +84,21 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
         **dict.fromkeys(("user", "address"), _left),
     }
     click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
+
+
+def _clears(store: Store, wanted: AuditQuery, app: str, message: int) -> Iterator[ActShown]:
+    """The acts that have removed what a user sent in a time, if this message is of the user and that time:
+    they name no message."""
+    entries = store.part(MessageLog).entries.find(app, [message])
+    for entry in (each for each in entries if wanted.user in ("", each.sender)):
+        since = max(wanted.since, entry.time_ms - _CLOCKS_MS)
+        fields = {"app": app, "user": entry.sender, "about": "", "name": _CLEAR, "since": since}
+        query = replace(wanted, **fields, limit=_PAGE)
+        for row, names in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
+            act = shown(row, names)
+            first, end = ((act.facts or {}).get(name, 0) * 1000 for name in ("since", "until"))
+            if first <= entry.time_ms < (end or inf):
+                yield act
 
 
 def _left(text: Any) -> Any:
