@@ -58,6 +58,8 @@ class Calls:
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
         """Apply a rule to calls with this name (``""``: all), and ``others`` to the rest. Never switches."""
+        if self._tracer is not None:
+            self._tracer.share = (others if name else rule).trace or 0.0
         endpoints = {} if self.api is None else self.api.endpoints
         for key, route in self._routes.items():
             endpoints[key].route = route

@@ -50,6 +50,8 @@ class Tracer:
     def __init__(self, core: Core, endpoint: str) -> None:
         self._core = core
         self._endpoint = endpoint
+        self.share = 0.0
+        """Of requests to the outside that no call waits for, which is in a trace of its own. May change."""
         self._system = core.config.storage.url.partition(":")[0] or "sqlite"
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # else each attempt has a line
         timings, outgoing = core.store.timings, core.outgoing
@@ -136,7 +138,7 @@ class Tracer:
         def send(
             method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
         ) -> tuple[int, bytes, Mapping[str, str]]:
-            if not get_current_span().is_recording():
+            if not get_current_span().is_recording() and random() >= self.share:
                 return request(method, url, body, headers, answer_bytes)
             # No path: it may have a token.
             about = {"http.request.method": method, "server.address": urlsplit(url).hostname or ""}

@@ -141,6 +141,22 @@ def test_a_route_and_a_command_are_traced_for_a_while(server: Server, collector:
     assert facts_of(spans_of(collector)[-1])["reply.code"] == 200
 
 
+def test_a_webhook_that_is_delivered_later_has_a_trace_of_its_own(
+    server: Server, collector: Receiver, back_end: Receiver
+) -> None:
+    collector.forget()
+    back_end.forget()
+    good(server.http, "nodes/log", {"trace": 1}, key=KEY)
+    assert post(server, "push", MESSAGE)[0].status == 200
+    deliveries = eventually(
+        lambda: [span for span in spans_of(collector) if span.name == "POST"], what="the delivery"
+    )
+    assert not deliveries[0].parent_span_id
+    sent = [each.headers.get("traceparent", "").rpartition("-")[0] for each in back_end.posts]
+    assert f"00-{deliveries[0].trace_id.hex()}-{deliveries[0].span_id.hex()}" in sent
+    good(server.http, "nodes/log", {"seconds": 0}, key=KEY)
+
+
 def test_a_back_end_that_decides_about_a_login_is_named_its_trace(
     server: Server, collector: Receiver, back_end: Receiver
 ) -> None:
@@ -149,9 +165,11 @@ def test_a_back_end_that_decides_about_a_login_is_named_its_trace(
     back_end.reply = lambda _: (200, b'{"allow":true}')
     good(server.http, "nodes/log", {"name": "Login", "trace": 1}, key=KEY)
     with logged_in(server.ws, "ann", "asks"):
-        eventually(lambda: len(spans_of(collector)) >= 2, what="the command and the question")
-    (question, login) = sorted(spans_of(collector), key=lambda span: span.name == "Login")
-    assert question.parent_span_id == login.span_id
+        eventually(
+            lambda: {"Login", "POST"} <= {span.name for span in spans_of(collector)}, what="both spans"
+        )
+    login = next(span for span in spans_of(collector) if span.name == "Login")
+    (question,) = [span for span in spans_of(collector) if span.parent_span_id == login.span_id]
     (post,) = [post for post in back_end.posts if post.path == "/authorise"]
     parent = CALLER.start_span("back end", W3C.extract({**post.headers})).parent
     assert parent.span_id == int.from_bytes(question.span_id)
