@@ -74,6 +74,10 @@ class Statements(ABC):
         """The expression for Unix seconds of the database's clock, with a fraction."""
         return CLOCK[self.engine]
 
+    def clock_ms(self) -> int:
+        """Unix milliseconds by the database's clock."""
+        return int(float(self.query(f"SELECT {self.clock}")[0][0]) * 1000)
+
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
         return hint if self.engine == "sqlite" else ""

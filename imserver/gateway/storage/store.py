@@ -30,7 +30,7 @@ from imserver.gateway.storage.address import DEFAULT_FILE, ID_FILE, database_add
 from imserver.gateway.storage.app_rows import DELETED, TablePage
 from imserver.gateway.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.gateway.storage.row_query import RowQuery, pages
-from imserver.gateway.storage.statements import CLOCK, PooledStatements, Row, RowsOf, Statements, T, text_of
+from imserver.gateway.storage.statements import PooledStatements, Row, RowsOf, Statements, T, text_of
 from imserver.gateway.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
@@ -621,7 +621,7 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
-            now = _clock_ms(sql)
+            now = sql.clock_ms()
             until = now + int(seconds * 1000) if seconds > 0 else now - 1
             banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
             keys = [(app, user) for user in banned]
@@ -687,7 +687,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
     keys = _KEYS.find(sql.query, newer, known, version)
     bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
-    now = _clock_ms(sql) if bans else 0
+    now = sql.clock_ms() if bans else 0
     of_apps = (
         AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
         for name, settings, created in apps
@@ -697,11 +697,6 @@ def _read_changes(known: int, sql: Statements) -> Changes:
         for app, user, until, reason in bans
     )
     return Changes(version, tuple(of_apps), tuple(keys), tuple(of_bans))
-
-
-def _clock_ms(sql: Statements) -> int:
-    """Unix milliseconds by the clock of the database."""
-    return int(sql.query(f"SELECT {CLOCK[sql.engine]}")[0][0] * 1000)
 
 
 def _text(value: Any) -> str:

@@ -106,7 +106,7 @@ class ScheduledRows(Store.Rows):
     def add(self, sql: PooledStatements, message: ScheduledMessage, when: When) -> ScheduledMessage:
         """Schedule a message, unless there is one with its id. Returns what is there. Raises
         ScheduleRefused."""
-        now = _clock(sql)
+        now = sql.clock_ms()
         if (row := _row(sql, *message.key)) is not None:
             return row
         count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
@@ -123,7 +123,7 @@ class ScheduledRows(Store.Rows):
         self, sql: PooledStatements, before: ScheduledMessage, after: ScheduledMessage, when: When | None
     ) -> ScheduledMessage | None:
         """Change one, unless it has changed or gone since it was read (None). It waits again."""
-        due = before.due if when is None else when.due(_clock(sql))
+        due = before.due if when is None else when.due(sql.clock_ms())
         awaits = before.awaits if when is None else when.awaits
         row = replace(after, due=due, awaits=awaits, version=before.version + 1, state=WAITS, reason="")
         columns = _ROWS.columns.split(", ")
@@ -146,7 +146,7 @@ class ScheduledRows(Store.Rows):
     def of_user(self, sql: PooledStatements, app: str, user: str) -> tuple[Sequence[ScheduledMessage], int]:
         """All of a user, in the order in which they are due, and the time now."""
         rows = _ROWS.find(sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user)
-        return rows, _clock(sql)
+        return rows, sql.clock_ms()
 
     # --- the node -------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class ScheduledRows(Store.Rows):
     ) -> list[ScheduledMessage]:
         """Those at which no other node looks meanwhile: this one looks at them now."""
         statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
-        until = _clock(sql) + LEASE_MS
+        until = sql.clock_ms() + LEASE_MS
         return [row for row, look in due if sql.execute(statement, (until, *row.key, row.version, look))]
 
     @Store.writing
@@ -181,7 +181,7 @@ class ScheduledRows(Store.Rows):
         after = replace(row, version=row.version + 1, state=state, reason=reason)
         sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        values = after.version, state, reason, _clock(sql) + again
+        values = after.version, state, reason, sql.clock_ms() + again
         return after if sql.execute(statement, (*values, *row.key, row.version)) else None
 
     @Store.reading_or(())
@@ -207,7 +207,7 @@ class ScheduledRows(Store.Rows):
     @Store.writing
     def come(self, sql: PooledStatements, rows: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         """Let messages be due now that await somebody, without those that have changed or gone since."""
-        now = _clock(sql)
+        now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
         done = [row for row in rows if sql.execute(statement, (now, now, *row.key, row.version))]
@@ -216,7 +216,3 @@ class ScheduledRows(Store.Rows):
 
 def _row(sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:
     return _ROWS.first(sql.query, f"WHERE {_KEY}", app, user, id)
-
-
-def _clock(sql: Statements) -> int:
-    return int(float(sql.query(f"SELECT {sql.clock}")[0][0]) * 1000)

@@ -71,7 +71,7 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
     if stored and text_of(stored[0][0]) == batch.hash:
         return
-    now, read_at = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000), monotonic()
+    now, read_at = sql.clock_ms(), monotonic()
     number, time, previous = end.number, end.time, end.hash
     rows: list[Row] = []
     names: list[Row] = []
@@ -103,7 +103,7 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
     with 1,000 there may be more."""
     if (end := head(sql, lock=True)) is None:
         return 0
-    limit = int(sql.query(f"SELECT {sql.clock}")[0][0] * 1000) - age_ms
+    limit = sql.clock_ms() - age_ms
     statement = "SELECT number, time, hash FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     old = [row for row in sql.query(statement, (end.anchor, _AT_ONCE)) if row[1] < limit]
     if not old:

@@ -262,7 +262,7 @@ class AskLog(WritingPart):
 
     def time_ms(self) -> int:
         """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
-        return self._store.read_or(0, _time_ms) or int(time() * 1000)
+        return self._store.read_or(0, Statements.clock_ms) or int(time() * 1000)
 
 
 # --- in the transaction -------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class _Question:
         """What was done with it."""
         self.expiry: AskChange | None = None
         """A deadline that has passed closes the question, also before anybody has looked for it."""
-        if ask.until and not ask.state and ask.until <= _time_ms(transaction.sql):
+        if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
             self.expiry = self.change("expire", "", {"state": "expired"})
 
     def unchanged(self) -> AskChange:
@@ -326,7 +326,7 @@ class _Question:
         sql, log, ask = self.transaction.sql, self.transaction.log, self.ask
         if ask.poll is None:
             return None
-        return polls.count(sql, log, self.message.id, ask, ask.poll, _time_ms(sql))
+        return polls.count(sql, log, self.message.id, ask, ask.poll, sql.clock_ms())
 
     def change(
         self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
@@ -364,7 +364,3 @@ class _Question:
 
 
 _Work = Callable[[_Question], AskChange | Rejected]
-
-
-def _time_ms(sql: Statements) -> int:
-    return int(float(sql.query(f"SELECT {sql.clock}")[0][0]) * 1000)
