@@ -100,11 +100,6 @@ export class Api {
     keep(LEFT_ITEM, "yes");
   }
 
-  /** @returns {boolean} whether the principal reaches all apps */
-  get reachesAll() {
-    return this.rights.apps === null;
-  }
-
   /**
    * @param {...string} routes  such as `GET accounts/list`
    * @returns {boolean} whether the node has all of them, and the principal may use them

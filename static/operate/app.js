@@ -32,7 +32,6 @@ import { drawWebhook, drawWebhooks } from "./webhooks.js";
  * @property {string} label
  * @property {string[]} routes  that it needs
  * @property {boolean} [needsApp]
- * @property {boolean} [needsAll]  whether only who reaches all apps sees it
  * @property {(at: Place, ...parts: string[]) => Node[]} draw
  */
 
@@ -45,7 +44,7 @@ const SECTIONS = [
   { key: "apps", label: words.admin_apps_and_keys, routes: ["GET apps"], draw: drawApps },
   { key: "webhooks", label: words.admin_webhooks, routes: ["GET webhooks"], draw: drawWebhooks },
   { key: "notifications", label: words.admin_notifications, routes: ["GET notifications/recent"], needsApp: true, draw: drawNotifications },
-  { key: "nodes", label: words.admin_nodes, routes: ["GET nodes"], needsAll: true, draw: drawNodes },
+  { key: "nodes", label: words.admin_nodes, routes: ["GET nodes"], draw: drawNodes },
   { key: "audit", label: words.admin_audit, routes: ["GET audit"], draw: drawAudit },
 ];
 /** What links of other sections and hits lead to → the section in which it is. @type {Record<string, [string, (at: Place, ...parts: string[]) => Node[]]>} */
@@ -77,7 +76,7 @@ let app = "";
 let turn = 0;
 
 /** @param {Section} section */
-const isThere = (section) => api.may(...section.routes) && (!section.needsAll || api.reachesAll);
+const isThere = (section) => api.may(...section.routes);
 
 // --- login ----------------------------------------------------------------------------------------------------------
 
