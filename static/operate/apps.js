@@ -3,7 +3,7 @@
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
-import { exportCard } from "./data.js";
+import { erase, erasureNote, exportCard } from "./data.js";
 import { deprecatedCard } from "./deprecated.js";
 import { settingsOf } from "./settings.js";
 import { absoluteTime, ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
@@ -25,7 +25,7 @@ export function drawApps({ api }) {
     return { rows: listOf(answer.apps), next: textOf(answer.next) };
   }, (apps) => table(words.admin_apps, [words.admin_app, words.admin_state, words.admin_logins, words.admin_webhook], apps.map(recordOf).map((each) => [
     link(name(each.app), "app", textOf(each.app)),
-    each.configured ? badge(words.admin_configured) : badge(words.admin_stored),
+    each.locked ? badge(words.admin_app_locked, "bad") : badge(each.configured ? words.admin_configured : words.admin_stored),
     loginOf(each),
     recordOf(each.webhook).url ? code(recordOf(each.webhook).url) : name(""),
   ]), words.admin_no_apps));
@@ -48,13 +48,19 @@ function loginOf(app) {
  * @param {string} app
  */
 export function drawApp({ api }, app) {
-  const usage = api.may("GET apps/usage") ? [usageOf(api, app)] : [];
-  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app)] : [];
-  const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
-  const again = async () => {
-    await Promise.all(usage.map((each) => each.again()));
-  };
-  return [heading(name(app), words.admin_app_hint, ...hook), ...usage, ...keys, ...exportCard(api, app), settingsOf(api, app, again)];
+  /** @type {Filled} */
+  const made = place(() => api.get("apps/show", { app }), (shown) => {
+    if (shown.locked) return [heading(name(app), words.admin_app_hint), ...[erasureNote(api, app, "", () => made.again())].flatMap((note) => note ?? [])];
+    const usage = api.may("GET apps/usage") ? [usageOf(api, app)] : [];
+    const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app)] : [];
+    const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
+    const again = async () => {
+      await Promise.all(usage.map((each) => each.again()));
+    };
+    const end = api.may("POST apps/delete") && !shown.configured ? [card("", button(words.admin_app_delete, () => erase(api, app, "", app, () => made.again()), "quiet danger"))] : [];
+    return [heading(name(app), words.admin_app_hint, ...hook), ...usage, ...keys, ...exportCard(api, app), settingsOf(api, app, again), ...end];
+  });
+  return [made];
 }
 
 // --- usage ----------------------------------------------------------------------------------------------------------

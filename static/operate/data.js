@@ -1,5 +1,5 @@
 // @ts-check
-/** All data of a person or an app: archives that are made and kept for a while, and the erasure of a person. */
+/** All data of a person or an app: archives that are made and kept for a while, and their erasure. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { Refused } from "./api.js";
@@ -69,26 +69,44 @@ function again(shown) {
 }
 
 /**
- * How far the erasure of a person is; nothing if there is none.
+ * The route that erases a person or an app, and what the page says of it.
+ *
+ * @param {string} user  empty: the whole app
+ */
+function erasureOf(user) {
+  return user ? {
+    path: "users/erase", title: words.admin_erase, text: words.admin_erase_text, hint: words.admin_erase_reason_hint,
+    waits: words.admin_erase_waits, goes: words.admin_erase_goes, ended: words.admin_erase_ended, undone: words.admin_erase_undone,
+  } : {
+    path: "apps/delete", title: words.admin_app_delete, text: words.admin_app_delete_text, hint: "",
+    waits: words.admin_app_delete_waits, goes: words.admin_app_delete_goes, ended: words.admin_app_delete_ended, undone: words.admin_app_delete_undone,
+  };
+}
+
+/**
+ * How far the erasure of a person or an app is; nothing if there is none.
  *
  * @param {Api} api
  * @param {string} app
- * @param {string} user
+ * @param {string} user  empty: the whole app
  * @param {() => unknown} changed  called when it was undone
  * @returns {Filled | null}
  */
 export function erasureNote(api, app, user, changed) {
-  if (!api.may("GET users/erase/show")) return null;
+  const { path, waits, goes, ended, undone } = erasureOf(user);
+  /** @type {Record<string, string>} */
+  const whom = user ? { app, user } : { app };
+  if (!api.may(`GET ${path}/show`)) return null;
   /** @type {Filled} */
-  const note = place(() => api.get("users/erase/show", { app, user }), ({ state, ends }) => {
+  const note = place(() => api.get(`${path}/show`, whom), ({ state, ends }) => {
     if (state === "none") return [];
     if (state !== "ended") again(note);
     const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
-    const text = make("p", "", state === "waiting" ? fill(words.admin_erase_waits, { span: duration(left) }) : state === "ended" ? words.admin_erase_ended : words.admin_erase_goes);
+    const text = make("p", "", state === "waiting" ? fill(waits, { span: duration(left) }) : state === "ended" ? ended : goes);
     if (state !== "waiting") text.setAttribute("role", "status");
-    const undo = state === "waiting" && api.may("POST users/erase/undo") ? [button(words.admin_undo, async () => {
-      await api.post("users/erase/undo", { app, user });
-      toast(words.admin_erase_undone);
+    const undo = state === "waiting" && api.may(`POST ${path}/undo`) ? [button(words.admin_undo, async () => {
+      await api.post(`${path}/undo`, whom);
+      toast(undone);
       await Promise.all([note.again(), changed()]);
     }, "primary")] : [];
     return [make("div", "card notice", text, ...undo)];
@@ -97,34 +115,45 @@ export function erasureNote(api, app, user, changed) {
 }
 
 /**
- * Ask for the erasure of a person, with what will go. It begins a minute later.
+ * Ask for the erasure of a person or an app, with what will go. It begins a minute later.
  *
  * @param {Api} api
  * @param {string} app
- * @param {string} user
- * @param {string} proof  what is typed again: the name for logins, or else the id
+ * @param {string} user  empty: the whole app
+ * @param {string} proof  what is typed again: the name for logins or of the app, or else the id
  * @param {() => unknown} changed
  */
 export function erase(api, app, user, proof, changed) {
+  const { path, title, text, hint } = erasureOf(user);
   /** @type {Filled} */
-  const counts = place(() => countsOf(api, app, user), (pairs) => (pairs.length ? [facts(pairs.map(([label, count]) => [label, number.format(count)]))] : []));
+  const counts = place(() => (user ? countsOf(api, app, user) : countsOfApp(api, app)), (pairs) => (pairs.length ? [facts(pairs.map(([label, count]) => [label, number.format(count)]))] : []));
   const opened = ask({
-    title: words.admin_erase,
-    text: words.admin_erase_text,
+    title,
+    text,
     fields: [
-      { name: "reason", label: words.admin_reason, hint: words.admin_erase_reason_hint, most: 250, required: true },
+      { name: "reason", label: words.admin_reason, hint, most: 250, required: true },
       { name: "again", label: fill(words.admin_erase_again, { user: proof }), required: true },
     ],
-    yes: words.admin_erase,
+    yes: title,
     danger: true,
     act: async ({ reason, again: typed }) => {
       if (typed !== proof) throw new Refused("differs", "", 0);
-      await api.post("users/erase", { app, user, seconds: UNDO_SECONDS, reason });
+      await api.post(path, { app, ...(user ? { user } : { confirm: typed }), seconds: UNDO_SECONDS, reason });
       await changed();
     },
   });
   document.querySelector("dialog .ask > p")?.after(counts);
   return opened;
+}
+
+/**
+ * @param {Api} api
+ * @param {string} app
+ * @returns {Promise<[string, number][]>} what the server has of an app, as far as this node counts it
+ */
+async function countsOfApp(api, app) {
+  const { accounts, messages, uploads, groups } = recordOf(recordOf(api.may("GET apps/usage") ? await api.get("apps/usage", { app, stored: true }) : {}).stored);
+  return pairsOf([[words.admin_login_accounts, accounts], [words.admin_messages, messages], [words.admin_files, uploads], [words.admin_groups, groups]]);
 }
 
 /**
@@ -137,10 +166,16 @@ async function countsOf(api, app, user) {
   /** @param {string} path @param {Record<string, string | number>} query */
   const count = async (path, query) => (api.may(`GET ${path}`) ? recordOf(await api.get(path, { app, user, ...query }).catch(() => ({}))) : {});
   const [messages, files, groups] = await Promise.all([count("moderation/count", { since: 0 }), count("uploads", { limit: 1 }), count("groups", { limit: 1 })]);
-  /** @type {[string, unknown][]} */
-  const pairs = [
+  return pairsOf([
     [words.admin_messages, messages.count], [words.admin_conversations, messages.conversations && listOf(messages.conversations).length],
     [words.admin_files, files.total], [words.admin_groups, groups.count],
-  ];
+  ]);
+}
+
+/**
+ * @param {[string, unknown][]} pairs
+ * @returns {[string, number][]} those with a number
+ */
+function pairsOf(pairs) {
   return pairs.flatMap(([label, found]) => (typeof found === "number" ? [[label, found]] : []));
 }

@@ -244,7 +244,7 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
         admin.tap("Erase this person", within="dialog[open]")
 
     erase("bob")
-    admin.shows("not the id", "dialog")
+    admin.shows("not what is asked for", "dialog")
     admin.press(Keys.ESCAPE)
     erase("bobby")
     admin.shows("is locked out, and is erased in", ".notice")
@@ -258,6 +258,37 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     admin.shows("was erased", ".notice")
     admin.go("#audit")
     admin.shows("erased a deleted user", ".act")
+
+
+def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:
+    good(server.http, "apps/create", {"app": "kiosk", "settings": {"open": True}}, key=KEY)
+    admin = opened(pair, server)
+    admin.go("#app/kiosk")
+
+    def delete(typed: str) -> None:
+        admin.tap("Delete this app")
+        admin.shows("Accounts", "dialog .facts")
+        admin.write("#field-reason", "closed")
+        admin.write("#field-again", typed)
+        admin.tap("Delete this app", within="dialog[open]")
+
+    delete("kiosk 2")
+    admin.shows("not what is asked for", "dialog")
+    admin.press(Keys.ESCAPE)
+    delete("kiosk")
+    admin.shows("is locked, and is deleted in", ".notice")
+    admin.go("#apps")
+    admin.shows("Locked, will be deleted", "table")
+    admin.tap("kiosk", "link", "table")
+    admin.tap("Undo")
+    admin.shows("The app is as it was", "#toasts")
+    admin.shows("Delete this app")
+    whom = {"app": "kiosk", "confirm": "kiosk", "seconds": 1}
+    assert good(server.http, "apps/delete", whom, key=KEY)["ends"]
+    admin.driver.refresh()
+    admin.shows("was deleted", ".notice")
+    admin.go("#audit")
+    admin.shows("carried out the deletion of the app kiosk", ".act")
 
 
 def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) -> None:

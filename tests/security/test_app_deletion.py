@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from imserver.gateway.auth import tenants
-from imserver.gateway.auth.tenants import BadTenant, delete_app
+from imserver.gateway.auth.tenants import BadTenant
 from imserver.gateway.model import Event
 from imserver.gateway.storage.store import Store
 from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.uploads import Uploads, UploadStorage
+from imserver.operate.erasure import deletion
+from imserver.operate.erasure.deletion import AppDeletion
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.parts import accounts_of
 
@@ -43,13 +44,13 @@ class Waits(list[float]):
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     waits = Waits()
-    monkeypatch.setattr(tenants, "sleep", waits.wait)
+    monkeypatch.setattr(deletion, "sleep", waits.wait)
     return waits
 
 
 def delete(harness: Harness) -> None:
     parts = harness.node.core
-    delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
+    parts.service(AppDeletion).delete("shop", parts.erasures)
 
 
 def upload(harness: Harness) -> Any:
@@ -144,3 +145,19 @@ def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, w
     harness.node.core.tenants.change("shop", {"webhook": webhook})
     delete(harness)
     assert waits == [60.0 * 1.5 + 20.0]
+
+
+def test_an_app_is_deleted_with_the_accounts_that_it_had(tmp_path: Path) -> None:
+    first = Harness(config(tmp_path))
+    first.node.core.tenants.register("shop", account_tokens="required")
+    people = accounts_of(first.node.core)
+    people.accounts.token(people.rows.add(Account(0, "shop", "1"), "no hash"), "phone")
+    first.close()
+    node = Harness(config(tmp_path, features=()))
+    parts = node.node.core
+    assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
+    assert parts.store.contents("shop").accounts == 1
+    AppDeletion(parts.store, parts.tenants, 0.01).delete("shop", parts.erasures)
+    for table in ("account", "account_device"):
+        assert parts.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
+    node.close()

@@ -186,11 +186,11 @@ class Logins(Service):
         return self.tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias. Never switches."""
+        """The login rule of an app, which is no alias. None: nobody gets in. Never switches."""
         rule = self._rules.get(app)
         if rule is None and (tenant := self.tenants.get(app)) is not None:
-            return self._compile(tenant)
-        return rule
+            rule = self._compile(tenant)
+        return None if rule is None or rule.tenant.locked else rule
 
     def session_of(self, token: str) -> Claims | None:
         """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.

@@ -3,28 +3,19 @@
 Registered apps are stored in the database. Every node has all of them in memory. A change on one node reaches
 the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
 configured and stored, the configuration wins.
-
-:func:`delete_app` deletes an app with all that belongs to it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import attrgetter
-from time import sleep
 from typing import Any, Final, get_origin
 
 import msgspec
 
 from imserver.gateway.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
-from imserver.gateway.config.settings import (
-    Config,
-    LoginPolicy,
-    StorageSettings,
-    TenantSettings,
-    app_settings_of,
-)
+from imserver.gateway.config.settings import Config, LoginPolicy, TenantSettings, app_settings_of
 from imserver.gateway.config.values import (
     APP_CHARACTERS,
     CORE,
@@ -42,13 +33,13 @@ from imserver.gateway.errors import Problems, ServiceRefused
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.model import SYSTEM_PREFIX
 from imserver.gateway.storage.app_rows import has_files
-from imserver.gateway.storage.contract import AppContents, AppRow, Changes, Erasure, tables_of
+from imserver.gateway.storage.contract import AppRow, Changes
 from imserver.gateway.storage.store import Store
 
+_LOCKED: Final = "locked"
+"""Among the stored settings of an app: it is locked. No request can give it."""
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
-_LOOKS: Final = 1.5
-"""``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
 AppObjection = Callable[[str, TenantSettings], str]
 """Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
 
@@ -74,11 +65,13 @@ class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):
-    """One app with its settings. ``stored``: from the database. ``configured``: from the configuration."""
+    """One app with its settings. ``stored``: from the database. ``configured``: from the configuration.
+    ``locked``: it is to be deleted, and nobody gets in."""
 
     name: str
     stored: bool = False
     configured: bool = False
+    locked: bool = False
 
     @property
     def policy(self) -> LoginPolicy:
@@ -260,14 +253,14 @@ class Tenants:
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
-    def delete(self, name: str) -> None:
-        """Delete a registered app; its rows and files stay. May switch.
+    def lock(self, name: str) -> bool:
+        """Let nobody into a registered app, on all nodes within ``storage.look_seconds``. False: there is no
+        such app. May switch. Raises StorageUnavailable."""
+        return self._store.change_app(name, {_LOCKED: True})
 
-        Raises UnknownTenant, BadTenant and StorageUnavailable, after which it may have been deleted or not.
-        """
-        self.check_deletable(name)
-        if not self._store.delete_app(name):
-            raise UnknownTenant(name)
+    def unlock(self, name: str) -> bool:
+        """Take :meth:`lock` back, in the same way."""
+        return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
         """Whether the app ``name`` may be deleted. May switch. Raises UnknownTenant and BadTenant."""
@@ -306,7 +299,7 @@ class Tenants:
         if not same_as:
             return ""
         target = self.get(same_as)
-        if target is None or target.same_as or same_as == name:
+        if target is None or target.same_as or target.locked or same_as == name:
             return f"same_as: expected another app that is not an alias, got {same_as!r}"
         if any(each.same_as == name for each in self.all()):
             return "same_as: other apps are aliases of this one"
@@ -347,7 +340,7 @@ class Tenants:
             if row.deleted:
                 continue
             self._created[row.name] = row.created
-            tenant = _tenant(row.name, self._settings(row), stored=True)
+            tenant = _tenant(row.name, self._settings(row), stored=True, locked=_LOCKED in row.settings)
             if row.name in self._configured:
                 self._hidden[row.name] = tenant
             else:
@@ -370,7 +363,7 @@ class Tenants:
                 log.exception("app %s: deletion could not be applied", name)
 
     def _count(self, tenant: Tenant) -> None:
-        if tenant.same_as:
+        if tenant.same_as and not tenant.locked:
             self.aliases[tenant.name] = tenant.same_as
         else:
             self.aliases.pop(tenant.name, None)
@@ -379,7 +372,7 @@ class Tenants:
             self.history_apps.add(tenant.name)
         else:
             self.history_apps.discard(tenant.name)
-        if self._hub is not None and not tenant.same_as:
+        if self._hub is not None and not tenant.same_as and not tenant.locked:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))
         for notify in self._on_change:
@@ -389,46 +382,9 @@ class Tenants:
                 log.exception("app %s: change could not be applied", tenant.name)
 
 
-def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
-    fields = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
-    return Tenant(**fields, name=name, stored=stored, configured=configured)
-
-
-def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
-    """The contents that :func:`delete_app` would delete. May switch.
-
-    Raises :class:`UnknownTenant`, :class:`BadTenant` for an app
-    that may not be deleted, and StorageUnavailable.
-    """
-    if not (tenants.find(name) is None and store.is_deleted(name)):
-        tenants.check_deletable(name)
-    return store.contents(name)
-
-
-def delete_app(
-    tenants: Tenants, store: Store, erasures: Sequence[Erasure], name: str, settings: StorageSettings
-) -> AppContents:
-    """Delete an app: its keys, sessions and rows, and what features have of it. May switch.
-
-    Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the last
-    review of a message, so that no node writes any more. An app of this name that was created anew meanwhile
-    keeps what it has. If it fails after the first step, the rest is deleted by calling it again.
-
-    Raises what :func:`app_contents` raises, and Unavailable of features.
-    """
-    contents = app_contents(tenants, store, name)
-    tenant = tenants.get(name)
-    try:
-        tenants.delete(name)
-    except UnknownTenant:  # deleted before, but not to the end
-        pass
-    else:
-        reviewing = tenant.webhook.review_seconds if tenant is not None and tenant.webhook.review_url else 0.0
-        sleep(settings.look_seconds * _LOOKS + reviewing)
-    for erasure in erasures:
-        erasure.app(name)
-    store.delete_rows(name, tables_of(erasures))
-    return contents
+def _tenant(name: str, settings: TenantSettings, **of_it: bool) -> Tenant:
+    fields: dict[str, Any] = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
+    return Tenant(**fields | of_it, name=name)
 
 
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:

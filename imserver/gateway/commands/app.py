@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, get_origin
 
 import click
-import msgspec
 
-from imserver.gateway.auth.tenants import app_contents, delete_app
 from imserver.gateway.config.declared import bare, hints_of, marks_of, plain, struct_in
 from imserver.gateway.config.load import dump, read_value
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.config.values import fold
-from imserver.gateway.errors import Unavailable
-from imserver.gateway.offline import offline_parts, opened, record_act, settings_options
-from imserver.gateway.storage.contract import Erasure
+from imserver.gateway.offline import opened, record_act, settings_options
 from imserver.gateway.terminal import GroupWithFeatures, fail, read_text, table
 
 
@@ -89,38 +85,6 @@ def change(
         tenant = tenants.change(name, fields, whole)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
     click.echo(dump(tenant, tenants.declared), nl=False)
-
-
-@app.command()
-@settings_options
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.argument("name")
-def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None:
-    """Delete an app with all that belongs to it.
-
-    These are its accounts, groups, messages and files. Keys that are limited to it are revoked. Running
-    servers close its sessions with 4506. Apps of the configuration file are removed there. An app
-    with aliases cannot be deleted. This cannot be undone.
-    """
-    with opened(path, data_dir) as (settings, store, tenants):
-        contents = app_contents(tenants, store, name)
-        goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(contents).items())
-        click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
-        if not yes:
-            try:
-                question = "Type the name of the app to delete it"
-                typed = click.prompt(question, default="", show_default=False, err=True)
-            except click.Abort:
-                typed = ""
-            if typed != name:
-                fail("nothing was deleted; confirm with the name of the app, or give --yes")
-        with offline_parts(settings, store, Erasure) as parts:
-            try:
-                delete_app(tenants, store, [erasure for _, erasure in parts], name, settings.storage)
-            except Unavailable as error:
-                fail(f"{error}: not everything is deleted, try again later")
-        record_act(settings, store, "apps.delete", name)
-    click.echo(f"app {name} deleted")
 
 
 Hints = Mapping[str, Any]

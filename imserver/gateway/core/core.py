@@ -184,7 +184,7 @@ class Core(Services):
             from imserver.gateway.core.cluster import ClusterMember
 
             self.member = ClusterMember(links, self)
-        self.tenants.report_to(self.sessions.close_app)
+        self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
         self.dispatcher.add(self.sessions.rows())
         self._make_push()
         self.denials = denials = Denials(self.observer, self.sessions.banned_until)

@@ -376,8 +376,11 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
             raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
     must_exist = rule == "known" or (rule == "optional" and app)
-    if must_exist and app not in api.apps and api.tenants.find(app) is None:
-        raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{app}`" if app else "")
+    if not must_exist or app in api.apps:
+        return
+    if (tenant := api.tenants.find(app)) is None or tenant.locked:
+        text = f"There is no app `{app}`" if tenant is None else f"The app `{app}` is to be deleted"
+        raise ApiProblem(Problems.UNKNOWN_APP, text if app else "")
 
 
 def _require_settings(api: Api, route: Route, call: Call) -> None:

@@ -18,6 +18,7 @@ from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.principal import Principal
 from imserver.gateway.auth.rates import LOGIN_NOTICES, Buckets
 from imserver.gateway.auth.rules import LoginDecision
+from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.gateway.errors import CloseCode, LoginRefusal, ReplyCode, StorageUnavailable
 from imserver.gateway.hub.fanout import Fanout
@@ -491,11 +492,19 @@ class Sessions:
             connection.close(code, "" if ban is None else ban.text)
         return closed
 
-    def close_app(self, app: str) -> None:
+    def forget_app(self, app: str) -> None:
         """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
-        self.kicks.note(app)
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
+        self._close_app(app)
+
+    def app_changed(self, tenant: Tenant) -> None:
+        """Close the sessions of an app on this node if it is locked. Never switches."""
+        if tenant.locked:
+            self._close_app(tenant.name)
+
+    def _close_app(self, app: str) -> None:
+        self.kicks.note(app)
         for connection in self._hub.retire(app):
             connection.close(CloseCode.APP_DELETED)
 

@@ -1,4 +1,4 @@
-"""Erasure of users: by operators, back ends and the users themselves.
+"""Erasure of users, by operators, back ends and the users themselves, and deletion of apps.
 
 What erases is in the core and in each feature (:class:`imserver.plugin.storage.Erasure`). Here are the
 routes and the command, and what goes on with erasures that a node could not end. The journal of erasures is a
@@ -8,16 +8,22 @@ file in the data folder: a restored backup needs it.
 from typing import Any
 
 from imserver.operate.erasure.declared import TABLES
+from imserver.operate.erasure.deletion import routes as app_routes
 from imserver.operate.erasure.parts import build, routes
 from imserver.plugin import FeatureRow
 
 
 def _commands() -> dict[str, Any]:
-    from imserver.operate.erasure.command import erase
+    from imserver.operate.erasure.command import delete_app, erase
 
-    return {"erase": erase}
+    return {"erase": erase, "app delete": delete_app}
 
 
 FEATURE = FeatureRow(
-    "erasure", build, routes=routes.rows, uses=("messages?", "accounts?"), tables=TABLES, commands=_commands
+    "erasure",
+    build,
+    routes=(*routes.rows, *app_routes.rows),
+    uses=("messages?", "accounts?"),
+    tables=TABLES,
+    commands=_commands,
 )

@@ -1,4 +1,5 @@
-"""``imserver erase``: erase a user, or take what was erased out of the files of the database."""
+"""``imserver erase``: erase a user, or take what was erased out of the files of the database; and
+``imserver app delete``."""
 
 from __future__ import annotations
 
@@ -7,15 +8,31 @@ from time import monotonic, sleep
 from typing import Final
 
 import click
+from msgspec.structs import asdict
 
-from imserver.operate.erasure.declared import MOST_SECONDS
-from imserver.plugin.commands import ServerApi, fail, opened, record_act, settings_options
+from imserver.operate.erasure.declared import MOST_SECONDS, NotWaiting
+from imserver.operate.erasure.deletion import AppDeletion
+from imserver.operate.erasure.waiting import DUE, due_runner
+from imserver.plugin.commands import ServerApi, fail, offline_parts, opened, record_act, settings_options
+from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
+from imserver.plugin.storage import Erasure
 
 _UNDO_SECONDS: Final = 60
 _SAY_SECONDS: Final = 15
 _LONGEST_SECONDS: Final = 120
 _GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
+_UNDONE: Final = "the app is not deleted, and its users may log in again"
+_AFTER: Final = click.option(
+    "--after",
+    type=click.IntRange(0, MOST_SECONDS),
+    metavar="SECONDS",
+    help="Begin then. By default at once, and after 60 for somebody at a terminal.",
+)
+
+
+def _seconds(after: int | None) -> int:
+    return (_UNDO_SECONDS if sys.stdin.isatty() else 0) if after is None else after
 
 
 @click.command(short_help="Erase a user, or compact the database.")
@@ -27,12 +44,7 @@ _GOES_ON: Final = "the server tries again and again, and its log says what fails
     is_flag=True,
     help="Write the files of the database anew, without what was deleted. No server may run.",
 )
-@click.option(
-    "--after",
-    type=click.IntRange(0, MOST_SECONDS),
-    metavar="SECONDS",
-    help="Begin then. By default at once, and after 60 for somebody at a terminal.",
-)
+@_AFTER
 @click.option("--undo", "undoes", is_flag=True, help="Take back an erasure that has not begun.")
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("target", metavar="APP/USER", required=False)
@@ -74,7 +86,7 @@ def erase(
         click.echo(f"{shown} is not erased; the ban by the erasure has ended")
         return
     is_stored = server.get("users/erase/show", whom).get("stored", True)
-    seconds = (_UNDO_SECONDS if sys.stdin.isatty() else 0) if after is None else after
+    seconds = _seconds(after)
     more = {"seconds": seconds, "reason": reason}
     answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
     if not answer["erased"]:
@@ -104,3 +116,86 @@ def _wait(server: ServerApi, whom: dict[str, str]) -> None:
         state = "none"
     if state == "none":
         fail("the erasure was taken back: the user is not erased; the ban by the erasure has ended")
+
+
+@click.command(short_help="Delete an app with all that belongs to it.")
+@settings_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_AFTER
+@click.option("--undo", "undoes", is_flag=True, help="Take back a deletion that has not begun.")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@click.argument("name")
+def delete_app(
+    path: str | None, data_dir: str | None, yes: bool, after: int | None, undoes: bool, reason: str, name: str
+) -> None:
+    """Delete an app with all that belongs to it.
+
+    These are its accounts, groups, messages and files. Keys that are limited to it are revoked. Running
+    servers close its sessions with 4506. Until the deletion begins, the app is locked, and Ctrl-C or --undo
+    takes it back. Apps of the configuration file are removed there. An app with aliases cannot be deleted.
+    """
+    with (
+        opened(path, data_dir) as (settings, store, tenants),
+        offline_parts(settings, store, Erasure) as parts,
+    ):
+        deletion = AppDeletion(store, tenants, settings.storage.look_seconds)
+        erasures = [erasure for _, erasure in parts]
+        reasons = {"reason": reason} if reason else {}
+
+        def undo() -> None:
+            deletion.undo(name)
+            record_act(settings, store, "apps.delete.undo", name)
+
+        problems: list[Unavailable] = []
+
+        def begin(app: str, _: str) -> None:
+            try:
+                if deletion.begin(app, erasures):
+                    record_act(settings, store, "apps.delete.end", app, **reasons)
+            except Unavailable as error:
+                problems.append(error)
+                raise
+
+        try:
+            if undoes:
+                undo()
+                click.echo(_UNDONE)
+                return
+            goes = ", ".join(f"{number} {what}" for what, number in asdict(deletion.contents(name)).items())
+            click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
+            if not yes:
+                _confirm(name)
+            if seconds := _seconds(after):
+                try:
+                    deletion.plan(name, seconds, reason)
+                    record_act(settings, store, "apps.delete", name, seconds=seconds, **reasons)
+                    until = f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back"
+                    click.echo(until, err=True)
+                    runner = due_runner(store, f"id = '' AND {DUE}", begin)
+                    while deletion.waiting.get(name) is not None:
+                        runner.look()
+                        if problems:
+                            raise problems[0]
+                        sleep(0.5)
+                except KeyboardInterrupt:
+                    undo()
+                if not store.is_deleted(name):
+                    fail(f"the deletion was taken back: {_UNDONE}")
+            else:
+                deletion.delete(name, erasures)
+                record_act(settings, store, "apps.delete", name, **reasons)
+        except Unavailable as error:
+            fail(f"{error}: not everything is deleted, try again later")
+        except NotWaiting as error:
+            fail(error.problem.message)
+    click.echo(f"app {name} deleted")
+
+
+def _confirm(name: str) -> None:
+    try:
+        question = "Type the name of the app to delete it"
+        typed = click.prompt(question, default="", show_default=False, err=True)
+    except click.Abort:
+        typed = ""
+    if typed != name:
+        fail("nothing was deleted; confirm with the name of the app, or give --yes")

@@ -2,18 +2,26 @@
 
 from typing import Final
 
-from imserver.plugin.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.storage import Reason, Table
 
 HTTP_NOT_WAITING: Final = HttpProblem(
-    409, "not_waiting", "No erasure of this user is to begin, or it has begun: it cannot be undone."
+    409, "not_waiting", "No erasure is to begin, or it has begun: it cannot be undone."
 )
+
+
+class NotWaiting(ServiceRefused, problem=HTTP_NOT_WAITING):
+    """Nothing is to begin that could be undone."""
+
+
 MOST_SECONDS: Final = 3600
 """For so long an erasure may be put off."""
 
 TABLES: Final = (
     Table(
         name="erasure_due",
+        # The row of a whole app goes when its deletion has ended: a killed one goes on.
+        of_app="app = %s AND id <> ''",
         types="""app name255*, id name255* out user, created big out, ends big out, leased big out,
             banned small out, reason name1000 words""",
         imported=Reason("who is to be erased is erased where somebody wants it"),

@@ -6,19 +6,27 @@ import logging
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from time import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.operate.erasure.declared import HTTP_NOT_WAITING, MOST_SECONDS
+from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
+from imserver.operate.erasure.deletion import AppDeletion, ErasureShown
+from imserver.operate.erasure.waiting import (
+    DUE,
+    AppName,
+    DueErasures,
+    PlannedErasure,
+    ReasonText,
+    Seconds,
+    due_runner,
+)
 from imserver.plugin import Parts
-from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Act, Needs, Principal
 from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, RowsOf, Runner
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +34,14 @@ Proof = Callable[[Call, str, str], None]
 """Gets a password and a code. Raises if the caller is the owner of an account and has proved nothing."""
 
 
-class PlannedErasure(Struct, frozen=True):
-    """An erasure that is to begin: ``ends`` is when, in Unix seconds by the clock of the database. ``id``:
-    the user. ``banned``: the user is banned until then, and was not before."""
-
-    app: str
-    id: str
-    created: int
-    ends: int
-    banned: bool
-    reason: str
-
-
-_ROWS: Final = RowsOf(PlannedErasure, "erasure_due")
-_ROW: Final = "WHERE app = %s AND id = %s"
 _BAN_REASON: Final = "to be erased"
 """Of the bans of an erasure that is to begin: others stay when it is undone."""
 
 
 class UserErasure:
     """Erases users, at once or a while later, goes on with erasures that were interrupted, and writes the
-    journal. An erasure that is to begin is a row of ``runner``; methods raise Unavailable, and switch."""
+    journal. An erasure that is to begin, also of an app, is a row of ``runner``. Methods raise Unavailable,
+    and switch."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -54,12 +49,9 @@ class UserErasure:
         self._core = core
         self.prove = _proof_of(core)
         self.may_act_on = core.authority.may_act_on
-        due = "ends <= {now}"
-        self.runner = Runner(core.store, "erasure_due", due, self._begin, lease_seconds=600, look_seconds=5.0)
-
-    def due(self, app: str, user: str) -> PlannedErasure | None:
-        """The erasure of a user that is to begin, or has begun just now."""
-        return _ROWS.first(self._core.store.rows, _ROW, app, user)
+        self.waiting = DueErasures(core.store)
+        self.deletion = AppDeletion(core.store, core.tenants, core.config.storage.look_seconds)
+        self.runner = due_runner(core.store, DUE, self._begin)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
         """Let the erasure of a user begin in so many seconds, if it does not begin already. The user is
@@ -67,41 +59,33 @@ class UserErasure:
         core = self._core
         everybody = core.authority.with_programs(app, [user])
         free = [each for each in everybody if not core.sessions.is_banned(app, each)]
-
-        def add(sql: PooledStatements) -> None:
-            now = int(sql.query(f"SELECT {sql.now}")[0][0])
-            new = PlannedErasure(app, user, now, now + seconds, user in free, reason)
-            sql.insert_new("erasure_due", f"{_ROWS.columns}, leased", [(*_ROWS.values(new), now)])
-
-        core.store.write(add)
+        self.waiting.add(app, user, seconds, reason, user in free)
         if free:
             core.sessions.close(app, free, None, inf, _BAN_REASON)
-        due = self.due(app, user)
-        if due is None:
-            raise ServiceRefused(problem=HTTP_NOT_WAITING)  # somebody has undone it
-        return due
+        return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun, and its bans. Raises ServiceRefused if there is none."""
-        due = self.due(app, user)
-        statement = f"DELETE FROM erasure_due {_ROW} AND ends > {{}}"
-        store = self._core.store
-        if due is None or not store.write(lambda sql: sql.execute(statement.format(sql.now), (app, user))):
-            raise ServiceRefused(problem=HTTP_NOT_WAITING)
+        """Take back an erasure that has not begun, and its bans. Raises NotWaiting if there is none."""
+        if not self.waiting.take_back(app, user):
+            raise NotWaiting
         bans, everybody = self._core.sessions.bans(app), self._core.authority.unlocked(app, [user])
         own = [each for each in everybody if each in bans and bans[each].reason == _BAN_REASON]
         if own:
             self._core.sessions.unban(app, own)
 
     def _begin(self, app: str, user: str) -> None:
-        """Erase a user whose time has come: the row goes with all others."""
-        due = self.due(app, user)
-        self.erase(app, user)
+        """Erase a user or an app whose time has come: the row goes with all others."""
+        due = self.waiting.get(app, user)
+        if user:
+            self.erase(app, user)
+        elif not self.deletion.begin(app, self._core.erasures):
+            return
         self._record(app, user, "" if due is None else due.reason)
 
     def _record(self, app: str, user: str, reason: str) -> None:
         by, facts = Principal("node", key=self._core.node_name), {"reason": reason} if reason else {}
-        self._core.observer.acted(Act("users.erase.end", by, app, user, facts=facts, gone=True))
+        name = "users.erase.end" if user else "apps.delete.end"
+        self._core.observer.acted(Act(name, by, app, user, facts=facts, gone=bool(user)))
 
     def ended(self, app: str, user: str) -> int | None:
         """When the newest erasure of a user ended, in Unix seconds; 0: it is under way. None: there was none.
@@ -140,7 +124,7 @@ def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
     look = every(60.0, erasure.look, "erasures could not go on")
-    return Parts((erasure,), run=(look, erasure.runner.run), stop=erasure.runner.stop)
+    return Parts((erasure, erasure.deletion), run=(look, erasure.runner.run), stop=erasure.runner.stop)
 
 
 def _proof_of(core: Core) -> Proof:
@@ -175,27 +159,13 @@ class ErasedAnswer(Struct):
     ] = UNSET
 
 
-class ErasureShown(Struct):
-    """How far the erasure of a user is."""
-
-    state: Annotated[
-        Literal["none", "waiting", "under way", "ended"],
-        about("`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."),
-    ]
-    ends: Annotated[int, about("When it begins, or ended, in Unix seconds; 0: unknown.")]
-    stored: Annotated[
-        bool | UnsetType, about("Whether the database has something of the user, if no erasure is to begin.")
-    ] = UNSET
-
-
-_App = Annotated[str, about("The app.", min_length=1, max_length=191)]
 _User = Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 
 
 class ErasureQuery(Struct, forbid_unknown_fields=True):
     """Whose erasure is wanted."""
 
-    app: _App
+    app: AppName
     user: _User
 
 
@@ -216,14 +186,7 @@ routes = Resource(
     problems=(Problems.MEDIA_UNAVAILABLE,),
 )
 def erase(
-    erasure: UserErasure,
-    call: Call,
-    app: _App,
-    user: _User,
-    seconds: Annotated[
-        int, about("The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS)
-    ] = 0,
-    reason: Annotated[str, about("Why, for the audit log. It stays there.", max_length=250)] = "",
+    erasure: UserErasure, call: Call, app: AppName, user: _User, seconds: Seconds = 0, reason: ReasonText = ""
 ) -> ErasedAnswer:
     """Erase a user: their account, texts, files, reactions, and their name.
 
@@ -247,7 +210,7 @@ def erase(
     base=None,
     problems=(HTTP_NOT_WAITING,),
 )
-def undo(erasure: UserErasure, call: Call, app: _App, user: _User) -> ErasureShown:
+def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> ErasureShown:
     """Take back an erasure that has not begun.
 
     The ban that came with it ends.
@@ -260,8 +223,8 @@ def undo(erasure: UserErasure, call: Call, app: _App, user: _User) -> ErasureSho
 @routes.get("/users/erase/show", Needs.OPERATE)
 def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShown:
     """Show how far the erasure of a user is."""
-    if (due := erasure.due(call.app, request.user)) is not None:
-        return ErasureShown("waiting" if due.ends > time() else "under way", due.ends)
+    if (due := erasure.waiting.get(call.app, request.user)) is not None:
+        return ErasureShown.of(due)
     if (ended := erasure.ended(call.app, request.user)) == 0:
         return ErasureShown("under way", 0)
     return ErasureShown("ended" if ended else "none", ended or 0, erasure.has_rows(call.app, request.user))

@@ -120,7 +120,7 @@ def test_where_a_name_is_both_the_configuration_holds_until_it_drops_it(node: Ma
     tenant = one.tenants.get("own")
     assert (tenant.max_channels, tenant.configured) == (1, False)
     one.tenants.reload(Config(apps={"own": TenantSettings()}))
-    other.tenants.delete("own")
+    other.store.delete_app("own")
     one.store.refresh()
     one.tenants.reload(Config())
     assert one.tenants.get("own") is None, "it was deleted meanwhile"
@@ -184,7 +184,11 @@ def test_only_a_registered_app_is_changed_and_only_in_what_it_has(node: Make) ->
     tenants = node().tenants
     with pytest.raises(BadTenant, match="is defined in the configuration"):
         tenants.change("101", {"max_channels": 1})
-    for act in (tenants.described, tenants.delete, lambda name: tenants.change(name, {"max_channels": 1})):
+    for act in (
+        tenants.described,
+        tenants.check_deletable,
+        lambda name: tenants.change(name, {"max_channels": 1}),
+    ):
         with pytest.raises(UnknownTenant):
             act("own")
     tenants.register("own")
@@ -202,8 +206,8 @@ def test_an_app_may_be_another_name_of_one(node: Make) -> None:
     for act, why in (
         (lambda: one.tenants.register("third", same_as="c"), "not an alias"),
         (lambda: one.tenants.change("own", {"same_as": "101"}), "other apps are aliases of this one"),
-        (lambda: one.tenants.delete("own"), "delete its alias 'c' first"),
-        (lambda: one.tenants.delete("101"), "remove it there"),
+        (lambda: one.tenants.check_deletable("own"), "delete its alias 'c' first"),
+        (lambda: one.tenants.check_deletable("101"), "remove it there"),
     ):
         with pytest.raises(BadTenant, match=why):
             act()
@@ -212,7 +216,7 @@ def test_an_app_may_be_another_name_of_one(node: Make) -> None:
     one.tenants.change("c", {}, ["same_as"])
     assert one.tenants.resolve("c") == "c"
     one.tenants.change("c", {"same_as": "own"})
-    one.tenants.delete("c")
+    one.store.delete_app("c")
     assert one.tenants.aliases == {"d": "first"}
 
 

@@ -1,4 +1,4 @@
-"""An erasure that begins later: who is to be erased is locked out, and it can be undone, on any node."""
+"""An erasure that begins later: the user or app is locked, and it can be undone, on any node."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imserver.gateway.config.settings import Config, StorageSettings
 from imserver.operate.erasure import FEATURE
-from imserver.plugin.storage import Store
+from imserver.operate.erasure.declared import NotWaiting
+from imserver.operate.erasure.deletion import AppDeletion
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Tenants
+from imserver.plugin.storage import Erasure, Store
 from imserver.plugin.testing import Answer, NodeProcess, check_tables, eventually
 from tests.processes import end, spawn
 from tests.support import run_cli
 
 FEATURES = ("messages", "accounts", "audit", "erasure")
 KEY = "admin-key-of-the-tests"
+SHOP_KEY = "key-of-the-app-of-the-tests"
 ANN = {"app": "shop", "name": "annlee", "password": "correct horse"}
 SETTINGS: dict[str, Any] = {
-    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "api": {
+        "keys": [{"key": KEY, "scopes": ["admin"]}, {"key": SHOP_KEY, "scopes": ["admin"], "apps": ["made"]}]
+    },
+    "storage": {"look_seconds": 0.5},
     "apps": {"shop": {"account_tokens": "required"}, "door": {"open": True}},
 }
 
@@ -31,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 def nodes(url: str, redis_url: str, tmp_path: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
     """A cluster of two nodes, once on each engine."""
     more = {
-        "storage": {"url": url},
+        "storage": {"url": url, "look_seconds": 0.5},
         "redis": {"addr": redis_url.removeprefix("redis://").partition("/")[0]},
         "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
     }
@@ -49,9 +59,9 @@ def state(node: NodeProcess, user: str) -> str:
     return str(good(node.get(f"/api/v1/users/erase/show?app=shop&user={user}", key=KEY))["state"])
 
 
-def login(node: NodeProcess) -> Answer:
+def login(node: NodeProcess, app: str = "shop") -> Answer:
     name, password = ANN["name"], ANN["password"]
-    return node.post("/api/v1/accounts/login", {"app": "shop", "login": name, "password": password})
+    return node.post("/api/v1/accounts/login", {"app": app, "login": name, "password": password})
 
 
 def acts(node: NodeProcess) -> list[tuple[str, str | None, Any]]:
@@ -163,3 +173,156 @@ def test_its_table_is_erased_and_exported(url: str) -> None:
         store.write(lambda sql: sql.insert_new("erasure_due", columns, [row]))
 
     check_tables(FEATURE, fill, url)
+
+
+# --- an app -------------------------------------------------------------------------------------------------
+
+NEWS = {"app": "made", "channel": "news"}
+
+
+class Shop:
+    """The app ``made`` with what belongs to it: an account, a message, a history and a ban."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        history = {"history_size": 9, "history_seconds": 600}
+        settings = {"account_tokens": "required", "max_channels": 7, "channels": {"news": history}}
+        good(node.post("/api/v1/apps/create", {"app": "made", "settings": settings}, key=KEY))
+        account = good(node.post("/api/v1/accounts/register", {**ANN, "app": "made"}, key=KEY))
+        self.user, self.token = account["account"]["user"], account["token"]
+        other = good(node.post("/api/v1/accounts/register", {**ANN, "app": "made", "name": "bobby"}, key=KEY))
+        message = {"app": "made", "user": self.user, "to": other["account"]["user"], "text": "hello"}
+        good(node.post("/api/v1/messages/send", message, key=SHOP_KEY))
+        good(node.post("/api/v1/channels/publish", {**NEWS, "text": "packed"}, key=SHOP_KEY))
+        good(node.post("/api/v1/ban", {"app": "made", "users": ["bad"], "seconds": 3600}, key=SHOP_KEY))
+        self.before = self.look(node, SHOP_KEY)
+
+    def look(self, node: NodeProcess, key: str) -> list[Any]:
+        """What a key sees of the app; the code of the refusal of what it does not see."""
+        questions = (
+            "apps/show?app=made",
+            f"accounts/show?app=made&user={self.user}",
+            f"conversations?app=made&user={self.user}",
+            "channels/history?app=made&channel=news&limit=9",
+            "bans?app=made",
+        )
+        answers = [node.get(f"/api/v1/{question}", key=key) for question in questions]
+        return [
+            answer.json.get("code") or {**answer.json, "bans": len(answer.json.get("bans", ()))}
+            for answer in answers
+        ]
+
+    def stream(self, node: NodeProcess) -> Any:
+        return node.stream(f"/api/v1/events?app=made&user={self.user}", key=self.token)
+
+
+def refuses(shop: Shop, node: NodeProcess) -> bool:
+    refused = [*shop.look(node, SHOP_KEY)[1:], *shop.look(node, shop.token)[1:3]]
+    return refused == ["unknown_app"] * 6 and login(node, "made").status == 404
+
+
+def delete(node: NodeProcess, seconds: int, **more: str) -> Any:
+    body = {"app": "made", "confirm": "made", **({"seconds": seconds} if seconds else {}), **more}
+    return good(node.post("/api/v1/apps/delete", body, key=KEY))
+
+
+def undo(node: NodeProcess) -> Answer:
+    return node.post("/api/v1/apps/delete/undo", {"app": "made"}, key=KEY)
+
+
+def deletion(node: NodeProcess) -> str:
+    return str(good(node.get("/api/v1/apps/delete/show?app=made", key=KEY))["state"])
+
+
+def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+    one, two = nodes
+    shop = Shop(one)
+    assert (undo(two).json["code"], deletion(one)) == ("not_waiting", "none")
+    with shop.stream(one) as here, shop.stream(two) as there:
+        answer = delete(one, 3600)
+        for lines in (here, there):
+            assert any("4506" in line for line in lines)
+    assert (answer["accounts"], answer["messages"], deletion(two)) == (2, 1, "waiting")
+    assert delete(two, 1) == answer  # it begins already: nobody hastens it by asking twice
+    for node in nodes:
+        eventually(partial(refuses, shop, node))
+        assert good(node.get("/api/v1/apps/show?app=made", key=KEY))["locked"] is True
+        assert node.post("/api/v1/apps/create", {"app": "made"}, key=KEY).json["code"] == "app_exists"
+    assert undo(two).status == 200
+    eventually(lambda: shop.look(one, SHOP_KEY) == shop.look(two, SHOP_KEY) == shop.before)
+    with shop.stream(one) as here:
+        assert next(here)
+    assert (undo(one).json["code"], deletion(one)) == ("not_waiting", "none")
+
+    delete(one, 3, reason="closed")
+    one.process.kill()  # the other node goes on
+    eventually(lambda: deletion(two) == "ended")
+    assert undo(two).json["code"] == "not_waiting"
+    good(two.post("/api/v1/apps/create", {"app": "made"}, key=KEY))
+    assert [answer.get("count") for answer in shop.look(two, SHOP_KEY)[3:]] == [None, 0]
+    found = good(two.get("/api/v1/audit?app=made", key=KEY))["acts"]
+    assert [(act["name"], act["facts"]) for act in found if act["name"].startswith("apps.delete")] == [
+        ("apps.delete.end", {"reason": "closed"}),
+        ("apps.delete", {"seconds": 3, "reason": "closed"}),
+        ("apps.delete.undo", {}),
+        ("apps.delete", {"seconds": 1}),
+        ("apps.delete", {"seconds": 3600}),
+    ]
+
+
+def test_a_deletion_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+    one, two = nodes
+    shop = Shop(one)
+    delete(one, 3600)
+    assert "ends" not in delete(two, 0)
+    assert deletion(one) == "ended"
+    good(two.post("/api/v1/apps/create", {"app": "made"}, key=KEY))
+    assert (deletion(one), undo(one).json["code"]) == ("none", "not_waiting")
+    assert shop.look(two, SHOP_KEY)[0]["max_channels"] == 0
+
+
+def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(url: str, tmp_path: Path) -> None:
+    # Without a server: the command carries it out.
+    more = {"IMSERVER_STORAGE_URL": url, "IMSERVER_STORAGE_LOOK_SECONDS": "0.1"}
+    where = ("--data-dir", str(tmp_path))
+    assert run_cli("app", "create", *where, "made", **more).returncode == 0
+    assert "cannot be undone" in run_cli("app", "delete", *where, "made", "--undo", **more).stderr
+    command = [sys.executable, "-m", "imserver", "app", "delete", *where, "made", "--yes", "--after", "3600"]
+    waiting = spawn(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more})
+    assert "0 accounts" in waiting.stderr.readline()
+    assert "made is locked" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    assert "was taken back" in waiting.stderr.read()
+    assert waiting.wait(30) == 1
+    end(waiting)
+    assert run_cli("app", "show", *where, "made", **more).returncode == 0
+    done = run_cli("app", "delete", *where, "made", "--yes", "--after", "1", **more)
+    assert done.stdout == "app made deleted\n"
+    assert "does not exist" in run_cli("app", "show", *where, "made", **more).stderr
+
+
+def test_a_deletion_that_failed_goes_on_and_spares_another_app_of_the_name(url: str, tmp_path: Path) -> None:
+    def fail(_app: str) -> None:
+        raise StorageUnavailable
+
+    store = Store(StorageSettings(url), str(tmp_path), threaded=False)
+    store.start()
+    tenants = Tenants(Config(), store, None, lambda _name, _settings: "")
+    deletion = AppDeletion(store, tenants, 0.0)
+    tenants.register("made")
+    deletion.plan("made", 0, "")
+    fails, works = (Erasure(frozenset(), lambda *_: None, each) for each in (fail, list))
+    with pytest.raises(StorageUnavailable):
+        deletion.begin("made", [fails])
+    with pytest.raises(NotWaiting):
+        deletion.undo("made")
+    assert (deletion.waiting.get("made") is not None, store.is_deleted("made")) == (True, True)
+    assert deletion.begin("made", [works])
+    tenants.register("made")
+    deletion.waiting.add("made", "", 0, "")
+    assert not deletion.begin("made", [works])
+    assert (deletion.waiting.get("made"), tenants.get("made") is not None) == (None, True)
+    deletion.plan("made", 0, "")
+    deletion.waiting.drop("made")  # whoever began to undo it was interrupted
+    deletion.undo("made")
+    assert not tenants.by_name["made"].locked
+    store.close()

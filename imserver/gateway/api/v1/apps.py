@@ -15,7 +15,6 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs, to_builtins
 from msgspec.structs import asdict
 
-from imserver.gateway.auth import tenants
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.config.declared import about, bare, hints_of, marks_of, plain
@@ -27,7 +26,6 @@ from imserver.gateway.http.call import Api, Call
 from imserver.gateway.http.operation import PREFIX, Link, Operation, Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.http.wire import page_of
-from imserver.gateway.storage.contract import AppContents
 
 Shape = type[Struct]
 Field = tuple[Any, ...]
@@ -53,17 +51,12 @@ class AppSet(Struct, forbid_unknown_fields=True):
     merge: Annotated[bool, about("Whether what you leave out of groups such as `webhook` stays.")] = False
 
 
-class AppDeleted(AppContents, frozen=True):
-    """The numbers of rows and files that were deleted with an app."""
-
-    app: str
-
-
 class AppShown(Struct):
     """An app and its settings, without secrets."""
 
     app: str
     configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
+    locked: Annotated[bool, about("Whether it is to be deleted, and nobody gets in.")]
 
 
 class AppsAnswer(Struct):
@@ -283,6 +276,7 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     fields |= {
         "app": tenant.name,
         "configured": tenant.configured,
+        "locked": tenant.locked,
         "login_policy": tenant.policy,
         "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
@@ -363,32 +357,6 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
             if name in fields and isinstance(bare(declared.app_hints[name]), type(Struct)):
                 fields[name] = before | fields[name]
     return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
-
-
-@routes.post(
-    "/apps/delete",
-    Needs.ADMIN,
-    schema=("AppDelete", "An app that was created at run time, to be deleted."),
-    reach="all",
-    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
-)
-def delete_app(
-    api: Api, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
-) -> AppDeleted:
-    """Delete an app that was created at run time, with its accounts, groups, messages and files.
-
-    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
-    that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
-    cannot be deleted. This cannot be undone.
-    """
-    core = api.core
-    if confirm != app:
-        raise ApiProblem.invalid("`confirm`: repeat the name of the app")
-    tenant = api.tenants.find(app)
-    if tenant is not None and tenant.configured:
-        raise ApiProblem(Problems.APP_CONFIGURED)
-    found = tenants.delete_app(api.tenants, core.store, core.erasures, app, core.config.storage)
-    return AppDeleted(app, **msgspec.structs.asdict(found))
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:

@@ -142,7 +142,7 @@ def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
     shapes = shapes_of(DECLARED)
     names += [old for old, new in RENAMED_OF_APPS.items() if new in names]
     assert shapes.settings == set(names)
-    assert set(shapes.shown.__struct_fields__) == {"app", "configured", *names}
+    assert set(shapes.shown.__struct_fields__) == {"app", "configured", "locked", *names}
     names = hints_of(TenantSettings)
     old = {name for name, new in RENAMED_OF_APPS.items() if new in names}
     assert shapes_of(CORE).settings == {*names, *old}

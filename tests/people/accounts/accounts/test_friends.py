@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from imserver.gateway.auth import tenants
 from imserver.gateway.auth.questions import Relations
 from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.config.settings import StorageSettings
@@ -156,22 +155,6 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
         parts.accounts.holder(token)
     assert parts.accounts.those_of("201", [user]) == []
     assert isinstance(parts.relations, Relations)
-    node.close()
-
-
-def test_an_app_is_deleted_with_the_accounts_that_it_had(tmp_path: Path) -> None:
-    first = Harness(config(tmp_path))
-    first.node.core.tenants.register("shop", account_tokens="required")
-    people = accounts_of(first.node.core)
-    people.accounts.token(people.rows.add(Account(0, "shop", "1"), "no hash"), "phone")
-    first.close()
-    node = Harness(config(tmp_path, features=()))
-    parts = node.node.core
-    assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
-    assert parts.store.contents("shop").accounts == 1
-    tenants.delete_app(parts.tenants, parts.store, parts.erasures, "shop", StorageSettings(look_seconds=0.01))
-    for table in ("account", "account_device"):
-        assert parts.store.rows(f"SELECT count(*) FROM {table}", ()) == [(0,)]
     node.close()
 
 

@@ -1,0 +1,189 @@
+"""Deletion of apps, at once or a while later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import sleep, time
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
+from imserver.operate.erasure.waiting import AppName, DueErasures, PlannedErasure, ReasonText, Seconds
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about, view
+from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Erasure, Store
+
+_LOOKS: Final = 1.5
+"""``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
+
+
+class AppDeletion:
+    """Deletes apps, at once or a while later, in a node or a command. Methods switch, and raise
+    StorageUnavailable."""
+
+    def __init__(self, store: Store, tenants: Tenants, look_seconds: float) -> None:
+        self._store = store
+        self._tenants = tenants
+        self._look_seconds = look_seconds
+        self.waiting = DueErasures(store)
+
+    def contents(self, app: str) -> Any:
+        """The contents that would be deleted with an app. Raises ServiceRefused if it may not be deleted."""
+        if not (self._tenants.find(app) is None and self._store.is_deleted(app)):
+            self._tenants.check_deletable(app)
+        return self._store.contents(app)
+
+    def delete(self, app: str, erasures: Sequence[Erasure]) -> Any:
+        """Delete an app: its keys, sessions and rows, and what features have of it. Returns its contents.
+
+        Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the
+        last review of a message, so that no node writes any more. An app of this name that was created anew
+        meanwhile keeps what it has. If it fails after the first step, call it again: it deletes the rest.
+
+        Raises what :meth:`contents` raises, and Unavailable of features.
+        """
+        contents = self.contents(app)
+        tenant = self._tenants.get(app)
+        if self._store.delete_app(app):
+            webhook = None if tenant is None else tenant.webhook
+            reviewing = webhook.review_seconds if webhook is not None and webhook.review_url else 0.0
+            sleep(self._look_seconds * _LOOKS + reviewing)
+        for erasure in erasures:
+            erasure.app(app)
+        self._store.delete_rows(app, frozenset(table for each in erasures for table in each.tables))
+        self.waiting.drop(app)
+        return contents
+
+    def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
+        """Let the deletion of an app begin in so many seconds, if it does not begin already. The app is
+        locked, so that nothing new appears. Raises NotWaiting."""
+        self.waiting.add(app, "", seconds, reason)
+        if not self._tenants.lock(app):
+            self.waiting.drop(app)
+            raise NotWaiting  # somebody has deleted it at once
+        return self.waiting.added(app)
+
+    def begin(self, app: str, erasures: Sequence[Erasure]) -> bool:
+        """Delete an app whose time has come. False: it is another app of this name, and stays. Raises what
+        :meth:`delete` raises."""
+        self._store.refresh()
+        tenant = self._tenants.get(app)
+        is_same = tenant is None or tenant.locked
+        if is_same:
+            self.delete(app, erasures)
+        else:
+            self.waiting.drop(app)
+        return is_same
+
+    def undo(self, app: str) -> None:
+        """Take back a deletion that has not begun. Raises NotWaiting if there is none."""
+        tenant = self._tenants.find(app)
+        is_locked = tenant is not None and tenant.locked
+        # Locked without a row: somebody was interrupted between the two steps.
+        may_unlock = self.waiting.take_back(app) or (is_locked and self.waiting.get(app) is None)
+        if not (may_unlock and self._tenants.unlock(app)):
+            raise NotWaiting
+
+
+class AppDeleted(Struct):
+    """The numbers of rows and files that were deleted with an app, or will be."""
+
+    app: str
+    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
+    accounts: int
+    messages: Annotated[int, about("Stored messages and other entries of the log.")]
+    uploads: int
+    groups: int
+    ends: Annotated[
+        int | UnsetType, about("When the deletion begins, in Unix seconds. Until then it can be undone.")
+    ] = UNSET
+
+
+class ErasureShown(Struct):
+    """How far an erasure is."""
+
+    state: Annotated[
+        Literal["none", "waiting", "under way", "ended"],
+        about("`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."),
+    ]
+    ends: Annotated[int, about("When it begins, or ended, in Unix seconds; 0: unknown.")]
+    stored: Annotated[
+        bool | UnsetType, about("Whether the database has something of the user, if no erasure is to begin.")
+    ] = UNSET
+
+    @staticmethod
+    def of(due: PlannedErasure) -> ErasureShown:
+        """How far an erasure is that is to begin, or has begun."""
+        return ErasureShown("waiting" if due.ends > time() else "under way", due.ends)
+
+
+class DeletionApi(Struct, frozen=True):
+    """What the routes use."""
+
+    deletion: AppDeletion
+    core: Core
+
+
+routes = Resource("apps", service=lambda core, _: DeletionApi(core.service(AppDeletion), core), hot=False)
+
+
+@routes.post(
+    "/apps/delete",
+    Needs.ADMIN,
+    schema=("AppDelete", "An app that was created at run time, to be deleted."),
+    reach="all",
+    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
+)
+def delete_app(
+    api: DeletionApi,
+    call: Call,
+    app: AppName,
+    confirm: Annotated[str, about("The name of the app again.")],
+    seconds: Seconds = 0,
+    reason: ReasonText = "",
+) -> AppDeleted:
+    """Delete an app that was created at run time, with its accounts, groups, messages and files.
+
+    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
+    that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
+    cannot be deleted.
+
+    With `seconds` the app is locked at once: its sessions end, and logins and requests are refused as if
+    there were no such app. `apps/delete/undo` takes it back until then.
+    """
+    if confirm != app:
+        raise ApiProblem.invalid("`confirm`: repeat the name of the app")
+    tenant = api.core.tenants.find(app)
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
+    if seconds:
+        contents = api.deletion.contents(app)
+        return view(AppDeleted, contents, app=app, ends=api.deletion.plan(app, seconds, reason).ends)
+    return view(AppDeleted, api.deletion.delete(app, api.core.erasures), app=app, ends=UNSET)
+
+
+@routes.post(
+    "/apps/delete/undo",
+    Needs.ADMIN,
+    schema=("AppDeleteUndo", "The app that is not deleted."),
+    reach="all",
+    problems=(HTTP_NOT_WAITING,),
+)
+def undo(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
+    """Take back a deletion that has not begun.
+
+    The app is as it was. Its users log in again.
+    """
+    api.deletion.undo(app)
+    return ErasureShown("none", 0)
+
+
+@routes.get("/apps/delete/show", Needs.ADMIN, reach="all")
+def show(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
+    """Show how far the deletion of an app is."""
+    if (due := api.deletion.waiting.get(app)) is not None:
+        return ErasureShown.of(due)
+    return ErasureShown("ended" if api.core.store.is_deleted(app) else "none", 0)

@@ -1,0 +1,73 @@
+"""What is to be erased later: rows of the table ``erasure_due``."""
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver.operate.erasure.declared import MOST_SECONDS, NotWaiting
+from imserver.plugin.http import about
+from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Store
+
+DUE: Final = "ends <= {now}"
+"""The condition of the rows whose time has come."""
+
+
+class PlannedErasure(Struct, frozen=True):
+    """An erasure that is to begin: ``ends`` is when, in Unix seconds by the clock of the database. ``id``:
+    the user; ``""``: the whole app. ``banned``: the user is banned until then, and was not before."""
+
+    app: str
+    id: str
+    created: int
+    ends: int
+    banned: bool
+    reason: str
+
+
+_ROWS: Final = RowsOf(PlannedErasure, "erasure_due")
+_ROW: Final = "WHERE app = %s AND id = %s"
+
+
+class DueErasures(Store.Rows):
+    """The erasures that are to begin. Methods switch, and raise StorageUnavailable."""
+
+    def get(self, app: str, user: str = "") -> PlannedErasure | None:
+        """The erasure of a user or an app that is to begin, or has begun just now."""
+        return _ROWS.first(self._store.rows, _ROW, app, user)
+
+    @Store.writing
+    def add(
+        self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str, banned: bool = False
+    ) -> None:
+        """Let an erasure begin in so many seconds, if it does not begin already."""
+        now = int(sql.query(f"SELECT {sql.now}")[0][0])
+        new = PlannedErasure(app, user, now, now + seconds, banned, reason)
+        sql.insert_new("erasure_due", f"{_ROWS.columns}, leased", [(*_ROWS.values(new), now)])
+
+    def added(self, app: str, user: str = "") -> PlannedErasure:
+        """The erasure that was added. Raises NotWaiting if somebody has taken it back."""
+        if (due := self.get(app, user)) is None:
+            raise NotWaiting
+        return due
+
+    @Store.writing
+    def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
+        """Take back an erasure. False: there is none, or it has begun."""
+        return bool(sql.execute(f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}", (app, user)))
+
+    def drop(self, app: str, user: str = "") -> None:
+        """Nothing more is to be erased."""
+        self._store.execute(f"DELETE FROM erasure_due {_ROW}", (app, user))
+
+
+def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
+    """What runs the erasures whose time has come. ``due``: the condition of their rows."""
+    return Runner(store, "erasure_due", due, work, lease_seconds=600, look_seconds=5.0)
+
+
+AppName = Annotated[str, about("The app.", min_length=1, max_length=191)]
+Seconds = Annotated[
+    int, about("The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS)
+]
+ReasonText = Annotated[str, about("Why, for the audit log. It stays there.", max_length=250)]
