@@ -85,7 +85,7 @@ def check_settings(
     assert keys.isdisjoint(entries)
     schemas = described["components"]["schemas"]
     given = schemas["AppSettingsGiven"]["properties"]
-    assert given.keys() == schemas["AppShown"]["properties"].keys() - {"app", "configured"}
+    assert given.keys() == schemas["AppShown"]["properties"].keys() - {"app", "configured", "locked"}
     old = {name for name, new in RENAMED_OF_APPS.items() if new in rest.app_hints}
     assert given.keys() == rest.app_hints.keys() | old
     assert set(given["dialects"]["items"]["enum"]) == set(rest.dialects)
