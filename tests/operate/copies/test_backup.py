@@ -461,6 +461,7 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
 
 @pytest.mark.linux
 @pytest.mark.full("faults")
+@pytest.mark.timeout(900)
 def test_an_archive_is_restored_whole_or_no_node_starts(
     server: DatabaseServer, open_store: OpenStore, data: Path, tmp_path: Path
 ) -> None:
