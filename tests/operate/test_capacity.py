@@ -98,9 +98,10 @@ def test_what_ends_first_is_named_with_its_cure() -> None:
 @pytest.mark.linux
 def test_the_limit_of_open_files_is_that_of_the_server_and_its_owner_is_named() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as server:
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (200, 200))
-        assert files_of_server(server.pid) == (200, f"the process {server.pid}")
+    server = spawn(["cat"], stdin=subprocess.PIPE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (200, 200))
+    assert files_of_server(server.pid) == (200, f"the process {server.pid}")
+    end(server)
     assert files_of_server(0)[0] == hard
     rows = limits(COSTS, Behaviour(), RESOURCES)
     assert [row.found for row in rows if row.limit == "open files"] == [

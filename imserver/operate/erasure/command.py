@@ -90,17 +90,17 @@ def erase(
     more = {"seconds": seconds, "reason": reason}
     answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
     if not answer["erased"]:
-        click.echo(f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back", err=True)
-        _wait(server, whom)
+        _wait(server, whom, f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back")
     if not is_stored:  # a node may have had something in its memory
         fail(f"the database had nothing of {shown}: look whether app and id are right")
     click.echo(f"{shown} is erased")
 
 
-def _wait(server: ServerApi, whom: dict[str, str]) -> None:
-    """Wait until a user is erased, or the erasure takes too long. Ctrl-C takes it back."""
+def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
+    """Say this, and wait until a user is erased, or it takes too long. Ctrl-C takes it back."""
     began = last = 0.0
     try:
+        click.echo(text, err=True)
         while (state := server.get("users/erase/show", whom)["state"]) in ("waiting", "under way"):
             if state == "under way":
                 began = began or monotonic()
