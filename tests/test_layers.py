@@ -412,6 +412,7 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
     beside = [  # what a node without Flask loads neither, nor the library that only it needs
         *("click", "yaml", "flask", "werkzeug", "ssl", "subprocess", "pickle", "zope.interface", "cffi"),
         *("asyncio", "email", "inspect", "dataclasses", "typing_extensions", "pprint", "websockets.frames"),
+        *("shutil", "bz2", "lzma", "difflib", "calendar", "locale"),
     ]
     code = (
         "import sys, imserver.__main__, imserver.gateway.start, imserver.gateway.node.serve; "

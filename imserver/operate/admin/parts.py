@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from shutil import disk_usage
 from time import time
 from types import NoneType
 from typing import Annotated, Any, Final
@@ -120,6 +119,8 @@ class Nodes:
         return True
 
     def _facts(self) -> NodeFacts:
+        from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
+
         core = self._core
         state: Mapping[str, Any] = core.status.state(False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]

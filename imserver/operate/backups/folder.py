@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from calendar import timegm
 from contextlib import suppress
 from pathlib import Path
 from time import gmtime, strftime, strptime, time
@@ -38,6 +36,8 @@ def new_backup(folder: Path, created: int) -> Path:
 def backups_of(folder: Path) -> list[BackupFile]:
     """The backups in a folder, the newest first, but for those of the future: a clock was wrong. Raises
     OSError."""
+    from calendar import timegm  # on first use: most nodes have no backups
+
     files = []
     for path in folder.iterdir():
         with suppress(ValueError):  # no time
@@ -57,6 +57,8 @@ def mark(path: Path, is_proven: bool) -> Path:
 def delete_old(folder: Path, count: int) -> list[Path]:
     """Delete all but the newest ``count`` proven backups, and all but as many others; also what a run left
     that was killed a day ago. Returns what is gone. Raises OSError."""
+    import shutil  # on first use: it loads compressors, 0.2 MB
+
     files = backups_of(folder)
     proven, others = ([each.path for each in files if each.is_proven is kind] for kind in (True, False))
     gone = proven[count:] + others[count:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from difflib import get_close_matches
 from time import time
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -88,6 +87,8 @@ class Watch:
 
     def nearest(self, part: str) -> list[str]:
         """The parts of the server whose names are nearest to this one; it alone if there is such a part."""
+        from difflib import get_close_matches  # on first use: only for wrong names
+
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
         return [part] if part in parts else get_close_matches(part, parts, cutoff=0.3)
 
