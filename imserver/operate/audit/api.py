@@ -1,6 +1,5 @@
 """``/api/v1/audit``: the acts in the audit log."""
 
-from functools import partial
 from typing import Annotated, Final
 from urllib.parse import urlencode
 
@@ -8,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.operate.audit.chain import ActShown, shown
-from imserver.operate.audit.rows import NO_ACTS, AuditQuery, search
+from imserver.operate.audit.rows import AuditQuery, page_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
@@ -58,7 +57,7 @@ def audit(store: Store, call: Call) -> HttpResponse:
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app)
-    acts, following = store.read_or((NO_ACTS, 0), partial(search, wanted))
+    acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
         return call.reply(AuditAnswer(rows, following, _names(store, rows)))

@@ -1,28 +1,20 @@
 """``imserver audit``: who has changed what."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from math import inf
 from typing import Any, Final
 
 import click
 import msgspec
-from msgspec.structs import replace
 
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
-from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, search
+from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, page_of
 from imserver.operate.audit.verification import verify
 from imserver.plugin.commands import fail, opened, settings_options, table
-from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
-from imserver.plugin.storage import Store
 
 _PAGE: Final = 500
-_CLEAR: Final = "moderation.clear"
-_CLOCKS_MS: Final = 1000
-"""By so much the clocks of a database and of nodes may differ."""
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
 
 
@@ -69,14 +61,11 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
     acts: list[ActShown] = []
     position: int | None = None
     with opened(path, data_dir) as (_, store, tenants):
+        wanted["app"] = wanted["app"] and tenants.resolve(wanted["app"])
         while len(acts) < limit and position != 0:
             page = AuditQuery(**wanted, after=position or 0, limit=min(_PAGE, limit - len(acts)))
-            rows, position = store.read_or((NO_ACTS, 0), partial(search, page))
+            rows, position = page_of(store, page)
             acts += [shown(row, names) for row, names in rows]
-        if message.isdecimal() and wanted["name"] in ("", _CLEAR):
-            apps = {tenants.resolve(wanted["app"] or each.name) for each in tenants.all()}
-            acts += (act for app in apps for act in _clears(store, AuditQuery(**wanted), app, int(message)))
-            acts = sorted(acts, key=lambda act: -act.number)[:limit]
     texts = {
         "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "by": _who,
@@ -84,21 +73,6 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
         **dict.fromkeys(("user", "address"), _left),
     }
     click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
-
-
-def _clears(store: Store, wanted: AuditQuery, app: str, message: int) -> Iterator[ActShown]:
-    """The acts that have removed what a user sent in a time, if this message is of the user and that time:
-    they name no message."""
-    entries = store.part(MessageLog).entries.find(app, [message])
-    for entry in (each for each in entries if wanted.user in ("", each.sender)):
-        since = max(wanted.since, entry.time_ms - _CLOCKS_MS)
-        fields = {"app": app, "user": entry.sender, "about": "", "name": _CLEAR, "since": since}
-        query = replace(wanted, **fields, limit=_PAGE)
-        for row, names in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
-            act = shown(row, names)
-            first, end = ((act.facts or {}).get(name, 0) * 1000 for name in ("since", "until"))
-            if first <= entry.time_ms < (end or inf):
-                yield act
 
 
 def _left(text: Any) -> Any:
@@ -168,8 +142,8 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
     if result.anchor[0]:
-        click.echo(f"{result.anchor[0]} acts were removed for their age")
-    click.echo(f"{result.rows} acts, {result.names} names, {result.erased} erased")
+        click.echo(f"acts removed for their age: {result.anchor[0]}")
+    click.echo(f"acts {result.rows}, names {result.names}, erased {result.erased}")
     click.echo(f"head {result.head[0]}:{result.head[1]}")
     if result.wrong:
         fail("the audit log was changed by somebody else than the server")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Annotated, Final
 
@@ -148,6 +149,10 @@ def _row(row: Row) -> AuditRow:
 
 PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff"})
 """Kinds of principals whose ids are those of users of an app."""
+_CLEAR: Final = "moderation.clear"
+_CLOCKS_MS: Final = 1000
+"""By so much the clocks of a database and of nodes may differ."""
+_MOST_DIGITS: Final = 18
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
@@ -196,6 +201,41 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     until: _Time = 0
     after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
     limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
+
+
+def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
+    """As :func:`search`. The acts on a message are also those that have removed what a user sent in a time,
+    if the message is of this user and time: they do not name it. Switches. Raises StorageUnavailable."""
+    acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
+    kind, _, id = query.about.partition(":")
+    if kind != "message" or not id.isdecimal() or len(id) > _MOST_DIGITS or query.name not in ("", _CLEAR):
+        return acts, following
+    # Imported here: few ask for a message.
+    from imserver.plugin.messages import MessageLog
+
+    entries, more = store.part(MessageLog).entries, list[tuple[AuditRow, list[Name]]]()
+    for app in [query.app] if query.app else entries.apps():
+        for entry in entries.find(app, [int(id)]):
+            since = max(query.since, entry.time_ms - _CLOCKS_MS)
+            fields = {"app": app, "user": entry.sender, "about": "", "name": _CLEAR, "since": since}
+            found, last = store.read_or((NO_ACTS, 0), partial(search, replace(query, **fields)))
+            following = max(following, last)
+            more += (each for each in found if _has_cleared(each, entry.time_ms, query.user))
+    all_acts = sorted((*acts, *more), key=lambda each: -each[0].number)
+    rest = [each for each in all_acts if each[0].number >= following]
+    if len(rest) > query.limit:
+        del rest[query.limit :]
+        following = rest[-1][0].number
+    return rest, following
+
+
+def _has_cleared(found: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
+    """Whether an act has removed what was sent at a time, and is of this user, or concerns them."""
+    row, names = found
+    facts = shown(row, names).facts or {}
+    first, end = (facts.get(name, 0) * 1000 for name in ("since", "until"))
+    is_of_user = not user or any((each.app, each.member) == (row.entry.app, user) for each in names)
+    return is_of_user and first <= time_ms < (end or inf)
 
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import pytest
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
+from imserver.messenger.messages.log.contract import Draft
+from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.audit import FEATURE
 from imserver.operate.audit.acts import MOST_USERS, entry_of, facts_of, user_in
 from imserver.operate.audit.chain import ActShown, shown
@@ -22,6 +24,7 @@ from imserver.operate.audit.rows import (
     AuditQuery,
     NewAct,
     append,
+    page_of,
     remove_before,
     search,
     store_act,
@@ -67,6 +70,38 @@ def wrong(store: Store, wanted: tuple[int, str] | None = None) -> list[str]:
             : len(result)
         ]
     return result
+
+
+def test_acts_on_a_message_include_removals_by_sender_and_time(store: Store) -> None:
+    log = store.part(MessageLog)
+    drafts = [Draft(sender=user, to_user="ann", body=b"spam") for user in ("bob", "eve")]
+    log.writer.append("shop", drafts)
+    of_bob, of_eve = (f"message:{entry.id}" for entry in log.entries.read("shop", 0, 10))
+    now = int(time())
+
+    def clear(app: str, user: str, **facts: int) -> Act:
+        return Act("moderation.clear", ANN, app, user, facts=facts)
+
+    add(store, clear("shop", "bob", since=now - 60), clear("shop", "bob", since=now - 60, until=now - 30))
+    add(store, clear("shop", "eve", since=now + 60), clear("tea", "bob", since=now - 60))
+    add(store, Act("moderation.remove", ANN, "shop", "bob", facts={"messages": [int(of_bob[8:])]}))
+    add(store, clear("shop", "bob", since=now - 60, until=now + 60))
+
+    def found(**wanted: Any) -> tuple[list[int], int]:
+        rows, following = page_of(store, AuditQuery(**wanted))
+        return [row.number for row, _ in rows], following
+
+    assert found(app="shop", about=of_bob) == found(about=of_bob) == ([6, 5, 1], 0)
+    assert found(about=of_eve) == found(app="tea", about=of_bob) == ([], 0)
+    pages, following = list[int](), 0
+    while not pages or following:
+        page, following = found(about=of_bob, limit=1, after=following)
+        assert len(page) <= 1
+        pages += page
+    assert pages == [6, 5, 1]
+    assert found(app="shop", user="bob", about=of_bob) == ([6, 5, 1], 0)
+    assert found(app="shop", user="eve", about=of_bob) == ([], 0)
+    assert found(about=of_bob, name="moderation.remove") == ([5], 0)
 
 
 def test_an_act_is_shown_as_it_was_done(store: Store) -> None:
