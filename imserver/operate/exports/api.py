@@ -10,7 +10,7 @@ from msgspec import Struct
 from imserver.operate.exports.declared import HTTP_EXPORT_UNFINISHED
 from imserver.operate.exports.exports import Exports, UnknownExport
 from imserver.operate.exports.rows import DONE, FAILED, UNDER_WAY, Job, Subject
-from imserver.plugin.errors import Problems
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import Acting, Call, Header, Resource, about, view
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
@@ -86,7 +86,7 @@ routes = Resource(
     "/exports/start",
     Needs.ADMIN,
     schema=("ExportRequest", "Whose data are wanted."),
-    problems=(Problems.TOO_MANY_REQUESTS,),
+    problems=(Problems.TOO_MANY_REQUESTS, Problems.UNKNOWN_ACCOUNT),
     status=202,
 )
 def start(
@@ -97,8 +97,11 @@ def start(
 ) -> ExportShown:
     """Start an export of a user or of an app.
 
-    It is made in the background. While one of the same user or app is under way, the answer shows that.
+    It is made in the background. While one of the same user or app is under way, the answer shows that. A
+    user of whom nothing is stored is refused.
     """
+    if user and not any(True for _ in core.store.rows_of_user(call.app, user)):
+        raise ServiceRefused("nothing is stored of this user", Problems.UNKNOWN_ACCOUNT)
     settings, left_out = ({}, []) if user else core.tenants.described(call.app)
     return shown(core.service(Exports).start(Subject(call.app, user, settings, left_out)))
 

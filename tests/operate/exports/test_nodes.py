@@ -78,6 +78,8 @@ def test_a_person_exports_their_own_data_and_nobody_else_gets_them_and_those_of_
     for path in ("show", "file"):
         assert two.get(f"/api/v1/exports/{path}?{query}", key=ann["token"]).status == 401
         assert two.get(f"/api/v1/exports/{path}?{query}", key=KEY).status == 200
+    nobody = one.post("/api/v1/exports/start", {"app": "shop", "user": "nobody"}, key=KEY)
+    assert (nobody.status, nobody.json["code"]) == (404, "unknown_account")
     of_bob = good(one.post("/api/v1/exports/start", {"app": "shop", "user": bob["account"]["user"]}, key=KEY))
     ids = [each["id"] for each in good(two.get("/api/v1/exports?app=shop", key=KEY))["exports"]]
     assert sorted(ids) == sorted([start["id"], of_bob["id"]])
