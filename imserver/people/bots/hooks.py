@@ -126,7 +126,12 @@ class BotHooks(Service, dict=True):
             if (draft := self._draft_of(hook, entry, number, message)) is None:
                 self._warn(hook.user, "a message of its answer is not valid")
                 continue
-            while isinstance(self.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
+            while isinstance(
+                result := self.messaging.store(hook.app, draft, by_user=True), StorageUnavailable
+            ):
+                if result.until:  # the app has used up its quota of the day: all that it sends is refused
+                    self._warn(hook.user, f"an answer was dropped: {result}")
+                    return True
                 if not self.log.lease.is_owned:
                     return False
                 # For example because the bot has sent too many.

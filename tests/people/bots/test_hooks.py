@@ -298,6 +298,27 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receiver
     assert receivers.texts(url) == ["go"], "it is not asked again"
 
 
+def test_an_answer_is_dropped_while_the_quota_of_the_app_is_spent(
+    node: Harness, receivers: Receivers, caplog: pytest.LogCaptureFixture
+) -> None:
+    kim = person(node, "kim")
+    bot, url = hooked(kim, "spender")
+    stored = node.node.core.metrics.stored
+
+    def spend(_: Post) -> Answer:
+        stored.stop_at("201", 0, 2**40, "the quota is spent")
+        return 200, json.encode({"text": "answer"})
+
+    receivers.replies[url] = spend
+    say(kim, bot, "one")
+    until(lambda: "an answer was dropped" in caplog.text)
+    stored.go_on("201")
+    receivers.replies[url] = lambda _: (200, json.encode({"text": "again"}))
+    say(kim, bot, "two")
+    until(lambda: texts_by(bot, kim) == ["again"])
+    assert receivers.texts(url) == ["one", "two"]
+
+
 def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the_lease(
     node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
