@@ -12,15 +12,14 @@ _ADVICE: Final = (
 def main() -> None:
     """Run the command that the arguments name."""
     try:
-        import click
-
         from imserver_client.bot import bot
         from imserver_client.outbox import outbox
+        from imserver_client.terminal import Commands
     except ModuleNotFoundError as error:
         if error.name not in ("click", "psycopg"):
             raise
         sys.exit(_ADVICE)
-    group = click.Group("imserver-client", {"bot": bot, "outbox": outbox}, help="Work with a running server.")
+    group = Commands("imserver-client", {"bot": bot, "outbox": outbox}, help="Work with a running server.")
     group.context_settings["help_option_names"] = ["-h", "--help"]
     group(prog_name="imserver-client")
 

@@ -15,6 +15,25 @@ Command = TypeVar("Command", bound=Any)
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 
+class Commands(click.Group):
+    """Commands whose options for the server may stand in front of each part of their name, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move those options behind the name."""
+        command: click.Command | None = self
+        name, moved, rest = list[str](), list[str](), [*args]
+        while rest and isinstance(command, click.Group):
+            word = rest.pop(0)
+            if word.partition("=")[0] in ("--url", "--key-file"):
+                takes_next = "=" not in word
+                moved += [word, *rest[:takes_next]]
+                del rest[:takes_next]
+            else:
+                name, command = [*name, word], command.get_command(ctx, word)
+                moved = [] if word in ctx.help_option_names else moved
+        return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
+
+
 def fail(error: object) -> NoReturn:
     """Print an error after the name of the program and exit with status 1."""
     click.echo(f"{click.get_current_context().find_root().info_name}: {error}", err=True)
