@@ -291,8 +291,8 @@ def ban(
 ) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins, for a time or for good.
 
-    The connections are closed with code 4503, whose reason says until when and why. A later ban replaces an
-    earlier one. An owner of the app bans moderators and members.
+    The connections are closed with code 4503; its reason says until when and why. A later ban replaces an
+    earlier one. Unknown ids are banned, too. An owner of the app bans moderators and members.
     """
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
