@@ -78,14 +78,14 @@ def test_an_archive_comes_back_on_every_engine(
 ) -> None:
     archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
     output = run("backup", "--everything", archive, data=machine.data).stdout
-    assert output == f"copied the database, 1 secrets and 33 files to {archive}\n"
+    assert output == f"copied the database to {archive}; secrets 1, files 33\n"
     assert archive.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     if engine != "sqlite":
         url = server_of(engine, database_servers).new_url()
     assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
     restored = run("restore", "--yes", archive, data=data, url=url)
-    assert "restored 33 files of uploads" in restored.stdout
+    assert "restored files of uploads: 33" in restored.stdout
     assert "users who were erased since the copy come back" in restored.stderr
     assert (data / "secret").read_bytes() == SECRET
     assert files_of(data) == machine.files()
@@ -119,7 +119,7 @@ def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     (machine.data / "secret").write_text("b" * 64)
     output = run("restore", archive, data=machine.data).stdout
     assert "imserver.db.before" in output
-    assert "restored 33 files of uploads" in output
+    assert "restored files of uploads: 33" in output
     assert (machine.data / "secret.before").read_text() == "b" * 64
     assert (machine.data / "secret").read_bytes() == SECRET
     assert (machine.data / "imserver.db.before").exists()
@@ -130,7 +130,7 @@ def test_damaged_files_are_named_and_keep_nothing_else_out(machine: Machine, tmp
     machine.put(names[0], FILES[names[0]][::-1])
     machine.put(names[1], FILES[names[1]][:-1])
     (machine.data / "uploads" / names[2][:2] / names[2]).unlink()
-    lack = "3 files are not in it, because they are damaged or missing: "
+    lack = "files that are not in it, because they are damaged or missing: 3 ("
     lack += ", ".join(f"uploads/{name}" for name in names)
     assert lack in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
     assert lack in run("backup", "--check", archive, data=machine.data, fails=True).stderr

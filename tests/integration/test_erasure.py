@@ -190,7 +190,7 @@ def test_nothing_of_an_erased_user_is_left(
         again = ["restore"]
     done = run_cli(*again, "--data-dir", str(folder), seconds=300, IMSERVER_STORAGE_URL=older)
     assert done.returncode == 0, done.stderr
-    assert "1 users who were erased since the copy are erased again" in done.stdout
+    assert "users erased since the copy, and erased again now: 1" in done.stdout
     store = Store(StorageSettings(older, seconds=60), str(folder), threaded=False)
     store.start()
     assert marker not in rows_of(store)

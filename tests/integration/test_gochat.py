@@ -194,7 +194,7 @@ def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
         table.write_text(f"id,phone_number,password\n{int(bob[0]) + 100},{fresh_phone()},{hashed}\n")
         folder = str(server.folder / "data")
         done = run_cli("account", "import", "--data-dir", folder, "--last-seq", "900", str(table))
-        assert done.stdout == "1 accounts imported, 0 already existed\n", done
+        assert done.stdout == "accounts imported: 1; already there: 0\n", done
         sender.single(2, int(bob[0]), "after")
         assert acked(sender.output()) == (2, 901)
     with chatting(server.ws, bob, after=900) as receiver:

@@ -40,7 +40,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             if not count and replay != "all":
                 fail(f"app {name} has no dead event {replay}")
             record_act(settings, store, "events.replay", app, id=replay, count=count)
-            click.echo(f"{count} events are sent again")
+            click.echo(f"events sent again: {count}")
             return
         rows = list_retries(store, app, dead, 0, 1000)
     click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))

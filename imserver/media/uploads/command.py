@@ -112,7 +112,7 @@ def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> It
                 meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
                 yield Finding("fail", f"file {row.id}", words, meaning, "put it back from a backup")
     if not damaged:
-        yield Finding("ok", f"files of {app}", f"{count} files are those that were stored")
+        yield Finding("ok", f"files of {app}", f"files as they were stored: {count}")
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
@@ -155,16 +155,16 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             try:
                 with long_work("moving files") as say:
                     for _ in moving.run():
-                        say(f"moved {report.files} files, {report.bytes} bytes")
+                        say(f"moved: files {report.files}, bytes {report.bytes}")
             except MediaUnavailable as error:
-                fail(f"{error}; moved {report.files} files; run the same command again to go on")
+                fail(f"{error}; files moved: {report.files}; run the same command again to go on")
             if report.files or report.deleted:
                 record_act(config, store, "files.move", to=to, files=report.files, deleted=report.deleted)
             folder = storage.directory.root
     where = f"the bucket {settings.s3_bucket}" if to == "s3" else f"the folder {Path(folder)}"
-    click.echo(f"moved {report.files} files, {report.bytes} bytes, to {where}; sizes and checksums are equal")
+    click.echo(f"moved to {where}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal")
     if report.deleted:
-        click.echo(f"deleted {report.deleted} files at the source")
+        click.echo(f"files deleted at the source: {report.deleted}")
     for name, reason in report.bad.items():
         click.echo(f"imserver: the file {name} stays: {reason}", err=True)
     if report.bad:

@@ -38,7 +38,7 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
             while stored.words.fill(name):
                 segments += 1
             record_act(settings, store, "search.rebuild", name)
-            click.echo(f"{name}: {segments} segments")
+            click.echo(f"segments of {name}: {segments}")
 
 
 _DAY: Final = 86_400

@@ -40,7 +40,7 @@ def drain(url: str, key_file: str | None, back: bool, node: str) -> None:
             fail(f"{node} serves clients again")
         if left != state["connections"]:
             left = state["connections"]
-            click.echo(f"{node}: {left} connections left")
+            click.echo(f"connections of {node}: {left}")
         if left:
             sleep(0.5)
 

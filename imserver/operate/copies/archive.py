@@ -134,7 +134,7 @@ def write(
 def lack_of(absent: Sequence[str]) -> str:
     """In words, which files an archive does not have."""
     names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-    return f"{len(absent)} files are not in it, because they are damaged or missing: {names}"
+    return f"files that are not in it, because they are damaged or missing: {len(absent)} ({names})"
 
 
 def is_archive(path: Path) -> bool:

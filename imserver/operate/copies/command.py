@@ -176,12 +176,12 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
     for name in report.strangers:
         click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
     click.echo(
-        f"moved {report.rows} rows of {len(report.tables)} tables to {target.shown} in "
+        f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
         f"{monotonic() - began:.0f} s; counts and checksums are equal"
     )
     for name, each in sorted(report.tables.items()):
         if each.rows:
-            click.echo(f"{name}  {each.rows} rows  {each.checksum}")
+            click.echo(f"{name}  rows {each.rows}  {each.checksum}")
     click.echo(f"tables without rows: {sum(not each.rows for each in report.tables.values())}")
     setting = f"the variable {_URL_VARIABLE}" if _URL_VARIABLE in os.environ else locations.of("storage.url")
     click.echo(f"now set {setting} to this address, and start the servers; {source.shown} is unchanged")
@@ -221,7 +221,7 @@ def _finish(
     except Unavailable as error:
         raise StartError(f"{error}: run imserver restore again before you start a server") from None
     record_act(settings, store, "database.restore", count=count)
-    return [f"{count} users who were erased since the copy are erased again"] if count else []
+    return [f"users erased since the copy, and erased again now: {count}"] if count else []
 
 
 @long_work("erasing again")

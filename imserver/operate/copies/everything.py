@@ -80,7 +80,7 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
                 count, absent = write(file, copy, secrets, _read_files(parts))
         except ImserverError as error:
             raise StartError(str(error)) from None
-    done = f"copied the database, {len(secrets)} secrets and {count} files to {file}"
+    done = f"copied the database to {file}; secrets {len(secrets)}, files {count}"
     if absent:
         raise StartError(f"{done}, but {lack_of(absent)}")
     return done
@@ -150,9 +150,9 @@ def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[st
                     continue
                 some = (file for file in archive.files(name) if f"{name}/{file[0]}" not in absent)
                 count = sum(part.write("", *file) for file in some)
-                done.append(f"restored {count} files of {name}")
+                done.append(f"restored files of {name}: {count}")
                 if more := archive.features[name] - count:
-                    done.append(f"left out {more} files of {name}: damaged, or newer than the database")
+                    done.append(f"left out files of {name}, damaged or newer than the database: {more}")
     except ImserverError as error:
         raise StartError(f"{error}; run the same command again") from None
     done += [lack_of(archive.absent)] if absent else []

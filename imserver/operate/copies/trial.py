@@ -58,7 +58,7 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         why = getattr(error, "strerror", None) or error
         raise StartError(f"{file} cannot be restored on trial: {why}") from None
     words = [
-        f"{file} was restored on trial in {monotonic() - began:.0f} s: {rows} rows of {tables} tables",
+        f"{file} was restored on trial in {monotonic() - began:.0f} s: rows {rows}, tables {tables}",
         *words,
         f"it was made {day(int(created))} UTC, {(time() - created) / 3600:.1f} hours ago",
     ]

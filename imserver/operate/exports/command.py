@@ -43,7 +43,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
         try:
             with long_work("exporting") as say:
-                whole = maker.make(lambda at: say(f"{at.rows} rows, {at.entries} files, {at.size} bytes"))
+                whole = maker.make(lambda at: say(f"rows {at.rows}, files {at.entries}, bytes {at.size}"))
         except (OSError, ImserverError) as error:
             why = getattr(error, "strerror", None) or error
             fail(f"the export to {file} is not finished; the same command goes on: {why}")

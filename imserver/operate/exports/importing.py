@@ -145,7 +145,7 @@ class Import(Service, dict=True):
             self._require_free()
             self.store.write(partial(begin_import, self.app, self.archive.digest))
         else:
-            self.report(f"goes on behind {there.entry} entries")
+            self.report(f"goes on; entries that are there: {there.entry}")
             self._progress = there
         try:
             for number, entry in enumerate(self.archive.entries()):
@@ -253,7 +253,7 @@ class Import(Service, dict=True):
             after = ImportProgress(self.archive.digest, number + 1 if last else number, 0 if last else done)
             self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
-        self.report(f"{entry.name}: {entry.rows} rows")
+        self.report(f"{entry.name}: rows {entry.rows}")
 
     def _store_rows(
         self, table: str, columns: list[str], rows: list[Row], after: ImportProgress, sql: PooledStatements

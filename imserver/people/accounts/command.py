@@ -277,7 +277,7 @@ def import_accounts(
         rows = read_rows(file.read_text(encoding="utf-8-sig"))
         accounts = accounts_of(rows, app)
         if dry_run:
-            click.echo(f"{len(accounts)} accounts could be imported")
+            click.echo(f"accounts that could be imported: {len(accounts)}")
             return
         with opened(path, data_dir) as (settings, database, tenants), long_work("importing") as say:
             name = _existing(tenants, app)
@@ -290,4 +290,4 @@ def import_accounts(
             record_act(settings, database, "accounts.import", name, count=count)
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
-    click.echo(f"{count} accounts imported, {len(accounts) - count} already existed")
+    click.echo(f"accounts imported: {count}; already there: {len(accounts) - count}")

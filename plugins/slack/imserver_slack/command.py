@@ -116,8 +116,8 @@ def slack_import(
         record_act(config, store, "slack.import", name, accounts=people.new, **added, files=sent.new)
     new, rate = importer.added, contents.counts["message"] / max(seconds, 0.001)
     click.echo(
-        f"new: {people.new:,} accounts, {new['begin']:,} groups, {new['message']:,} messages, "
-        f"{new['reaction']:,} reactions, {sent.new:,} files"
+        f"new: accounts {people.new:,}, groups {new['begin']:,}, messages {new['message']:,}, "
+        f"reactions {new['reaction']:,}, files {sent.new:,}"
     )
     click.echo(f"{seconds:.1f} s, {rate:,.0f} messages a second")
     problems.counts |= first.counts

@@ -82,9 +82,9 @@ def test_an_export_is_imported_once_on_each_engine(url: str, tmp_path: Path, wri
     site, workspace = Site(tmp_path, url), make(7, 300)
     path = write(workspace, "export.zip")
     said = site.run(path)
-    assert "new: 12 accounts, 7 groups, 300 messages" in said
+    assert "new: accounts 12, groups 7, messages 300," in said
     check(site, workspace)
-    assert "new: 0 accounts, 0 groups, 0 messages, 0 reactions, 0 files" in site.run(path)
+    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(path)
     check(site, workspace)
 
 
@@ -154,7 +154,7 @@ def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
     )
     later.files["channels.json"][0]["members"] = [ANN, BOB, "U00000003"]
     said = site.run(write(later, "later.zip"))
-    assert "0 accounts, 0 groups, 1 messages, 2 reactions" in said
+    assert "accounts 0, groups 0, messages 1, reactions 2" in said
     with site.log() as log:
         entries = entries_of(log)
         members = log.conversations.members(APP, 1, "", 10)

@@ -300,10 +300,10 @@ def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     assert events_of("105") == []
     assert events_of("105", "--dead")[0][:3] == ["event-1", "ann", "7"]
     assert "no dead event event-3" in run("events", "105", "--replay", "event-3")
-    assert run("events", "105", "--replay", "event-1") == "1 events are sent again\n"
+    assert run("events", "105", "--replay", "event-1") == "events sent again: 1\n"
     assert [row[0] for row in events_of("105", "--dead")] == ["event-2"]
     assert [row[0] for row in events_of("105")] == ["event-1"]
-    assert run("events", "105", "--replay", "all") == "1 events are sent again\n"
+    assert run("events", "105", "--replay", "all") == "events sent again: 1\n"
     store.close()
 
 

@@ -37,10 +37,10 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
     server = start_server(config={"app": {"salt": SALT}})
     folder = str(server.folder / "data")
     dry = run_cli("account", "import", "--dry-run", str(table))
-    assert (dry.returncode, dry.stdout) == (0, "2 accounts could be imported\n")
+    assert (dry.returncode, dry.stdout) == (0, "accounts that could be imported: 2\n")
     for count in (2, 0):
         done = run_cli("account", "import", "--data-dir", folder, str(table))
-        received = f"{count} accounts imported, {2 - count} already existed\n"
+        received = f"accounts imported: {count}; already there: {2 - count}\n"
         assert (done.returncode, done.stdout) == (0, received), done
     for number in (41, 42):
         fields = {"phone_number": f"139000000{number}", "password": "secret"}

@@ -277,13 +277,13 @@ def test_files_go_to_the_bucket_and_back(machine: Machine, standin: Standin) -> 
     assert len(before) == 33
     done = machine.move("s3")
     assert done.returncode == 0, done.stderr
-    assert f"moved 30 files, {sum(map(len, before.values()))} bytes, to the bucket media" in done.stdout
+    assert f"moved to the bucket media: files 30, bytes {sum(map(len, before.values()))};" in done.stdout
     assert machine.files() == in_bucket(standin) == before
     assert standin.objects[f"a b/{7:032}"][1] == "text/plain"
     assert standin.objects[f"a b/{7:032}.t"][1] == "image/png"
     assert machine.stores() == {"s3"}
     done = machine.move("s3", "--delete-source")
-    assert "moved 0 files" in done.stdout
+    assert "files 0, bytes 0;" in done.stdout
     assert "deleted 30 files at the source" in done.stdout
     assert machine.files() == {}
     assert machine.move("directory", "--delete-source").returncode == 0

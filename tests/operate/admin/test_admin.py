@@ -159,7 +159,7 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
         assert ("user", "ann", "101") in found(here, "ann", "")
         done = run_cli("drain", name_of(there), "--url", here.http_url)
         lines = done.stdout.splitlines()
-        assert (lines[0], lines[-1]) == tuple(f"{name_of(there)}: {each} connections left" for each in "10")
+        assert (lines[0], lines[-1]) == tuple(f"connections of {name_of(there)}: {each}" for each in "10")
         ann.closed(1001)
 
     def states() -> dict[str, tuple[bool, str, bool]]:

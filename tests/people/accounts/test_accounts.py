@@ -124,7 +124,7 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     options = ("--config", str(settings), "--data-dir", str(tmp_path / "data"))
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
-        assert done.stdout == f"{count} accounts imported, {1 - count} already existed\n", done
+        assert done.stdout == f"accounts imported: {count}; already there: {1 - count}\n", done
 
 
 def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:

@@ -237,7 +237,7 @@ def test_the_command_makes_the_index_anew(
     store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
     assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, "what is in no index"
     done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
-    assert done.stdout == "gochat: 1 segments\n", done.stderr
+    assert done.stdout == "segments of gochat: 1\n", done.stderr
     assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
     absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
     assert (absent.returncode, absent.stderr) == (1, "imserver: app none has no messages\n")
