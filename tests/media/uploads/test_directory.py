@@ -284,7 +284,7 @@ def test_files_go_to_the_bucket_and_back(machine: Machine, standin: Standin) -> 
     assert machine.stores() == {"s3"}
     done = machine.move("s3", "--delete-source")
     assert "files 0, bytes 0;" in done.stdout
-    assert "deleted 30 files at the source" in done.stdout
+    assert "files deleted at the source: 30" in done.stdout
     assert machine.files() == {}
     assert machine.move("directory", "--delete-source").returncode == 0
     assert (machine.files(), in_bucket(standin), machine.stores()) == (before, {}, {""})
