@@ -298,9 +298,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receiver
     assert receivers.texts(url) == ["go"], "it is not asked again"
 
 
-def test_an_answer_is_dropped_while_the_quota_is_spent(
-    node: Harness, receivers: Receivers
-) -> None:
+def test_an_answer_is_dropped_while_the_quota_is_spent(node: Harness, receivers: Receivers) -> None:
     sue = person(node, "sue")
     bot, url = hooked(sue, "spender")
     stored, sent = node.node.core.metrics.stored, Signal()
