@@ -52,7 +52,7 @@ def rows(database: str) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "imserver_client", "outbox", "--url", server.http_url]
+    command = [sys.executable, "-m", "imserver_client", "--url", server.http_url, "outbox"]
     environment = clean_environment(OUTBOX_DATABASE_URL=database)
     process = spawn(command, env=environment, stderr=subprocess.PIPE, cwd=server.folder)
     with ended_on_failure(process):
