@@ -232,7 +232,8 @@ class ProtobufService:
             self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
             return LoginDecision(ReplyCode.UNAUTHORIZED)
         decision = self._logins.check(app, "", command.token, name, connection, command.device)
-        if decision.ok and not account(decision.user):
+        # Uncached: a user who only listens takes no place in the cache.
+        if decision.ok and not account.__wrapped__(decision.user):
             self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
             return LoginDecision(ReplyCode.BAD_USER)
         return decision

@@ -282,7 +282,7 @@ def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once_an
     registry.release()
     until(lambda: calls == ["unregister"] * 200)
     nodes[1].login(MULTI, "ann")
-    nodes[1].sessions.close_app(MULTI)
+    nodes[1].sessions.forget_app(MULTI)
     nodes[1].hub.close_unregistered(MULTI)
     nodes.settle()
     assert nodes.addressed(MULTI, "ann") == [], "those of a deleted app are reported, too"

@@ -111,7 +111,7 @@ def test_kicks_of_others_do_not_end_a_login_and_are_forgotten() -> None:
 def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one(harness: Harness, user: str) -> None:
     connection, client = harness.connect()
     kicks = harness.sessions.kicks.count
-    harness.sessions.close_app(MULTI)
+    harness.sessions.forget_app(MULTI)
     harness.hub.open(MULTI, "multi")
 
     def begin(kicks: int) -> int:
@@ -290,7 +290,7 @@ def test_a_banned_user_is_closed_with_4503_and_stays_out_until_unbanned(topology
     assert banned == [False, True] * 2
     assert here.sessions.close(NEWEST, ["nobody"]).total == 0
     assert here.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0
-    here.sessions.close_app(app)
+    here.sessions.forget_app(app)
     assert not here.sessions.is_banned(app, "zoe"), "a deleted app has no bans"
 
 
