@@ -297,7 +297,7 @@ def rotate(
     if (stored := api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)) is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
-    call.facts = {"id": row.id, "key": stored.id, "grace_seconds": grace_seconds}
+    call.facts = {"key": row.id, "id": stored.id, "grace_seconds": grace_seconds}
     return KeyCreated(_shown(stored), secret)
 
 

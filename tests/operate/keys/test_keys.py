@@ -123,6 +123,8 @@ def test_a_rotated_key_ends_after_its_grace(server: Server, admin: User) -> None
     assert push(server, new["secret"])[0] == 401
     assert push(server, last["secret"])[0] == 200
     assert admin.refused("keys/rotate", id=old["key"]["id"]) == (400, "invalid_request")
+    facts = admin.get("audit", name="keys.rotate")["acts"][0]["facts"]
+    assert facts == {"key": new["key"]["id"], "id": last["key"]["id"], "grace_seconds": 0}
 
 
 def test_an_expired_key_of_the_settings_is_refused_by_its_name(server: Server) -> None:
