@@ -14,7 +14,7 @@ import { drawOverview, stepsOf, tasksOf } from "./overview.js";
 import { drawPeople, drawPerson } from "./people.js";
 import { drawRefusals } from "./refusals.js";
 import { drawReport, drawReports } from "./reports.js";
-import { button, card, fieldOf, heading, link, page, toast, valuesOf, version, words } from "./ui.js";
+import { addressOf, button, card, fieldOf, heading, link, page, toast, valuesOf, version, words } from "./ui.js";
 import { drawWebhook, drawWebhooks } from "./webhooks.js";
 
 /**
@@ -246,8 +246,9 @@ function show() {
   if (document.body.dataset.view !== "page") return;
   const [key = "", ...parts] = location.hash.slice(1).split("/").map(decoded);
   const mine = ++turn;
-  const at = { api, app, isShown: () => mine === turn };
   const [inside, drawDetail] = DETAILS[key] ?? ["", null];
+  const at = { api, app, isShown: () => mine === turn };
+  element("app", HTMLSelectElement).value = inside && apps.includes(parts[0]) ? parts[0] : app;
   const section = SECTIONS.find((each) => each.key === (inside || key) && (inside || isThere(each)));
   for (const each of document.querySelectorAll("[data-section]")) {
     if (each instanceof HTMLElement && each.dataset.section === section?.key) each.setAttribute("aria-current", "page");
@@ -260,8 +261,32 @@ function show() {
   else if (section.needsApp && !app) main.replaceChildren(...chooseApp(section));
   else main.replaceChildren(...section.draw(at));
   const task = section && tasksOf(api, section.key).find((each) => each.key === parts[0] && !inside);
-  if (task) main.querySelector(".section-head")?.after(make("p", "card hint", make("b", "", task.label), stepsOf(task)));
-  scrollTo(0, 0);
+  if (task) begin(task, at);
+  else scrollTo(0, 0);
+}
+
+/**
+ * Says what to do above the part of the section where a task begins, and keeps that in view while the parts above it load.
+ *
+ * @param {import("./overview.js").Task} task
+ * @param {Place} at
+ */
+function begin(task, { isShown }) {
+  const note = make("p", "card hint", make("b", "", task.label), stepsOf(task));
+  const first = task.at ? main.querySelector(task.at) : null;
+  const part = first?.closest("#main > *");
+  if (part) part.before(note);
+  else main.querySelector(".section-head")?.after(note);
+  if (first instanceof HTMLElement) {
+    if (first.matches("h2")) first.tabIndex = -1;
+    first.focus({ preventScroll: true });
+  }
+  if (!part || part.previousElementSibling?.previousElementSibling === main.firstElementChild) return scrollTo(0, 0);
+  const sizes = new ResizeObserver(() => {
+    if (isShown()) note.scrollIntoView();
+    if (!isShown() || !main.querySelector("[aria-busy=true]")) sizes.disconnect();
+  });
+  sizes.observe(main);
 }
 
 /** @param {string} part */
@@ -279,7 +304,7 @@ function chooseApp(section) {
   return [heading(section.label), card("", make("p", "", apps.length ? words.admin_choose_app : words.admin_no_apps), make("p", "choices", ...offered))];
 }
 
-/** @param {string} chosen */
+/** @param {string} chosen  it is not that of a person, a key or another thing whose page is open: then its section opens */
 function choose(chosen) {
   app = chosen;
   element("app", HTMLSelectElement).value = chosen;
@@ -288,7 +313,9 @@ function choose(chosen) {
   } catch {
     // no storage
   }
-  show();
+  const [inside] = DETAILS[location.hash.slice(1).split("/")[0]] ?? [""];
+  if (inside) location.hash = addressOf(inside);
+  else show();
 }
 
 function remembered() {

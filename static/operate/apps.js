@@ -29,7 +29,7 @@ export function drawApps({ api }) {
     loginOf(each),
     recordOf(each.webhook).url ? code(recordOf(each.webhook).url) : name(""),
   ]), words.admin_no_apps));
-  const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, "")), ...deprecatedCard(api, "")] : [];
+  const keys = api.may("GET keys") ? [Object.assign(card(words.admin_keys, keyList(api, "")), { id: "keys" }), ...deprecatedCard(api, "")] : [];
   return [heading(words.admin_apps_and_keys, words.admin_apps_hint), card(words.admin_apps, rows), ...keys];
 }
 

@@ -21,5 +21,5 @@ export function deprecatedCard(api, app) {
       name(use.app), code(use.address), time(use.first), time(use.last), number.format(numberOf(use.answered) + numberOf(use.refused)),
     ]), none)];
   });
-  return [card(words.admin_deprecated, make("p", "muted", words.admin_deprecated_hint), shown)];
+  return [Object.assign(card(words.admin_deprecated, make("p", "muted", words.admin_deprecated_hint), shown), { id: "deprecated" })];
 }

@@ -2,7 +2,7 @@
 /** The nodes of the cluster: how they are, and draining one. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
-import { logButtons, timingsCard } from "./timings.js";
+import { logCard, timingsCard } from "./timings.js";
 import { ask, badge, button, card, duration, facts, heading, keepFresh, name, number, place, size, time, toast, version, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -18,8 +18,8 @@ export function drawNodes({ api, isShown }) {
     return [make("div", "nodes", ...nodes.map((node) => nodeCard(node, nodes.length)))];
   });
   keepFresh(shown, isShown);
-  const logs = api.may("POST nodes/log") ? logButtons(api) : [];
-  return [heading(words.admin_nodes, words.admin_nodes_hint, ...logs), shown, ...(api.may("GET nodes/timings") ? [timingsCard(api)] : [])];
+  const logs = api.may("POST nodes/log") ? [logCard(api)] : [];
+  return [heading(words.admin_nodes, words.admin_nodes_hint), shown, ...(api.may("GET nodes/timings") ? [timingsCard(api)] : []), ...logs];
 
   /**
    * @param {Record<string, any>} node

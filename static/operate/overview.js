@@ -17,33 +17,34 @@ import { addressOf, heading, keepFresh, link, number, place, size, time, words }
  * @property {string} key
  * @property {string} label
  * @property {string} route  that it needs
- * @property {string[]} steps  what to press there
+ * @property {string[]} steps  what to press there, or a sentence that says what to do
+ * @property {string} [at]  selector of the control or heading where it begins
  */
 
 /** Section → its tasks. @type {Record<string, Task[]>} */
 const TASKS = {
   people: [
-    { key: "spam", label: words.admin_task_spam, route: "POST moderation/clear", steps: [words.admin_open_person, words.admin_clear, words.admin_ban] },
-    { key: "factor", label: words.admin_task_factor, route: "POST accounts/factor/remove", steps: [words.admin_open_person, words.admin_more_actions, words.admin_factor_off] },
-    { key: "role", label: words.admin_task_role, route: "POST accounts/role", steps: [words.admin_open_person, words.admin_more_actions, words.admin_set_role] },
-    { key: "export", label: words.admin_task_export, route: "POST exports/start", steps: [words.admin_open_person, words.admin_export] },
-    { key: "erase", label: words.admin_task_erase, route: "POST users/erase", steps: [words.admin_open_person, words.admin_more_actions, words.admin_erase] },
+    { key: "spam", label: words.admin_task_spam, route: "POST moderation/clear", at: "#field-text", steps: [words.admin_open_person, words.admin_clear, words.admin_ban] },
+    { key: "factor", label: words.admin_task_factor, route: "POST accounts/factor/remove", at: "#field-text", steps: [words.admin_open_person, words.admin_more_actions, words.admin_factor_off] },
+    { key: "role", label: words.admin_task_role, route: "POST accounts/role", at: "#field-text", steps: [words.admin_open_person, words.admin_more_actions, words.admin_set_role] },
+    { key: "export", label: words.admin_task_export, route: "POST exports/start", at: "#field-text", steps: [words.admin_open_person, words.admin_export] },
+    { key: "erase", label: words.admin_task_erase, route: "POST users/erase", at: "#field-text", steps: [words.admin_open_person, words.admin_more_actions, words.admin_erase] },
   ],
-  refusals: [{ key: "login", label: words.admin_task_login, route: "GET refusals", steps: [words.admin_task_login_user, words.admin_lift] }],
+  refusals: [{ key: "login", label: words.admin_task_login, route: "GET refusals", at: "#field-user", steps: [words.admin_task_login_user, words.admin_lift] }],
   apps: [
-    { key: "stolen", label: words.admin_task_stolen, route: "POST keys/rotate", steps: [words.admin_open_key, words.admin_rotate] },
+    { key: "stolen", label: words.admin_task_stolen, route: "POST keys/rotate", at: "#keys h2", steps: [words.admin_open_key, words.admin_rotate] },
     { key: "quota", label: words.admin_task_quota, route: "GET apps/usage", steps: [words.admin_open_app, words.admin_quotas_change] },
     { key: "all", label: words.admin_export_app, route: "POST exports/start", steps: [words.admin_open_app, words.admin_export_app] },
-    { key: "deprecated", label: words.admin_task_deprecated, route: "GET keys/deprecated", steps: [words.admin_deprecated] },
+    { key: "deprecated", label: words.admin_task_deprecated, route: "GET keys/deprecated", at: "#deprecated h2", steps: [words.admin_task_deprecated_text] },
   ],
   webhooks: [{ key: "again", label: words.admin_task_webhook, route: "POST events/replay", steps: [words.admin_open_app, words.admin_send_again] }],
-  notifications: [{ key: "failed", label: words.admin_task_notifications, route: "GET notifications/recent", steps: [words.admin_outcome] }],
+  notifications: [{ key: "failed", label: words.admin_task_notifications, route: "GET notifications/recent", at: "#field-user", steps: [words.admin_task_notifications_text] }],
   nodes: [
-    { key: "drain", label: words.admin_task_drain, route: "POST nodes/drain", steps: [words.admin_drain] },
-    { key: "slow", label: words.admin_task_slow, route: "GET nodes/timings", steps: [words.admin_takes_time] },
-    { key: "log", label: words.admin_task_log, route: "POST nodes/log", steps: [words.admin_log_more] },
+    { key: "drain", label: words.admin_task_drain, route: "POST nodes/drain", steps: [words.admin_task_drain_text] },
+    { key: "slow", label: words.admin_task_slow, route: "GET nodes/timings", at: "#field-order", steps: [words.admin_task_slow_text] },
+    { key: "log", label: words.admin_task_log, route: "POST nodes/log", at: "#log button", steps: [words.admin_task_log_text] },
   ],
-  audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", steps: [words.admin_message] }],
+  audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", at: "#field-message", steps: [words.admin_task_deleted_text] }],
 };
 const RECENT = 100;
 /** Shares of a disk that should be free. */
@@ -195,6 +196,8 @@ function waitingOf({ api, app }, has) {
   ]), ([webhooks, refusals, reports, notifications]) => [make("div", "tiles",
     ...(webhooks ? [webhooksTile(listOf(webhooks.webhooks).map(recordOf))] : []),
     ...(refusals ? [refusalsTile(listOf(refusals.refusals).map(recordOf))] : []),
+    ...(has.has("reports") && !app ? [tile("reports", words.admin_reports, "–", words.admin_choose_app)] : []),
+    ...(has.has("notifications") && !app ? [tile("notifications", words.admin_notifications, "–", words.admin_choose_app)] : []),
     ...(reports ? [reportsTile(listOf(reports.reports).length, Boolean(reports.next))] : []),
     ...(notifications ? [notificationsTile(listOf(notifications.deliveries).map(recordOf))] : []),
   )]);

@@ -49,29 +49,28 @@ function milliseconds(seconds) {
 }
 
 /** @param {import("./api.js").Api} api */
-export function logButtons(api) {
+export function logCard(api) {
   /** @type {[string, string][]} */
   const shares = [["", words.admin_log_as_settings], ...SHARES.map((share) => /** @type {[string, string]} */ ([String(share / 100), `${number.format(share)} %`]))];
-  return [
-    button(words.admin_log_more, () => ask({
-      title: words.admin_log_more,
-      text: words.admin_log_more_text,
-      fields: [
-        { name: "level", label: words.admin_log_level, type: "select", value: "debug", options: [["", words.admin_log_as_settings], ...LEVELS.map((level) => /** @type {[string, string]} */ ([level, level]))] },
-        { name: "part", label: words.admin_log_part, hint: words.admin_log_part_hint, most: 128 },
-        { name: "name", label: words.admin_log_name, hint: words.admin_log_name_hint, most: 256 },
-        { name: "share", label: words.admin_log_share, type: "select", value: "", options: shares },
-        { name: "trace", label: words.admin_log_trace, hint: words.admin_log_trace_hint, type: "select", value: "", options: shares },
-        { name: "minutes", label: words.admin_log_span, type: "select", value: "10", options: SPANS.map((minutes) => [String(minutes), duration(minutes * MINUTE)]) },
-      ],
-      yes: words.admin_log_more_yes,
-      act: async ({ level, part, name: only, share, trace, minutes }) => {
-        const seconds = Number(minutes) * MINUTE;
-        told(await api.post("nodes/log", { level: level || null, part, name: only, seconds, share: share === "" ? null : Number(share), trace: trace === "" ? null : Number(trace) }), fill(words.admin_log_begun, { span: duration(seconds) }));
-      },
-    })),
-    button(words.admin_log_end, async () => told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended)),
-  ];
+  const more = button(words.admin_log_more, () => ask({
+    title: words.admin_log_more,
+    text: words.admin_log_more_text,
+    fields: [
+      { name: "level", label: words.admin_log_level, type: "select", value: "debug", options: [["", words.admin_log_as_settings], ...LEVELS.map((level) => /** @type {[string, string]} */ ([level, level]))] },
+      { name: "part", label: words.admin_log_part, hint: words.admin_log_part_hint, most: 128 },
+      { name: "name", label: words.admin_log_name, hint: words.admin_log_name_hint, most: 256 },
+      { name: "share", label: words.admin_log_share, type: "select", value: "", options: shares },
+      { name: "trace", label: words.admin_log_trace, hint: words.admin_log_trace_hint, type: "select", value: "", options: shares },
+      { name: "minutes", label: words.admin_log_span, type: "select", value: "10", options: SPANS.map((minutes) => [String(minutes), duration(minutes * MINUTE)]) },
+    ],
+    yes: words.admin_log_more_yes,
+    act: async ({ level, part, name: only, share, trace, minutes }) => {
+      const seconds = Number(minutes) * MINUTE;
+      told(await api.post("nodes/log", { level: level || null, part, name: only, seconds, share: share === "" ? null : Number(share), trace: trace === "" ? null : Number(trace) }), fill(words.admin_log_begun, { span: duration(seconds) }));
+    },
+  }));
+  const end = button(words.admin_log_end, async () => told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended));
+  return Object.assign(card(words.admin_log, make("div", "actions", more, end)), { id: "log" });
 }
 
 /**

@@ -103,6 +103,33 @@ def test_the_first_view_says_how_the_server_is_and_leads_to_what_one_wants_to_do
     admin.shows("Take a node out of service", ".hint")
     assert admin.run(OPEN_SECTION) == "Nodes"
     assert admin.run("return document.querySelector('main.place').offsetTop") < 120
+    for task, focused in TASKS.items():
+        admin.go("#")
+        admin.tap(task, "link", ".tasks")
+        admin.gives("return document.querySelectorAll('main [aria-busy=true]').length", 0)
+        admin.gives(FOCUSED_BELOW_HINT, focused)
+    admin.go("#app/shop")
+    admin.gives("return document.getElementById('app').value", "shop")
+    admin.go("#")
+    admin.gives("return document.getElementById('app').value", "")
+    admin.shows("Choose an app", ".tile")
+
+
+TASKS = {
+    "What is slow?": "field-order",
+    "Change the log level": "Log more for a while",
+    "Who uses deprecated": "Deprecated",
+    "Who deleted": "field-message",
+}
+"""The task → the id or text of the element that has the focus then."""
+FOCUSED_BELOW_HINT = """
+const hint = document.querySelector(".hint").getBoundingClientRect();
+const at = document.activeElement;
+const { top, bottom } = at.getBoundingClientRect();
+const isSeen = hint.top > 50 && hint.bottom <= top && bottom <= innerHeight;
+return isSeen ? at.id || at.textContent : [at.id, hint.top, hint.bottom, top, bottom].join(" ");
+"""
+"""The element with the focus, if it and the line that says what to do are within the window."""
 
 
 OPEN_SECTION = """
