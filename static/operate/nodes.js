@@ -15,7 +15,7 @@ export function drawNodes({ api, isShown }) {
   /** @type {Filled} */
   const shown = place(() => api.get("nodes"), (answer) => {
     const nodes = listOf(answer.nodes).map(recordOf);
-    return [make("div", "nodes", ...nodes.map((node) => nodeCard(node, nodes.length)))];
+    return [make("div", "nodes", ...nodes.map((node) => nodeCard(node, nodes.some((each) => each !== node && each.ready))))];
   });
   keepFresh(shown, isShown);
   const logs = api.may("POST nodes/log") ? [logCard(api)] : [];
@@ -23,9 +23,9 @@ export function drawNodes({ api, isShown }) {
 
   /**
    * @param {Record<string, any>} node
-   * @param {number} count  of all nodes
+   * @param {boolean} hasOthers  whether another node serves clients
    */
-  function nodeCard(node, count) {
+  function nodeCard(node, hasOthers) {
     const state = !node.answers ? badge(words.admin_silent, "bad") : node.ready ? badge(words.admin_ready, "good") : badge(words.admin_not_ready, node.drained ? "warn" : "bad");
     const why = node.drained ? words.admin_drained : textOf(node.reason);
     const most = numberOf(node.most);
@@ -43,7 +43,7 @@ export function drawNodes({ api, isShown }) {
         [words.admin_version, version(node.version)],
         [words.admin_machine, name(node.host)],
       ]));
-    if (node.drained ? api.may("POST nodes/undrain") : api.may("POST nodes/drain") && node.answers) made.append(make("p", "dialog-row", node.drained ? undrain(node) : drain(node, count)));
+    if (node.drained ? api.may("POST nodes/undrain") : api.may("POST nodes/drain") && node.answers) made.append(make("p", "dialog-row", node.drained ? undrain(node) : drain(node, hasOthers)));
     return made;
   }
 
@@ -59,12 +59,12 @@ export function drawNodes({ api, isShown }) {
 
   /**
    * @param {Record<string, any>} node
-   * @param {number} count
+   * @param {boolean} hasOthers
    */
-  function drain(node, count) {
+  function drain(node, hasOthers) {
     return button(words.admin_drain, () => ask({
       title: fill(words.admin_drain_title, { node: textOf(node.node) }),
-      text: count > 1 ? words.admin_drain_text : words.admin_drain_alone,
+      text: fill(hasOthers ? words.admin_drain_text : words.admin_drain_alone, { count: number.format(numberOf(node.connections)) }),
       yes: words.admin_drain,
       danger: true,
       act: async () => {

@@ -1,5 +1,6 @@
 """Reports and acts of moderators over ``/api/v1``: what others see at once, and what nobody sees."""
 
+import re
 from time import time
 from typing import Any
 
@@ -220,8 +221,9 @@ def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
     report = ann.post("reports/appeal", text="It was my brother.")["report"]
     assert ann.refused("reports/appeal", text="Hello?") == (409, "appeal_open")
     shown = moderator.get("reports/show", id=report)
-    assert (shown["appeal"], shown["user"], shown["people"][0]["text"]) == (
+    assert (shown["appeal"], shown["evidence"], shown["user"], shown["people"][0]["text"]) == (
         True,
+        "It was my brother.",
         ann.user,
         "It was my brother.",
     )
@@ -301,7 +303,9 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert f"message {sent[0]} of {cid.user}, by 1" in moderate("reports gochat")
+    listed = [moderate("reports gochat"), moderate("report gochat", report)]
+    assert re.search(rf"{report}  message {sent[0]} +{cid.user} +spam +1 user +0 min +spam 0\n", listed[0])
+    assert "the message said:\n  spam 0\n" in listed[1]
     login = cid.get("accounts/show")["phone"]
     who = f"{login} ({cid.user})"
     assert moderate("clear --count gochat", login) == f"messages of {who}: 3\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import sleep
 from typing import Any
 
@@ -25,12 +26,16 @@ def drain(url: str, key_file: str | None, back: bool, node: str) -> None:
     node = node or next(name for name, each in nodes.items() if each["own"])
     if node not in nodes:
         fail(f"there is no node {node}: the nodes are {', '.join(nodes)}")
+    others = any(each["answers"] and not each["draining"] for name, each in nodes.items() if name != node)
+    if not back and not others:
+        count = nodes[node]["connections"]
+        click.echo(f"no other node serves clients: {count} connections end until it does again", err=True)
+        if sys.stdin.isatty():
+            click.confirm(f"Drain {node}?", abort=True, err=True)
     api.post(f"nodes/{'undrain' if back else 'drain'}", {"node": node})
     if back:
         click.echo(f"{node} serves clients")
         return
-    if all(each["draining"] for name, each in nodes.items() if name != node):
-        click.echo("no other node serves clients: they wait until this one does", err=True)
     left = -1
     while left:
         state = _nodes(api).get(node, {"answers": False})

@@ -7,9 +7,10 @@ from time import time
 from typing import Any, Final, get_args
 
 import click
+from msgspec import Struct
 
 from imserver.operate.safety.declared import Outcome
-from imserver.plugin.commands import ServerApi, fail
+from imserver.plugin.commands import ServerApi, fail, table
 
 _HOUR: Final = 3600
 _YEAR: Final = 366 * 24 * _HOUR
@@ -20,7 +21,7 @@ _user: Final = click.argument("user")
 
 @click.group(short_help="Delete messages, mute and ban users, list reports.")
 def moderate() -> None:
-    """Delete messages, warn, mute, remove and ban users, list and close reports.
+    """Delete messages, warn, mute, remove and ban users, list, show and close reports.
 
     The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
     --key-file.
@@ -170,14 +171,52 @@ def unban(app: str, user: str) -> None:
 # --- reports ------------------------------------------------------------------------------------------------
 
 
+class _ReportLine(Struct):
+    """A report as ``reports`` lists it."""
+
+    id: str
+    kind: str
+    about: str
+    reasons: str
+    by: str
+    age: str
+    text: str
+
+
+_REPORT_COLUMNS: Final = "id, kind, about, reasons, by, age, text"
+
+
 @_verb
 @_app
 def reports(app: str) -> None:
-    """List the newest open reports of an app."""
-    for row in _server().get("reports", {"app": app, "limit": "200"})["reports"]:
-        user = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in row["user"])
-        what = f"message {row['message']} of {user}" if row["message"] else user
-        click.echo(f"{row['id']}  {_when(row['changed'])}  {what}, by {row['reporters']}")
+    """List the newest open reports and appeals of an app."""
+    answer = _server().get("reports", {"app": app, "limit": "200"})
+    if answer["reports"]:
+        lines = [_report_line(row, answer["names"]) for row in answer["reports"]]
+        click.echo(table(_REPORT_COLUMNS, lines))
+
+
+@_verb
+@_app
+@click.argument("report")
+def report(app: str, report: str) -> None:
+    """Show a report or an appeal whole, with the messages around it."""
+    row = _server().get("reports/show", {"app": app, "id": report})
+    names, line = row["names"], _report_line(row, row["names"])
+    _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
+    if row["ban"]:
+        _say(row["ban"])
+    for each in row["people"]:
+        _say(f"{_when(each['time'])}  {_named(each['user'], names)}: {each['reason']}")
+        _say(*each["text"].splitlines(), indent="  ")
+    if row["evidence"]:
+        _say("the message said:")
+        _say(*row["evidence"].splitlines(), indent="  ")
+    for each in row["messages"]:
+        mark = "removed" if each.get("removed") else each.get("text", "")
+        _say(f"{each['id']}  {_when(each['time'] // 1000)}  {_named(each['sender'], names)}: {mark}")
+    if row["closed"]:
+        _say(f"closed {_when(row['closed'])} by {row['closed_by']}: {row['outcome']}", row["note"])
 
 
 @_verb
@@ -197,6 +236,34 @@ def _say_removal(answer: Mapping[str, Any], none: str = "none of these is there"
     end = f" until {_when(answer['until'])}" if answer["until"] else ""
     more = "" if answer["done"] else " so far; the server goes on"
     click.echo(f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}")
+
+
+def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
+    kind = "appeal" if row["appeal"] else f"message {row['message']}" if row["message"] else "person"
+    by = "themselves" if row["appeal"] else f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
+    first = next(iter(row["evidence"].splitlines()), "")
+    reasons = "" if row["appeal"] else ", ".join(row["reasons"])
+    about, age = _named(row["user"], names), _age(time() - row["opened"])
+    return _ReportLine(row["id"], kind, about, reasons, by, age, first[:60])
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 24 * _HOUR), ("h", _HOUR)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0) // 60:.0f} min"
+
+
+def _named(user: str, names: Mapping[str, str]) -> str:
+    return f"{names[user]} ({user})" if user in names else user
+
+
+def _say(*lines: str, indent: str = "") -> None:
+    """Print the lines that are not empty, without what would control a terminal."""
+    for line in filter(None, lines):
+        click.echo(
+            indent + "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        )
 
 
 def _when(seconds: int) -> str:

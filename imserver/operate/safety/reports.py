@@ -80,7 +80,8 @@ class ReportShown(Struct, kw_only=True):
     outcome: Annotated[str, about("What was done.")]
     note: Annotated[str, about("What the moderator wrote for other moderators.")]
     evidence: Annotated[
-        str, about("The text of the message when it was reported first; empty: it had none.")
+        str,
+        about("The text of the message when it was reported first, or of the appeal; empty: there is none."),
     ] = ""
     appeal: Annotated[bool, about("Whether it is the appeal of a user who is banned.")] = False
 
@@ -170,7 +171,7 @@ class Reports(Store.Rows):
         if self._store.rows("SELECT 1 FROM report WHERE app = %s AND subject = %s", (app, subject)):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
         self._appeals.require((app, user))
-        return self._take(app, user, Report(0, user, APPEAL, text), user, subject)
+        return self._take(app, user, Report(0, user, APPEAL, text), user, subject, evidence=text[:1000])
 
     def _take(
         self,

@@ -170,6 +170,9 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     ready, drained = (True, "", False), (False, "it is drained", True)
     eventually(lambda: states() == {name_of(here): ready, name_of(there): drained}, what="it is drained")
     assert there.get("/ready")[0] == 503
+    alone = run_cli("drain", name_of(here), "--url", here.http_url)
+    assert "no other node serves clients: 0 connections end" in alone.stderr
+    run_cli("drain", "--back", "--url", here.http_url)
     assert good(there.http, "counts", app=101)["apps"][0]["users"] == 0
     assert "there is no node of-nobody" in run_cli("drain", "of-nobody", "--url", here.http_url).stderr
     back = run_cli("drain", "--back", "--url", there.http_url)
