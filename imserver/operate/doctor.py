@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import click
 import msgspec
+from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.clock import CLOCK_SECONDS
 from imserver.gateway.cluster.redis.connection import address_of
@@ -388,7 +389,14 @@ def _database(config: Config) -> Findings:
 
     def look(sql: PooledStatements) -> None:
         for feature in load_features(config):
-            in_rows.extend(feature.commands().get("doctor", lambda _: ())(sql))
+            try:
+                in_rows.extend(feature.commands().get("doctor", lambda _: ())(sql))
+            except DBAPIError:
+                raise
+            except Exception as error:  # the database answers, with what the server did not write
+                text = f"cannot be read: {type(error).__name__}: {error}"
+                mend = "find out who writes to the database besides the server"
+                in_rows.append(Finding("fail", f"rows of {feature.name}", text, "its work may fail", mend))
 
     try:
         state = probe(address, config.storage, _TRIES, [look])

@@ -92,6 +92,13 @@ class ActShown(Struct):
     facts: dict[str, Any] | None
 
 
+def _read_facts(text: str) -> dict[str, Any]:
+    try:
+        return _decode(text or "{}", type=dict[str, Any])
+    except msgspec.DecodeError:  # somebody else than the server has written it
+        return {"unreadable": text}
+
+
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     """An act with what is left of its names."""
     entry, rest = row.entry, {each.part: each for each in names}
@@ -103,7 +110,7 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
         return getattr(rest[part], field) if part in rest else None
 
     by = rest.get("by")
-    facts = None if (written := left("facts", "text")) is None else (_decode(written) if written else {})
+    facts = None if (written := left("facts", "text")) is None else _read_facts(written)
     users = [left(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}

@@ -60,15 +60,18 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
-    """The head of the chain. None: somebody has removed it."""
-    return _HEADS.first(sql.query, f"WHERE one = 1{sql.for_update if lock else ''}")
+    """The head of the chain. None: somebody has removed it, or it cannot be read."""
+    try:
+        return _HEADS.first(sql.query, f"WHERE one = 1{sql.for_update if lock else ''}")
+    except _NOT_READ:
+        return None
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:
-    """Append acts to the chain, once. Raises ImserverError if the head is missing."""
+    """Append acts to the chain, once. Raises ImserverError if the head is missing or unreadable."""
     end = head(sql, lock=True)  # other writers wait until this transaction ends
     if end is None:
-        raise ImserverError("audit_head has no row")
+        raise ImserverError("audit_head has no row that can be read")
     stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
     if stored and text_of(stored[0][0]) == batch.hash:
         return
@@ -125,7 +128,8 @@ NO_ACTS: Final[Acts] = []
 
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
     """The next acts in the order of the chain, with their names."""
-    statement = f"{_ROWS} WHERE number > %s ORDER BY number LIMIT %s"
+    # In SQLite, somebody may have written a number that is none: it would stay behind every other.
+    statement = f"{_ROWS} WHERE number > %s AND round(number) = number ORDER BY number LIMIT %s"
     return _with_names(sql, list(map(_row, sql.query(statement, (number, most)))))
 
 
@@ -137,12 +141,38 @@ def one(number: int, sql: PooledStatements) -> Acts:
 def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
     names: dict[int, list[Name]] = {act.number: [] for act in acts}
     for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(names), many=True):
-        names[row[-1]].append(_OF_NAMES.read(row, text=bytes(row[-2]).decode(errors="replace")))
+        names[row[-1]].append(_name(row))
     return [(act, names[act.number]) for act in acts]
 
 
+# SQLite stores values of any type in any column. One that somebody else has written must not hide other rows.
+_NOT_READ: Final = (ValueError, TypeError, OverflowError)
+_UNREADABLE: Final = "unreadable"
+_END_MS: Final = 253_402_300_800_000
+"""The year 10000."""
+_parts: Final = msgspec.json.Decoder(dict[str, str])
+
+
 def _row(row: Row) -> AuditRow:
-    return _IN_CHAIN.read(row, entry=_OF_ACTS.read(row[4:]))
+    """One that cannot be read has a content to which its hash does not belong."""
+    try:
+        act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes())))
+        _parts.decode(act.entry.names)
+        if 0 <= act.time < _END_MS:
+            return act
+    except _NOT_READ:
+        pass
+    return AuditRow(row[0], 0, Entry(_UNREADABLE, "", "", "", b"{}"), str(row[2]), str(row[3]))
+
+
+def _name(row: Row) -> Name:
+    """One that cannot be read has another commitment than the row of its act."""
+    part, app, member, salt, text, _ = row
+    try:
+        text = memoryview(text).tobytes().decode(errors="replace")
+        return _OF_NAMES.read((part, app, member, memoryview(salt).tobytes()), text=text)
+    except _NOT_READ:
+        return Name(str(part), str(app), str(member), _UNREADABLE, b"")
 
 
 # --- searching ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from imserver.operate.audit.rows import (
     ActBatch,
     AuditQuery,
     NewAct,
+    after,
     append,
     page_of,
     remove_before,
@@ -231,6 +232,21 @@ CHANGES: list[tuple[Change | list[Change], str]] = [
     (("UPDATE audit_head SET number = 4", ()), "rows 5 to 5 were put in"),
     (("UPDATE audit_head SET hash = %s", ("0" * 64,)), "the head has another hash than row 5"),
     (("DELETE FROM audit_head", ()), "the head of the chain is missing"),
+    (("UPDATE audit SET names = %s WHERE number = 3", (b"xyz",)), "row 3 was changed"),
+    (("UPDATE audit SET time = %s WHERE number = 3", (1 << 60,)), "row 3 was changed"),
+    (("UPDATE audit_name SET text = %s WHERE part = 'facts' AND number = 2", (b"[]",)), "facts of row 2"),
+]
+TYPES: list[tuple[str, str]] = [
+    ("UPDATE audit SET names = 'xyz' WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET time = 'abc' WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET time = 9e999 WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET kind = x'ff' WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET number = 'abc' WHERE number = 3", "row 3 is missing"),
+    ("UPDATE audit SET number = 3.5 WHERE number = 3", "row 3 is missing"),
+    ("UPDATE audit_name SET text = '{}' WHERE part = 'facts' AND number = 3", "facts of row 3 was changed"),
+    ("UPDATE audit_name SET salt = 'zz' WHERE part = 'user' AND number = 3", "user of row 3 was changed"),
+    ("UPDATE audit_name SET salt = 1e15 WHERE part = 'by' AND number = 3", "by of row 3 was changed"),
+    ("UPDATE audit_head SET time = 'abc'", "the head of the chain is missing or unreadable"),
 ]
 
 
@@ -240,6 +256,19 @@ def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, compla
     assert wrong(store) == []
     store.execute(*change)
     assert any(complaint in text for text in wrong(store)), wrong(store)
+    acts(store)  # every one that is left can be shown
+
+
+@pytest.mark.parametrize(("statement", "complaint"), TYPES, ids=[each[0] for each in TYPES])
+def test_a_value_of_another_type_hides_no_other_act(
+    open_store: OpenStore, tmp_path: Path, statement: str, complaint: str
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/types.db")
+    add(store, *(ban(user) for user in ("ann", "bob", "eve", "jan")))
+    store.execute(statement, ())
+    assert any(complaint in text for text in wrong(store)), wrong(store)
+    assert {1, 2, 4} <= set(numbers(store))
+    assert {1, 2, 4} <= {row.number for row, _ in store.read(partial(after, 0, 9))}
 
 
 def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
