@@ -6,7 +6,7 @@ import { acts } from "./audit.js";
 import { connectionTable } from "./connections.js";
 import { erase, erasureNote, exportCard } from "./data.js";
 import { recentTable } from "./notifications.js";
-import { holdTable, refusalTable } from "./refusals.js";
+import { holdParts, refusalTable } from "./refusals.js";
 import { ask, badge, button, card, code, facts, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -134,17 +134,7 @@ export function drawPerson(at, app, user) {
   /** @type {Filled | false} */
   const why = api.may("GET refusals") && place(() => api.get("refusals", { app, user, limit: RECENT }), (answer) => {
     const holds = listOf(answer.holds).map(recordOf);
-    const lift = api.may("POST limits/lift") && holds.length ? [button(words.admin_lift, async () => {
-      const { lifted } = await api.post("limits/lift", { app, user });
-      toast(fill(words.admin_lifted, { count: listOf(lifted).length }));
-      await redraw();
-    }, "primary")] : [];
-    return [
-      ...missing(answer),
-      ...(holds.length ? [holdTable(holds)] : []),
-      ...lift,
-      refusalTable(listOf(answer.refusals), false),
-    ];
+    return [...missing(answer), ...holdParts(api, { app, user }, holds, redraw), refusalTable(listOf(answer.refusals), false)];
   });
   if (why) parts.push(card(words.admin_why, why));
 

@@ -2,7 +2,7 @@
 /** Why logins, commands and requests were refused, and lifting what refuses. */
 
 import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
-import { badge, button, card, code, filters, heading, link, missing, name, number, page, place, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, code, filters, heading, link, missing, name, number, page, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -19,12 +19,8 @@ export function drawRefusals({ api, app }, request = "") {
   /** @type {Filled} */
   const rows = place(() => api.get("refusals", { app, ...wanted, limit: PAGE }), (answer) => {
     const holds = listOf(answer.holds).map(recordOf);
-    const lift = holds.length && api.may("POST limits/lift") ? [button(words.admin_lift, async () => {
-      const { lifted } = await api.post("limits/lift", { app, user: wanted.user, address: wanted.address });
-      toast(fill(words.admin_lifted, { count: listOf(lifted).length }));
-      await rows.again();
-    }, "primary")] : [];
-    return [...missing(answer), ...(holds.length ? [holdTable(holds)] : []), ...lift, refusalTable(listOf(answer.refusals), true)];
+    const whom = { app, user: wanted.user, address: wanted.address };
+    return [...missing(answer), ...holdParts(api, whom, holds, () => rows.again()), refusalTable(listOf(answer.refusals), true)];
   });
   const choose = filters([
     { name: "user", label: words.admin_user },
@@ -37,8 +33,29 @@ export function drawRefusals({ api, app }, request = "") {
   return [heading(words.admin_refusals, words.admin_refusals_hint), choose, card("", rows)];
 }
 
+/**
+ * What refuses somebody now, and the button that lifts it. An erasure that is to begin is not lifted: it is undone.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {Record<string, string>} whom
+ * @param {Record<string, any>[]} holds
+ * @param {() => unknown} changed
+ */
+export function holdParts(api, whom, holds, changed) {
+  const liftable = holds.filter((hold) => hold.kind !== "erasure");
+  const lift = async () => {
+    const { lifted } = await api.post("limits/lift", whom);
+    toast(fill(words.admin_lifted, { count: listOf(lifted).length }));
+    await changed();
+  };
+  const isBanned = liftable.some((hold) => hold.kind === "ban");
+  const asked = () => ask({ title: words.admin_lift, text: words.admin_lift_text, content: [holdTable(liftable)], yes: words.admin_lift, act: lift });
+  const isOffered = liftable.length && api.may("POST limits/lift");
+  return [...(holds.length ? [holdTable(holds)] : []), ...(isOffered ? [button(words.admin_lift, isBanned ? asked : lift, "primary")] : [])];
+}
+
 /** @param {Record<string, any>[]} holds */
-export function holdTable(holds) {
+function holdTable(holds) {
   return table(words.admin_holds, [words.admin_holds, words.admin_who, words.admin_until, words.admin_detail], holds.map((hold) => [
     badge(words[`admin_hold_${textOf(hold.kind)}`] ?? textOf(hold.kind), "bad"), name(hold.who), time(hold.until, words.admin_for_good), name(hold.detail),
   ]), "");

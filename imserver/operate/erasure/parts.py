@@ -73,6 +73,14 @@ class UserErasure:
         if own:
             self._core.sessions.unban(app, own)
 
+    def begins(self, app: str, user: str) -> int | None:
+        """When the erasure begins until which a user is locked out, in Unix seconds; 0: it is that of the
+        owner of this bot. None: no erasure locks the user out."""
+        if (due := self.waiting.get(app, user)) is not None:
+            return due.ends
+        ban = self._core.sessions.ban_of(app, user)
+        return None if ban is None or ban.reason != _BAN_REASON else 0
+
     def _begin(self, app: str, user: str) -> None:
         """Erase a user or an app whose time has come: the row goes with all others."""
         due = self.waiting.get(app, user)

@@ -1,5 +1,6 @@
 """``/api/v1/refusals`` and ``/api/v1/limits/lift``."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Struct
@@ -96,6 +97,7 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
 @routes.post(
     "/limits/lift",
     schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
     rules={"anyOf": [{"required": [x], "properties": {x: {"minLength": 1}}} for x in ("user", "address")]},
 )
 def lift(
@@ -108,16 +110,28 @@ def lift(
     """Lift what refuses a user or an address now, on all nodes: bans, locks of accounts, rates.
 
     Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
-    no app, as requests from an address, are only lifted with a key that reaches all apps.
+    no app, as requests from an address, are only lifted with a key that reaches all apps. An erasure that is
+    to begin stays, and who waits for it stays locked out.
     """
     if not (user or address):
         raise ApiProblem.invalid("Give `user`, `address` or both")
+    call.user = refusals.user_of(call.app, user)
     names = refusals.names_of(call.app, user)
     if not refusals.core.authority.may_act_on(call.principal, call.app, sorted(names)):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
+    call.facts = {"lifted": list(map(_words_of, lifted)), **({"address": address} if address else {})}
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
+
+
+def _words_of(hold: Hold) -> str:
+    """What was lifted, for the audit log: ``ban until 2026-11-26T08:30Z: spam``, ``rate pair``."""
+    if hold.kind == "rate":
+        return f"rate {hold.name}"
+    until = datetime.fromtimestamp(hold.until, UTC)
+    ends = f" until {until:%Y-%m-%dT%H:%MZ}" if hold.until else ""
+    return f"{hold.kind}{ends}{hold.detail and f': {hold.detail}'}"
 
 
 def _shown(row: RefusalRow) -> RefusalShown:

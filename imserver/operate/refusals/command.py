@@ -12,7 +12,7 @@ from imserver.plugin.commands import ServerApi, fail
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _YEAR: Final = 366 * 24 * _HOUR
-_KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate"}
+_KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate", "erasure": "to be erased"}
 
 
 @click.command(short_help="Say why somebody was refused, and lift it.")
@@ -35,9 +35,15 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
         raise click.UsageError("--lift needs APP/USER, or APP and --address.")
     api = ServerApi(url, key_file)
     if lift:
+        if user:
+            api.whom(app, user)  # a typing error ends the command
         answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
-        lifted = _hold_lines(answer["lifted"])
-        _say(["Lifted", *lifted] if lifted else ["Nothing refuses them now."], answer)
+        lines = _hold_lines(answer["lifted"])
+        if lines:
+            lines.insert(0, "Lifted")
+        if stays := api.get("refusals", {"app": app, "user": user, "address": address})["holds"]:
+            lines += ["Refuses still", *_hold_lines(stays), *_way_out(app, stays)]
+        _say(lines or ["Nothing refuses them now."], answer)
         return
     answer = api.get("refusals", {"app": app, "user": user, "address": address, "request": request})
     lines = []
@@ -45,12 +51,17 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds := answer["holds"]:
         more = f" --address {address}" if address else ""
-        lines += ["Now", *_hold_lines(holds), f"  To lift all of it: imserver why {whom}{more} --lift", ""]
+        lines += ["Now", *_hold_lines(holds), *_way_out(app, holds)]
+        if any(hold["kind"] != "erasure" for hold in holds):
+            lines.append(f"  To lift all of it: imserver why {whom}{more} --lift")
+        lines.append("")
     if rows := answer["refusals"]:
         lines.append("Within the last hour, the latest first")
         for row in rows:
             lines += ["", *_refusal_lines(row, whom, bool(holds))]
     elif not holds:
+        if user and not ids:
+            api.whom(app, user)  # a typing error ends the command
         lines.append("Nothing was refused within the last hour, and nothing refuses now.")
     _say(lines, answer)
 
@@ -66,12 +77,19 @@ def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for hold in holds:
-        lines.append(f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{_until(hold['until'])}")
+        until = _until(hold["until"]) if hold["until"] or hold["kind"] == "erasure" else " for good"
+        lines.append(f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}")
         if hold["kind"] == "rate":
             lines.append(f"        {hold['name']}: {hold['detail']}")
         elif hold["detail"]:
             lines.append(f"        {hold['detail']}")
     return lines
+
+
+def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How to take back the erasures among what refuses now."""
+    erased = (hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"])
+    return [f"  To take the erasure back: imserver erase {app}/{who} --undo" for who in erased]
 
 
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from imserver.operate.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import Parts
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.runtime import Service, network_of
@@ -24,14 +25,22 @@ _FORGET: Final = "refusals.forget"
 
 
 class Hold(Struct, array_like=True):
-    """Something that refuses now. ``name``: of a ban ``ban``, of a lock ``lock``, else of the rate.
-    ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
+    """Something that refuses now. ``name``: of a rate its name, else the kind. ``who``: whom it refuses.
+    ``until``: Unix seconds; 0: until somebody lifts it."""
 
-    kind: Annotated[Literal["ban", "lock", "rate"], about("A ban, the lock of an account, or a rate.")]
+    kind: Annotated[
+        Literal["ban", "lock", "rate", "erasure"],
+        about(
+            "A ban, the lock of an account, a rate, or an erasure that is to begin. `users/erase/undo` takes "
+            "an erasure back, `limits/lift` does not."
+        ),
+    ]
     name: Annotated[str, about("The name of the rate; of others their kind.")]
     who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
-    until: Annotated[float, about("When it ends, in Unix seconds; 0: when somebody lifts it.")]
-    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a lock.")]
+    until: Annotated[
+        float, about("When it ends, or the erasure begins, in Unix seconds; 0: when somebody lifts it.")
+    ]
+    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a ban or lock.")]
 
 
 class PeopleHooks(Struct, frozen=True):
@@ -84,6 +93,16 @@ class Refusals(Service, dict=True):
             return frozenset()
         return frozenset(filter(None, (user, self.people.find(app, user) if app else "")))
 
+    def user_of(self, app: str, user: str) -> str:
+        """The id of whom an operator has typed. Raises ServiceRefused if all users of the app are accounts,
+        and none is meant."""
+        tenant = self.core.tenants.get(app) if "accounts" in self.core.features else None
+        if not user or tenant is None or not tenant.wants_accounts(app):
+            return user
+        if not (user := self.people.find(app, user)):
+            raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
+        return user
+
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
         """The refusals of all nodes, the latest first, and the nodes that are missing."""
         lists, missing = self.core.ask_others(_LIST, wanted, list[RefusalRow])
@@ -115,7 +134,7 @@ class Refusals(Service, dict=True):
         stay = {
             hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
         }
-        lifted = [hold for hold in holds if hold.who not in stay]
+        lifted = [hold for hold in holds if hold.kind != "erasure" and hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
@@ -134,11 +153,22 @@ class Refusals(Service, dict=True):
     def _bans_and_locks(self, app: str, names: Collection[str]) -> list[Hold]:
         holds = []
         for name in sorted(names):
-            if until := self.core.sessions.banned_until(app, name):
-                holds.append(Hold("ban", "ban", name, until, ""))
+            if (begins := self._begins(app, name)) is not None:
+                holds.append(Hold("erasure", "erasure", name, begins, ""))
+                continue  # whoever waits for it stays locked out
+            if (ban := self.core.sessions.ban_of(app, name)) is not None:
+                holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
             if (lock := self.people.locked(app, name)) is not None:
                 holds.append(Hold("lock", "lock", name, *lock))
         return holds
+
+    def _begins(self, app: str, user: str) -> int | None:
+        if "erasure" not in self.core.features:
+            return None
+        # Imported here: a node may have no erasure.
+        from imserver.operate.erasure.parts import UserErasure
+
+        return self.core.service(UserErasure).begins(app, user)
 
     def _query(
         self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]

@@ -1,10 +1,13 @@
 """The refusals of a node: equal ones are counted, old ones go, and nobody pushes out those of others."""
 
+from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
 import pytest
+from msgspec.json import encode
 
 from imserver.gateway.auth.observer import CLOSES
 from imserver.gateway.auth.rates import Rate
@@ -24,7 +27,7 @@ from imserver.operate.refusals.log import (
 from imserver.operate.refusals.reasons import COMMANDS, LOGINS, reason_of
 from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Denial
-from tests.gateway.api.api_node import ApiNode
+from tests.gateway.api.api_node import JSON, ApiNode
 from tests.support import Clock
 
 APPS = {"shop", "chat"}
@@ -138,6 +141,53 @@ def test_a_limit_that_only_redis_knows_is_shown_and_lifted(tmp_path: Path) -> No
         found = node.post_json("/api/v1/limits/lift", whom)["lifted"]
         assert [each["who"] for each in found] == lifted
     node.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[tuple[ApiNode, str]]:
+    """A node of an app with accounts, and the id of the account erna."""
+    features = ("messages", "accounts", "audit", "refusals", "erasure")
+    app = TenantSettings(account_tokens="required")
+    node = ApiNode(tmp_path, Config(features=features, apps={"shop": app}))
+    account = {"app": "shop", "name": "erna", "password": "correct horse"}
+    assert node.request("POST", "/api/v1/accounts/register", encode(account), kind=JSON).status == 201
+    yield node, node.get("/api/v1/accounts/list", app="shop")["accounts"][0]["user"]
+    node.close()
+
+
+def holds(node: ApiNode) -> list[tuple[str, str, float]]:
+    listed = node.get("/api/v1/refusals", app="shop", user="erna")["holds"]
+    return [(each["kind"], each["detail"], each["until"]) for each in listed]
+
+
+def test_an_act_names_the_account_and_says_what_was_lifted(node: tuple[ApiNode, str]) -> None:
+    """A login that stood in the audit log would stay there after an erasure of the account."""
+    one, user = node
+    one.core.sessions.ban("shop", user, inf, "spam")
+    assert holds(one) == [("ban", "spam", 0)]
+    one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})
+    assert holds(one) == []
+    act = one.get("/api/v1/audit", name="limits.lift")["acts"][0]
+    assert (act["user"], act["facts"]) == (user, {"lifted": ["ban: spam"]})
+
+
+def test_nobody_of_this_name_is_no_account(node: tuple[ApiNode, str]) -> None:
+    body = encode({"app": "shop", "user": "ernaa"})
+    answer = node[0].request("POST", "/api/v1/limits/lift", body, kind=JSON)
+    assert (answer.status, b"unknown_account" in answer.body) == (404, True)
+
+
+@pytest.mark.parametrize("is_banned", [False, True])
+def test_who_is_to_be_erased_stays_locked_out(node: tuple[ApiNode, str], is_banned: bool) -> None:
+    one, user = node
+    if is_banned:
+        one.core.sessions.ban("shop", user, inf, "spam")
+    ends = one.post_json("/api/v1/users/erase", {"app": "shop", "user": user, "seconds": 3600})["ends"]
+    assert holds(one) == [("erasure", "", ends)]
+    assert one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"] == []
+    assert one.core.sessions.is_banned("shop", user)
+    one.post_json("/api/v1/users/erase/undo", {"app": "shop", "user": user})
+    assert holds(one) == ([("ban", "spam", 0)] if is_banned else [])
 
 
 def test_rows_of_nodes_are_joined() -> None:
