@@ -348,7 +348,7 @@ def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServe
         admin.section("Nodes")
         admin.shows("Serves this page")
         admin.tap("Drain")
-        admin.shows("This is the only node", "dialog")
+        admin.shows("No other node serves clients", "dialog")
         admin.tap("Drain", within="dialog")
         admin.shows("somebody has drained it")
         eventually(lambda: server.get("/ready")[0] == 503, what="it is not ready")
