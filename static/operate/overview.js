@@ -42,7 +42,7 @@ const TASKS = {
   nodes: [
     { key: "drain", label: words.admin_task_drain, route: "POST nodes/drain", steps: [words.admin_task_drain_text] },
     { key: "slow", label: words.admin_task_slow, route: "GET nodes/timings", at: "#field-order", steps: [words.admin_task_slow_text] },
-    { key: "log", label: words.admin_task_log, route: "POST nodes/log", at: "#log button", steps: [words.admin_task_log_text] },
+    { key: "log", label: words.admin_task_log, route: "POST nodes/log", at: "#log > button", steps: [words.admin_task_log_text] },
   ],
   audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", at: "#field-message", steps: [words.admin_task_deleted_text] }],
 };

@@ -2,7 +2,7 @@
 /** What takes time on all nodes, and logs that say more for a while. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
-import { ask, badge, button, card, code, duration, filters, link, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, code, duration, facts, filters, link, missing, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./ui.js").Filled} Filled */
 
@@ -67,10 +67,27 @@ export function logCard(api) {
     act: async ({ level, part, name: only, share, trace, minutes }) => {
       const seconds = Number(minutes) * MINUTE;
       told(await api.post("nodes/log", { level: level || null, part, name: only, seconds, share: share === "" ? null : Number(share), trace: trace === "" ? null : Number(trace) }), fill(words.admin_log_begun, { span: duration(seconds) }));
+      await state.again();
     },
   }));
-  const end = button(words.admin_log_end, async () => told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended));
-  return Object.assign(card(words.admin_log, make("div", "actions", more, end)), { id: "log" });
+  const end = button(words.admin_log_end, async () => {
+    told(await api.post("nodes/log", { level: "info", seconds: 0 }), words.admin_log_ended);
+    await state.again();
+  });
+  /** @type {Filled} */
+  const state = place(() => api.get("nodes/timings", { limit: 1 }), ({ log }) => {
+    if (!log) return [make("p", "muted", words.admin_log_ended)];
+    const { level, part, name: only, share, trace, until } = recordOf(log);
+    /** @param {unknown} of */
+    const percent = (of) => typeof of === "number" ? `${number.format(of * 100)} %` : "";
+    /** @type {[string, string | Node][]} */
+    const pairs = [
+      [words.admin_log_level, textOf(level) || words.admin_log_as_settings], [words.admin_log_part, textOf(part)], [words.admin_log_name, textOf(only)],
+      [words.admin_log_share, percent(share)], [words.admin_log_trace, percent(trace)], [words.admin_log_until, time(until)],
+    ];
+    return [facts(pairs.filter(([, value]) => value)), end];
+  });
+  return Object.assign(card(words.admin_log, state, more), { id: "log" });
 }
 
 /**

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from imserver.operate.watch.slow import Level, LogWish, Order, Timing, Watch
+from imserver.operate.watch.slow import Level, LogState, LogWish, Order, Timing, Watch
 from imserver.plugin.http import ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 
@@ -27,6 +27,7 @@ class TimingsAnswer(Struct):
 
     timings: list[Timing]
     missing_nodes: _Missing
+    log: LogState | None = None
 
 
 class LogDone(Struct):
@@ -53,7 +54,7 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
     """
     rows, missing = watch.timings()
     rows.sort(key=lambda row: (getattr(row, request.order), row.seconds), reverse=True)
-    return TimingsAnswer(rows[: request.limit], missing)
+    return TimingsAnswer(rows[: request.limit], missing, watch.log_state)
 
 
 @routes.post("/nodes/log", schema=("LogRequest", "What the nodes log, and for how long."), reach="all")

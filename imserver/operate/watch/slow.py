@@ -64,13 +64,24 @@ class LogWish(Struct, frozen=True, array_like=True):
     trace: float | None = None
 
 
+class LogState(Struct, frozen=True):
+    """What the node that answers logs for a while; null: as its settings say."""
+
+    level: Level | None
+    part: Annotated[str, about("The part of the server with this level; empty: all.")]
+    name: Annotated[str, about("The route or command; empty: all.")]
+    share: Annotated[float | None, about("The share of requests that get a line.")]
+    trace: Annotated[float | None, about("The share of calls with a trace.")]
+    until: Annotated[float, about("When it ends, in Unix seconds.")]
+
+
 class Watch:
     """Asks all nodes. Calls switch."""
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
         self._settings = core.config.log
-        self._until = 0.0
+        self.log_state: LogState | None = None
         self._logger = _all
         self._filter = logging.Filter()
         self.calls = Calls(core, tracer)
@@ -102,7 +113,7 @@ class Watch:
         before = time() - SLOW_FOR
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.time < before)
-        if self._until and time() >= self._until:
+        if self.log_state and time() >= self.log_state.until:
             self.follow_settings()
 
     def forget(self, app: str, user: str, _name: str) -> None:
@@ -131,7 +142,8 @@ class Watch:
         self.follow_settings()
         if not wish.seconds:
             return True
-        self._until = time() + wish.seconds
+        until = time() + wish.seconds
+        self.log_state = LogState(wish.level, wish.part, wish.name, wish.share, wish.trace, until)
         if wish.level is not None:
             self._logger = _all.getChild(wish.part) if wish.part else _all
             level, before = _LEVELS[wish.level.upper()], self._logger.getEffectiveLevel()
@@ -168,14 +180,14 @@ class Watch:
 
     def follow_settings(self) -> None:
         """Log and trace as the settings say. Called once there are routes, too. Never switches."""
-        if self._until:
+        if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
             for handler in logging.getLogger().handlers:
                 handler.removeFilter(self._filter)
             log = self._core.node.request_log
             log.settings, log.shares = self._settings, {}
-            self._until = 0.0
+            self.log_state = None
         self.calls.apply("", CallRule(trace=self.trace), CallRule())
 
 

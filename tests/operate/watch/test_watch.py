@@ -69,7 +69,13 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     def log(**wish: Any) -> None:
         node.post_json("/api/v1/nodes/log", wish, key=ALL)
 
+    def now() -> tuple[str, str] | None:
+        state = node.get("/api/v1/nodes/timings", key=ALL)["log"]
+        return state and (state["level"], state["part"])
+
+    assert now() is None
     log(level="debug", part="gateway.cluster", share=0.5)
+    assert now() == ("debug", "gateway.cluster")
     assert (part.getEffectiveLevel(), all_of_it.level) == (logging.DEBUG, before)
     assert requests.settings.request_share == 0.5
     log(level="error")
@@ -79,7 +85,7 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     assert (part.getEffectiveLevel(), all_of_it.level) == (logging.INFO, logging.INFO), "a reload ends it"
     log(level="error")
     log(level="info", seconds=0)
-    assert all_of_it.level == logging.INFO
+    assert (all_of_it.level, now()) == (logging.INFO, None)
     assert node.request("POST", "/api/v1/nodes/log", b'{"level":"info"}', kind=JSON, key=SHOP).status == 403
     typo = b'{"level":"info","part":"gateway.clutser"}'
     wrong = node.request("POST", "/api/v1/nodes/log", typo, kind=JSON, key=ALL)
