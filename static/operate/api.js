@@ -47,6 +47,8 @@ export class Api {
     this.routes = new Set();
     /** Called when a request needs another login. */
     this.onLoginNeeded = () => {};
+    /** Called when something was changed. */
+    this.onAct = () => {};
   }
 
   /**
@@ -123,7 +125,9 @@ export class Api {
    * @returns {Promise<Record<string, any>>}
    */
   async post(path, body) {
-    return this.checked("POST", path, body);
+    const answer = await this.checked("POST", path, body);
+    this.onAct();
+    return answer;
   }
 
   /**

@@ -14,7 +14,7 @@ import { drawOverview, stepsOf, tasksOf } from "./overview.js";
 import { drawPeople, drawPerson } from "./people.js";
 import { drawRefusals } from "./refusals.js";
 import { drawReport, drawReports } from "./reports.js";
-import { addressOf, button, card, fieldOf, heading, link, page, toast, valuesOf, version, words } from "./ui.js";
+import { addressOf, button, card, fieldOf, heading, link, page, refreshAfterAct, toast, valuesOf, version, words } from "./ui.js";
 import { drawWebhook, drawWebhooks } from "./webhooks.js";
 
 /**
@@ -86,6 +86,7 @@ async function start() {
     showLogin(words.admin_login_ended);
   };
   const ofChat = api.credential || page.demo || api.hasLeft ? "" : await loginOfChat();
+  api.onAct = refreshAfterAct;
   if (!api.credential && !page.demo && !ofChat) return showLogin("");
   try {
     await (ofChat ? api.enterWithChat(ofChat) : api.enter(api.credential));

@@ -235,6 +235,31 @@ function expiries() {
 }
 
 /**
+ * What a key did, summed for each route, app and address.
+ *
+ * @param {Record<string, any>[]} uses
+ */
+function sumTable(uses) {
+  /** @type {Map<string, Record<string, any>>} */
+  const sums = new Map();
+  for (const use of uses) {
+    const key = JSON.stringify([use.route, use.app, use.address]);
+    const { answered = 0, refused = 0, first = use.time, last = use.time } = sums.get(key) ?? {};
+    sums.set(key, { ...use, answered: answered + numberOf(use.answered), refused: refused + numberOf(use.refused), first: Math.min(first, use.time), last: Math.max(last, use.time) });
+  }
+  return table(words.admin_usage, [words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused, words.admin_from, words.admin_to], [...sums.values()].map((use) => [
+    code(use.route), name(use.app), code(use.address), number.format(use.answered), number.format(use.refused), time(use.first), time(use.last),
+  ]), words.admin_no_usage);
+}
+
+/** @param {Record<string, any>[]} uses */
+function minuteTable(uses) {
+  return table(words.admin_minutes, [words.admin_minute, words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused], uses.map((use) => [
+    time(use.time), code(use.route), name(use.app), code(use.address), number.format(numberOf(use.answered)), number.format(numberOf(use.refused)),
+  ]), "");
+}
+
+/**
  * One key: what it did, and its end.
  *
  * @param {Place} at
@@ -260,9 +285,7 @@ export function drawKey({ api }, id) {
   const uses = list(async (cursor) => {
     const answer = await api.get("keys/usage", { id, cursor, limit: PAGE });
     return { rows: listOf(answer.uses), next: textOf(answer.next) };
-  }, (rows) => table(words.admin_usage, [words.admin_minute, words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused], rows.map(recordOf).map((use) => [
-    time(use.time), code(use.route), name(use.app), code(use.address), number.format(numberOf(use.answered)), number.format(numberOf(use.refused)),
-  ]), words.admin_no_usage));
+  }, (rows) => make("div", "place", sumTable(rows.map(recordOf)), ...(rows.length ? [make("details", "", make("summary", "muted", words.admin_minutes), minuteTable(rows.map(recordOf)))] : [])));
   /** @type {HTMLElement[]} */
   const parts = [shown];
   if (api.may("GET keys/usage")) parts.push(card(words.admin_usage, uses));

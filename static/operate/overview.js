@@ -47,6 +47,7 @@ const TASKS = {
   audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", at: "#field-message", steps: [words.admin_task_deleted_text] }],
 };
 const RECENT = 100;
+const LOOK_MS = 30_000;
 /** Shares of a disk that should be free. */
 const FEW = 0.05;
 const SOME = 0.15;
@@ -185,10 +186,10 @@ function backupTile(nodes) {
  * @param {Place} at
  * @param {Set<string>} has  the sections that are there
  */
-function waitingOf({ api, app }, has) {
+function waitingOf({ api, app, isShown }, has) {
   /** @param {string} path @param {Record<string, any>} query */
   const asked = (path, query) => api.get(path, query).catch(() => null);
-  return place(() => Promise.all([
+  const shown = place(() => Promise.all([
     has.has("webhooks") ? asked("webhooks", { app }) : null,
     has.has("refusals") ? asked("refusals", { app, limit: RECENT }) : null,
     has.has("reports") && app ? asked("reports", { app, state: "open", limit: RECENT }) : null,
@@ -201,6 +202,8 @@ function waitingOf({ api, app }, has) {
     ...(reports ? [reportsTile(listOf(reports.reports).length, Boolean(reports.next))] : []),
     ...(notifications ? [notificationsTile(listOf(notifications.deliveries).map(recordOf))] : []),
   )]);
+  keepFresh(shown, isShown, LOOK_MS);
+  return shown;
 }
 
 /** @param {Record<string, any>[]} webhooks */
@@ -208,7 +211,7 @@ function webhooksTile(webhooks) {
   const failing = webhooks.filter((each) => each.failing).length;
   const sum = (/** @type {string[]} */ ...fields) => webhooks.reduce((all, each) => all + fields.reduce((of, field) => of + numberOf(each[field]), 0), 0);
   return tile("webhooks", words.admin_webhooks, failing ? fill(words.admin_failing_of, { failing, count: webhooks.length }) : number.format(webhooks.length),
-    `${words.admin_waiting}: ${number.format(sum("waiting", "stored"))} · ${words.admin_dead}: ${number.format(sum("dead"))}`, failing || sum("dead") ? "bad" : webhooks.length ? "good" : "");
+    `${words.admin_waiting}: ${number.format(sum("waiting", "stored"))} · ${words.admin_aside}: ${number.format(sum("aside"))} · ${words.admin_dead}: ${number.format(sum("dead"))}`, failing || sum("dead") ? "bad" : webhooks.length ? "good" : "");
 }
 
 /** @param {Record<string, any>[]} refusals */

@@ -7,7 +7,7 @@ import { connectionTable } from "./connections.js";
 import { erase, erasureNote, exportCard } from "./data.js";
 import { recentTable } from "./notifications.js";
 import { holdParts, refusalTable } from "./refusals.js";
-import { ask, badge, button, card, code, facts, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, code, facts, fillPlace, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -76,7 +76,7 @@ function identifiers(account) {
 async function withPresence(api, app, accounts) {
   const rows = accounts.map(recordOf);
   if (!rows.length || !api.may("POST presence")) return rows;
-  const answer = await api.post("presence", { app, users: rows.map((each) => each.user) }).catch(() => ({}));
+  const answer = await api.ask("POST", "presence", { app, users: rows.map((each) => each.user) }).catch(() => ({}));
   const online = new Set(listOf(recordOf(answer).users).map(recordOf).filter((each) => each.online).map((each) => each.user));
   return rows.map((each) => ({ ...each, online: online.has(each.user) }));
 }
@@ -105,15 +105,59 @@ function stateOf(account) {
  */
 export function drawPerson(at, app, user) {
   const { api } = at;
-  /** @type {Record<string, any>} */
-  let account = {};
+  const made = make("div", "place");
+  const draw = () => fillPlace(made, async () => {
+    const account = await accountOf(api, app, user);
+    return account.user || await hasTraces(api, app, user) ? account : null;
+  }, (account) => {
+    if (account) return partsOf(at, app, user, account, draw);
+    const erasure = erasureNote(api, app, user, draw);
+    return [heading(name(user), code(`${app} / ${user}`)), ...(erasure ? [erasure] : []), card("", words.admin_no_person)];
+  });
+  draw();
+  return [made];
+}
+
+/**
+ * @param {import("./api.js").Api} api
+ * @param {string} app
+ * @param {string} user
+ * @returns {Promise<Record<string, any>>} empty: there is none
+ */
+async function accountOf(api, app, user) {
+  if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return {};
+  const after = String(BigInt(user) + 1n); // the newest account before this one is that with the id, if it exists
+  const answer = await api.get("accounts/list", { app, after, limit: 1 }).catch(() => ({}));
+  const [account = {}] = await withPresence(api, app, listOf(recordOf(answer).accounts).filter((each) => recordOf(each).user === user));
+  return account;
+}
+
+/**
+ * @param {import("./api.js").Api} api
+ * @param {string} app
+ * @param {string} user
+ * @returns {Promise<boolean>} whether a user without an account is known by something else, as far as one may see that
+ */
+async function hasTraces(api, app, user) {
+  const asked = Object.entries({ "connections/list": "connections", groups: "groups", refusals: "refusals", "notifications/recent": "deliveries", "moderation/count": "conversations" })
+    .filter(([path]) => api.may(`GET ${path}`));
+  const answers = await Promise.all(asked.map(([path]) => api.get(path, { app, user })));
+  return !asked.length || answers.some((answer, index) => listOf(answer[asked[index][1]]).length > 0 || listOf(answer.holds).length > 0);
+}
+
+/**
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} user
+ * @param {Record<string, any>} account  empty: none
+ * @param {() => unknown} gone  called when the account is there no longer
+ */
+function partsOf(at, app, user, account, gone) {
+  const { api } = at;
   const head = place(async () => {
-    if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return {};
-    const after = String(BigInt(user) + 1n); // the newest account before this one is that with the id, if it exists
-    const answer = await api.get("accounts/list", { app, after, limit: 1 }).catch(() => ({}));
-    const found = listOf(recordOf(answer).accounts).filter((each) => recordOf(each).user === user);
-    [account = {}] = await withPresence(api, app, found);
-    return account;
+    const hadAccount = Boolean(account.user);
+    account = await accountOf(api, app, user);
+    if (hadAccount && !account.user) gone();
   }, () => [
     heading(name(account.nickname || account.name || user), make("span", "badges", code(`${app} / ${user}`), ...stateOf(account)), ...actions()),
     ...(account.user ? [card("", facts([
@@ -151,7 +195,7 @@ export function drawPerson(at, app, user) {
     ]);
     parts.push(card(words.admin_groups, groups));
   }
-  if (api.may("GET accounts/devices")) {
+  if (account.user && api.may("GET accounts/devices")) {
     const devices = place(() => api.get("accounts/devices", { app, user }).catch(() => ({})), (answer) => [
       table(words.admin_devices, [words.admin_device, words.admin_since, words.admin_expires], listOf(recordOf(answer).devices).map(recordOf).map((each) => [
         name(each.name), time(each.since), time(each.expires_at),

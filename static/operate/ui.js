@@ -12,6 +12,9 @@ export const page = /** @type {Page} */ (pageData());
 export const words = page.text;
 export const number = new Intl.NumberFormat(page.language);
 const LOOK_MS = 5_000;
+const ACT_MS = 200;
+/** What somebody types in or has opened: it stays as it is. */
+const IN_USE = "input, select, textarea, details[open], button[aria-busy], [data-pages]";
 const TOAST_MS = 8_000;
 const MINUTE = 60;
 const HOUR = 3_600;
@@ -112,17 +115,28 @@ export function absoluteTime(seconds) {
 export function time(seconds, none = "–") {
   const moment = timeOf(seconds);
   if (!moment) return make("span", "muted", none);
-  const away = (moment - Date.now()) / 1000;
-  const size = Math.abs(away);
-  let text = short.format(new Date(moment));
-  if (size < MINUTE) text = relative.format(Math.trunc(away), "second");
-  else if (size < HOUR) text = relative.format(Math.trunc(away / MINUTE), "minute");
-  else if (size < DAY) text = relative.format(Math.trunc(away / HOUR), "hour");
-  const made = make("time", "", text);
-  made.setAttribute("datetime", new Date(moment).toISOString());
+  const made = /** @type {HTMLTimeElement} */ (make("time", "", agoOf(moment)));
+  made.dateTime = new Date(moment).toISOString();
   made.title = absolute.format(new Date(moment));
   return made;
 }
+
+/** @param {number} moment  in milliseconds since 1970 */
+function agoOf(moment) {
+  const away = (moment - Date.now()) / 1000;
+  const size = Math.abs(away);
+  if (size < MINUTE) return relative.format(Math.trunc(away), "second");
+  if (size < HOUR) return relative.format(Math.trunc(away / MINUTE), "minute");
+  if (size < DAY) return relative.format(Math.trunc(away / HOUR), "hour");
+  return short.format(new Date(moment));
+}
+
+setInterval(() => {
+  for (const each of document.querySelectorAll("time")) {
+    const text = agoOf(Date.parse(each.dateTime));
+    if (each.textContent !== text) each.textContent = text;
+  }
+}, LOOK_MS);
 
 /**
  * @param {number} seconds
@@ -260,6 +274,7 @@ export async function fillPlace(place, load, draw) {
   }
   if (place.dataset.turn !== turn) return; // something else is loaded meanwhile
   place.removeAttribute("aria-busy");
+  place.dataset.loaded = String(Date.now());
   place.replaceChildren(...content);
 }
 
@@ -282,13 +297,39 @@ export function place(load, draw) {
  *
  * @param {Filled} shown
  * @param {() => boolean} isShown
+ * @param {number} [every]  milliseconds
  */
-export function keepFresh(shown, isShown) {
+export function keepFresh(shown, isShown, every = LOOK_MS) {
   const timer = setInterval(() => {
     if (!isShown()) clearInterval(timer);
-    else if (!document.hidden && !document.querySelector("dialog") && !shown.contains(document.activeElement)) shown.again();
-  }, LOOK_MS);
+    else if (!document.hidden && !document.querySelector("dialog") && !isInUse(shown)) shown.again();
+  }, every);
 }
+
+/** @param {Element} place */
+const isInUse = (place) => place.contains(document.activeElement) || place.querySelector(IN_USE) !== null || place.matches(IN_USE);
+
+/**
+ * Loads again what is shown, but what is in use or was loaded since a time.
+ *
+ * @param {number} since  milliseconds since 1970
+ */
+function refresh(since) {
+  for (const each of document.querySelectorAll("main .place")) {
+    const place = /** @type {Filled} */ (each);
+    if (place.again && Number(place.dataset.loaded ?? since) < since && place.ariaBusy !== "true" && !isInUse(place)) place.again();
+  }
+}
+
+/** Somebody has changed something: what else the section shows, such as its audit, may tell of it. */
+export function refreshAfterAct() {
+  const now = Date.now();
+  setTimeout(() => refresh(now), ACT_MS); // after what the act itself loads again
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh(Date.now());
+});
 
 /**
  * A list whose pages are loaded one after the other.
@@ -303,6 +344,7 @@ export function list(load, draw) {
   const made = place(async () => {
     const first = await load("");
     ({ rows } = first);
+    delete made.dataset.pages;
     return first;
   }, show);
 
@@ -311,6 +353,7 @@ export function list(load, draw) {
     const more = button(words.admin_more, async () => {
       const following = await load(next);
       rows = [...rows, ...following.rows];
+      made.dataset.pages = "more"; // what was loaded stays
       made.replaceChildren(...show(following));
     });
     return [...above, draw(rows), ...(next ? [make("p", "more", more)] : [])];

@@ -2,16 +2,17 @@
 /** Webhooks: what waits, the last answers, dead events; another address, a try, and sending again. */
 
 import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
-import { ask, badge, button, card, code, facts, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, code, facts, heading, keepFresh, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
 
 const PAGE = 50;
+const LOOK_MS = 30_000;
 const MOST_CHARACTERS = 400;
 
 /** @param {Place} at */
-export function drawWebhooks({ api, app }) {
+export function drawWebhooks({ api, app, isShown }) {
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("webhooks", { app, cursor, limit: PAGE });
@@ -24,6 +25,7 @@ export function drawWebhooks({ api, app }) {
     number.format(numberOf(each.dead)),
     lastOf(each),
   ]), words.admin_no_webhooks));
+  keepFresh(rows, isShown, LOOK_MS);
   return [heading(words.admin_webhooks, words.admin_webhooks_hint), card("", rows)];
 }
 
@@ -43,7 +45,7 @@ function lastOf(webhook) {
  * @param {Place} at
  * @param {string} app
  */
-export function drawWebhook({ api }, app) {
+export function drawWebhook({ api, isShown }, app) {
   /** @type {Filled} */
   const shown = place(async () => {
     const answer = await api.get("webhooks", { app });
@@ -60,7 +62,7 @@ export function drawWebhook({ api }, app) {
         [words.admin_events, name(listOf(webhook.events).join(", "))],
       ])),
       card(words.admin_last_answers, table(words.admin_last_answers, [words.admin_last, words.admin_status, words.admin_problem, words.admin_took, words.admin_events], listOf(webhook.answers).map(recordOf).map((each) => [
-        time(each.time), each.problem ? badge(String(each.status || "–"), "bad") : badge(String(each.status), "good"), name(each.problem),
+        time(each.time), each.problem ? badge(String(each.status || "–"), "bad") : badge(String(each.status), "good"), name(each.status ? "" : each.problem),
         fill(words.admin_milliseconds, { count: number.format(Math.round(numberOf(each.seconds) * 1000)) }), number.format(numberOf(each.events)),
       ]), words.admin_no_answers)),
     ] : [card("", words.admin_no_webhook)]),
@@ -75,6 +77,8 @@ export function drawWebhook({ api }, app) {
   });
   const all = button(words.admin_send_all_again, () => replay(""));
   all.hidden = true;
+  keepFresh(shown, isShown, LOOK_MS);
+  keepFresh(dead, isShown, LOOK_MS);
   return [shown, ...(api.may("GET events/dead") ? [card(words.admin_dead_events, dead, ...(api.may("POST events/replay") ? [all] : []))] : [])];
 
   /** @param {any[]} events */

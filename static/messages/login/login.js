@@ -300,6 +300,6 @@ export class LoginView {
 function lockText({ code, message }, words) {
   const [, day, hour, reason] = /^(?:The account is locked|banned)(?: until (\S+) (\S+) UTC| for good)?(?:: (.*))?$/.exec(message) ?? [];
   const until = day ? moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) : "";
-  const end = until ? fill(code === "banned" ? words.refused_until : words.messages_locked_until, { until, when: until }) : words[`messages_fault_${code}`];
+  const end = until ? fill(code === "banned" ? words.refused_until : words.messages_locked_until, { until, when: until }) : /^banned for good/.test(message) ? words.messages_banned_for_good : words[`messages_fault_${code}`];
   return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }
