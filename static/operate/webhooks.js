@@ -51,13 +51,14 @@ export function drawWebhook({ api, isShown }, app) {
     const answer = await api.get("webhooks", { app });
     return { answer, webhook: recordOf(listOf(answer.webhooks)[0]) };
   }, ({ answer, webhook }) => [
-    heading(fill(words.admin_webhook_of, { app }), code(webhook.url || ""), ...actions(textOf(webhook.url))),
+    heading(fill(words.admin_webhook_of, { app }), code(webhook.url || ""), ...actions(textOf(webhook.url), numberOf(webhook.aside))),
     ...missing(answer),
     ...(webhook.app ? [
       card("", facts([
         [words.admin_state, stateOf(webhook)],
         [words.admin_waiting, number.format(numberOf(webhook.waiting) + numberOf(webhook.stored))],
         [words.admin_aside, number.format(numberOf(webhook.aside))],
+        ...(webhook.aside ? /** @type {[string, Node][]} */ ([[words.admin_next_try, time(webhook.next_try, words.admin_at_once)]]) : []),
         [words.admin_dead, number.format(numberOf(webhook.dead))],
         [words.admin_events, name(listOf(webhook.events).join(", "))],
       ])),
@@ -96,9 +97,13 @@ export function drawWebhook({ api, isShown }, app) {
     await Promise.all([shown.again(), dead.again()]);
   }
 
-  /** @param {string} url */
-  function actions(url) {
+  /**
+   * @param {string} url
+   * @param {number} aside  how many events were put aside
+   */
+  function actions(url, aside) {
     const found = [];
+    if (aside && api.may("POST events/replay")) found.push(button(words.admin_try_now, () => replay("")));
     if (api.may("POST webhooks/address")) {
       found.push(button(words.admin_change_address, () => ask({
         title: words.admin_change_address,

@@ -82,6 +82,9 @@ class WebhookShown(Struct):
     waiting: Annotated[int, about("Events that wait in memory.")]
     stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
     aside: Annotated[int, about("Events that were refused and are tried again, or wait behind such a one.")]
+    next_try: Annotated[
+        int, about("When the next of those is tried, in Unix seconds; 0: at once, or there is none.")
+    ]
     dead: Annotated[int, about("Events that the receiver did not take for three days.")]
     answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
 
@@ -110,13 +113,16 @@ class EventApi(Struct, frozen=True):
         answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
         parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
         statement = "SELECT dead, count(*) FROM event_retry WHERE app = %s GROUP BY dead"
-        counts: dict[str, dict[int, int]] = self.core.store.read_or(
-            {}, lambda sql: {app: dict(sql.query(statement, (app,))) for app in named}
+        counts: dict[str, tuple[dict[int, int], int]] = self.core.store.read_or(
+            {},
+            lambda sql: {
+                app: (dict(sql.query(statement, (app,))), dead_events.next_try(sql, app)) for app in named
+            },
         )
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
             newest = sorted((one for part in own for one in part.answers), key=lambda one: one.time)[::-1]
-            refused = counts.get(app, {})
+            refused, next_try = counts.get(app, ({}, 0))
             states.append(
                 WebhookShown(
                     app=app,
@@ -126,6 +132,7 @@ class EventApi(Struct, frozen=True):
                     waiting=sum(part.waiting for part in own),
                     stored=sum(part.stored for part in own),
                     aside=refused.get(0, 0),
+                    next_try=next_try,
                     dead=refused.get(1, 0),
                     answers=msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
                 )
@@ -195,15 +202,20 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     return DeadAnswer(shown, following)
 
 
-@routes.post("/events/replay", Needs.OPERATE, schema=("ReplayRequest", "The dead event to send again."))
+@routes.post("/events/replay", Needs.OPERATE, schema=("ReplayRequest", "The event to send again."))
 def replay(
     api: EventApi,
     call: Call,
     app: App,
-    id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = "",
+    id: Annotated[
+        str, about("The `id` of the event; empty: all that are dead or were put aside.", max_length=64)
+    ] = "",
 ) -> ReplayAnswer:
-    """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay_dead(api.core.store, call.app, id))
+    """Send refused events again.
+
+    Those that were put aside are tried at once, dead ones again for up to three days.
+    """
+    return ReplayAnswer(dead_events.send_again(api.core.store, call.app, id))
 
 
 def _head_of(body: bytes) -> dict[str, Any]:

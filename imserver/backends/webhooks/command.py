@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver.backends.webhooks.dead_events import list_retries, replay_dead
+from imserver.backends.webhooks.dead_events import list_retries, next_try, send_again
 from imserver.backends.webhooks.declared import secret_of
 from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options, table
@@ -23,7 +23,7 @@ from imserver.plugin.storage import Store
 @click.command()
 @settings_options
 @click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")
-@click.option("--replay", metavar="ID", help="Send a dead event again, or all of them (all).")
+@click.option("--replay", metavar="ID", help="Send an event again at once, or all of them (all).")
 @click.argument("name")
 def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
     """List or replay events that a webhook refused.
@@ -36,14 +36,18 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             fail(f"app {name} does not exist")
         app = tenants.resolve(name)
         if replay is not None:
-            count = replay_dead(store, app, "" if replay == "all" else replay)
+            count = send_again(store, app, "" if replay == "all" else replay)
             if not count and replay != "all":
-                fail(f"app {name} has no dead event {replay}")
+                fail(f"app {name} has no event {replay} that is dead or waits to be tried")
             record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"events sent again: {count}")
             return
         rows = list_retries(store, app, dead, 0, 1000)
+        ((aside,),) = store.rows("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,))
+        following = store.read(lambda sql: next_try(sql, app))
     click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
+    if aside:
+        click.echo(f"put aside: {aside}, the next is tried {_time(following) or 'at once'}")
 
 
 def _time(seconds: int) -> str:

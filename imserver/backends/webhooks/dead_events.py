@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import RowsOf, Store
+from imserver.plugin.storage import RowsOf, Statements, Store
 
 
 class RetryRow(Struct, frozen=True):
@@ -26,6 +26,8 @@ class RetryRow(Struct, frozen=True):
 
 
 RETRIES: Final = RowsOf(RetryRow, "event_retry", user="member")
+FIRST_WAITING: Final = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
+"""The event of each user that is tried next."""
 
 
 def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
@@ -34,11 +36,21 @@ def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> 
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
-def replay_dead(store: Store, app: str, event: str = "") -> int:
-    """Try dead events again, for three days more: one, or (``""``) all; how many. Switches."""
-    one = " AND event = %s" if event else ""
-    statement = (
+def next_try(sql: Statements, app: str) -> int:
+    """When the next event is tried that was put aside, Unix seconds; 0: at once, or there is none."""
+    statement = f"SELECT min(next_try) FROM event_retry JOIN ({FIRST_WAITING}) f ON f.n = number"
+    return sql.query(statement, (app,))[0][0] or 0
+
+
+def send_again(store: Store, app: str, event: str = "") -> int:
+    """Try one event again, or (``""``) all: at once those that were put aside, dead ones for three days more.
+
+    Returns how many: none of those that only wait behind others of their users. Switches.
+    """
+    which, values = ("AND event = %s", (app, event)) if event else ("", (app,))
+    waiting = f"UPDATE event_retry SET next_try = 0 WHERE app = %s AND dead = 0 AND next_try > 0 {which}"
+    dead = (
         "UPDATE event_retry SET dead = 0, attempts = 0, next_try = 0, first_failed = 0 "
-        f"WHERE app = %s AND dead = 1{one}"
+        f"WHERE app = %s AND dead = 1 {which}"
     )
-    return store.execute(statement, (app, event) if event else (app,))
+    return store.write(lambda sql: sql.execute(waiting, values) + sql.execute(dead, values))

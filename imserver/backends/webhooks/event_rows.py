@@ -18,7 +18,7 @@ from gevent.event import AsyncResult
 from msgspec import Struct, field
 
 from imserver.backends.webhooks.consumer import NotOwner
-from imserver.backends.webhooks.dead_events import RETRIES, RetryRow
+from imserver.backends.webhooks.dead_events import FIRST_WAITING, RETRIES, RetryRow
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import RowsOf, Statements, Store, chunks, marks_of, text_of
@@ -277,10 +277,8 @@ class EventStore(Store.Rows):
 
     def due_retries(self, app: str, now: int, latest: int, limit: int) -> list[RetryRow]:
         """The first waiting event of each user, if it is due, or was after ``latest``: the clock was set."""
-        first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
-        rest = (
-            f"JOIN ({first}) f ON f.n = number WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
-        )
+        due = "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
+        rest = f"JOIN ({FIRST_WAITING}) f ON f.n = number {due}"
         return RETRIES.find(self._store.rows, rest, app, now, latest, limit)
 
     def end_retry(self, row: RetryRow) -> None:

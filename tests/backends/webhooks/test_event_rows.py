@@ -6,7 +6,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from imserver.backends.webhooks.dead_events import RetryRow, list_retries, replay_dead
+from imserver.backends.webhooks.dead_events import RetryRow, list_retries, next_try, send_again
 from imserver.backends.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
@@ -170,10 +170,18 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
     (dead,) = list_retries(store, APP, True, 0, 10)
     assert (dead.event, dead.body) == ("log-3", b"3")
     assert list_retries(store, APP, True, dead.number, 10) == []
-    assert replay_dead(store, APP, "log-2") == 0, "it is not dead"
-    assert replay_dead(store, "other") == 0
-    assert replay_dead(store, APP, "log-3") == 1
+    assert send_again(store, APP, "log-2") == 0, "it is due"
+    assert send_again(store, "other") == 0
+    assert send_again(store, APP, "log-3") == 1
     assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2", "log-3"]
+    (ann, bob) = events.due_retries(APP, 1, 900, 10)
+    events.put_off(ann, 700, 60)
+    events.put_off(bob, 700, 80)
+    assert store.read(lambda sql: next_try(sql, APP)) == 760
+    assert send_again(store, APP, "log-2") == 1, "it was put aside"
+    assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2"]
+    assert send_again(store, APP) == 1
+    assert store.read(lambda sql: next_try(sql, APP)) == 0
 
 
 def test_only_the_newest_dead_events_are_kept(store: Store, events: EventStore, small_limits: None) -> None:
@@ -299,10 +307,11 @@ def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     events.advance("105", "node", 0, 1, dead, dead=True)
     assert events_of("105") == []
     assert events_of("105", "--dead")[0][:3] == ["event-1", "ann", "7"]
-    assert "no dead event event-3" in run("events", "105", "--replay", "event-3")
+    assert "no event event-3" in run("events", "105", "--replay", "event-3")
     assert run("events", "105", "--replay", "event-1") == "events sent again: 1\n"
     assert [row[0] for row in events_of("105", "--dead")] == ["event-2"]
-    assert [row[0] for row in events_of("105")] == ["event-1"]
+    assert events_of("105")[0][0] == "event-1"
+    assert "put aside: 1, the next is tried at once" in run("events", "105")
     assert run("events", "105", "--replay", "all") == "events sent again: 1\n"
     store.close()
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec import json
 
 from imserver.backends.webhooks import feeds as module
-from imserver.backends.webhooks.dead_events import list_retries, replay_dead
+from imserver.backends.webhooks.dead_events import list_retries, send_again
 from imserver.backends.webhooks.event_json import page_of
 from imserver.backends.webhooks.event_rows import StoredEvent
 from imserver.backends.webhooks.feeds import Feed, Feeds
@@ -230,9 +230,9 @@ def test_after_three_days_events_are_dead_and_can_be_replayed(start: StartNode) 
     dead = list_retries(node.store, APP, True, 0, 10)
     assert sorted(row.event for row in dead) == ["log-1", "log-2"]
     back_end.posts.clear()
-    assert replay_dead(node.store, APP, "log-2") == 1
+    assert send_again(node.store, APP, "log-2") == 1
     until(lambda: texts(back_end) == ["b"])
-    assert replay_dead(node.store, APP) == 1
+    assert send_again(node.store, APP) == 1
     until(lambda: len(back_end.events) == 2)
     until(lambda: not list_retries(node.store, APP, True, 0, 10))
 
