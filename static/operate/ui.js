@@ -5,7 +5,7 @@ import { copyText } from "../page-parts.js";
 import { fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.js";
 import { reasonOf } from "./api.js";
 
-/** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */
+/** @typedef {HTMLElement & { again: (isGentle?: boolean) => Promise<void> }} Filled  a place that can load its content again; gently: unless it is in use by then */
 /** @typedef {{ language: string, text: Record<string, string>, accountsApp: string, demo: boolean, meanings: Record<string, string> }} Page */
 
 export const page = /** @type {Page} */ (pageData());
@@ -258,9 +258,10 @@ export function missing(answer) {
  * @param {HTMLElement} place
  * @param {() => Promise<T>} load
  * @param {(loaded: T) => (Node | string)[]} draw
+ * @param {boolean} [isGentle]  what is in use when it is loaded stays
  * @returns {Promise<void>}
  */
-export async function fillPlace(place, load, draw) {
+export async function fillPlace(place, load, draw, isGentle = false) {
   const turn = String(Number(place.dataset.turn ?? 0) + 1);
   place.dataset.turn = turn;
   place.setAttribute("aria-busy", "true");
@@ -275,6 +276,7 @@ export async function fillPlace(place, load, draw) {
   if (place.dataset.turn !== turn) return; // something else is loaded meanwhile
   place.removeAttribute("aria-busy");
   place.dataset.loaded = String(Date.now());
+  if (isGentle && isInUse(place)) return;
   place.replaceChildren(...content);
 }
 
@@ -287,7 +289,7 @@ export async function fillPlace(place, load, draw) {
  * @returns {Filled}
  */
 export function place(load, draw) {
-  const made = Object.assign(make("div", "place"), { again: () => fillPlace(made, load, draw) });
+  const made = Object.assign(make("div", "place"), { again: (isGentle = false) => fillPlace(made, load, draw, isGentle) });
   made.again();
   return made;
 }
@@ -302,7 +304,7 @@ export function place(load, draw) {
 export function keepFresh(shown, isShown, every = LOOK_MS) {
   const timer = setInterval(() => {
     if (!isShown()) clearInterval(timer);
-    else if (!document.hidden && !document.querySelector("dialog") && !isInUse(shown)) shown.again();
+    else if (!document.hidden && !document.querySelector("dialog") && !isInUse(shown)) shown.again(true);
   }, every);
 }
 
@@ -317,7 +319,7 @@ const isInUse = (place) => place.contains(document.activeElement) || place.query
 function refresh(since) {
   for (const each of document.querySelectorAll("main .place")) {
     const place = /** @type {Filled} */ (each);
-    if (place.again && Number(place.dataset.loaded ?? since) < since && place.ariaBusy !== "true" && !isInUse(place)) place.again();
+    if (place.again && Number(place.dataset.loaded ?? since) < since && place.ariaBusy !== "true" && !isInUse(place)) place.again(true);
   }
 }
 
