@@ -9,6 +9,7 @@ from imserver.notifications.device_services import DeviceServices, notice_of
 from imserver.notifications.pushes import delivery_of_test
 from imserver.notifications.rows import NotificationRows
 from imserver.notifications.webpush import WebPush
+from imserver.people.accounts import AccountStore
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.mailing import Mail, NotSent, send
 from imserver.plugin.commands import Finding, key_for, offline_parts
@@ -26,16 +27,25 @@ _MENDS = {
 
 
 def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
-    """Send a test to the endpoints of a user."""
+    """Send a test to the endpoints of a user, by their id or login."""
+    label = f"notification to {user}"
     with (
         offline_parts(config, store, PushService) as parts,  # type: ignore[type-abstract]
         closing(DeviceServices(service for _, service in parts)) as services,
     ):
         app, _, name = user.partition("/")
         app = tenants.resolve(app)
+        if (tenant := tenants.find(app)) is None:
+            yield Finding("fail", label, "there is no such app", "nothing was sent")
+            return
+        if tenant.wants_accounts(app):
+            if (row := AccountStore(store).by_id_or_login(app, name)) is None:
+                yield Finding("fail", label, "there is no such account", "nothing was sent")
+                return
+            name = row[0].user
         endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
         if not endpoints:
-            yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
+            yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
         settings = settings_of(config, NotificationSettings)
         requests = PublicRequests(settings.allow_loopback)

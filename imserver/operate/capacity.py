@@ -21,6 +21,7 @@ from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, openable_f
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.terminal import fail, table
 from imserver.operate.database import commit_seconds
+from imserver.plugin.progress import long_work
 
 HEARTBEAT_SECONDS: Final = 30
 """A connected client sends a heartbeat so often."""
@@ -210,13 +211,16 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         ]
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A session of its own: the interrupt of a terminal is for this process, which lets it clean up.
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=bounded,
-            env={**os.environ, "TMPDIR": own},
-        ) as bench:
+        with (
+            long_work(f"measuring logins, pushes and {number:,} connections of a server of its own"),
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=bounded,
+                env={**os.environ, "TMPDIR": own},
+            ) as bench,
+        ):
             try:
                 answer, _ = bench.communicate()
             except BaseException:
@@ -236,7 +240,10 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
     address, processes = database_address(config.storage, config.server.data_dir), planned.server.processes
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
-    click.echo(f"A server with data of its own in {folder} is measured, for up to a minute.", err=True)
+    click.echo(
+        f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
+        err=True,
+    )
     try:
         costs = measure(config, folder, process > 0)
         files, whose = files_of_server(process)

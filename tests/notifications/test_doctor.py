@@ -61,12 +61,26 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
     assert post.headers["authorization"].startswith("vapid t=")
 
 
-@pytest.mark.parametrize("user", ["shop/nobody", "nothing/ann", "ann"])
-def test_a_user_without_endpoints_is_named(tmp_path: Path, user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        ("shop/nobody", "the user has no endpoint"),
+        ("nothing/ann", "there is no such app"),
+        ("ann", "there is no such app"),
+    ],
+)
+def test_a_user_without_endpoints_is_named(tmp_path: Path, user: str, reason: str) -> None:
     subscribe(tmp_path, "https://push.example/1")
-    (finding,) = tried("notify APP/USER", user, settings(tmp_path))
+    file = settings(tmp_path)
+    (finding,) = tried("notify APP/USER", user, file)
     assert (finding.level, finding.name) == ("fail", f"notification to {user}")
-    assert finding.found == "the user has no endpoint"
+    assert finding.found == reason
+
+
+def test_a_name_that_is_no_account_is_said(tmp_path: Path) -> None:
+    file = settings(tmp_path, apps={"gochat": {}})
+    (finding,) = tried("notify APP/USER", "gochat/nobody", file)
+    assert (finding.level, finding.found) == ("fail", "there is no such account")
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")

@@ -68,12 +68,12 @@ def create(
     scopes = tuple(dict.fromkeys((*scopes, *more)))
     if not scopes:
         raise click.UsageError("Missing argument 'SCOPE...': push, read, metrics or admin.")
+    if scopes == ("metrics",) and apps:
+        fail("--app: the figures that metrics reads are those of all apps: leave --app out")
     if expires == 0:
         fail("--expires: expected a time such as 90d")
-    if len(note) > KeyRow.NOTE_CHARACTERS:
-        fail(f"--note: at most {KeyRow.NOTE_CHARACTERS} characters")
-    if not note.isprintable():
-        fail("--note: expected one line of printable text")
+    if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
+        fail(f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters")
     with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:

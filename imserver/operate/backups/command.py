@@ -47,10 +47,11 @@ def backup(
     is_check: bool,
     file: Path | None,
 ) -> None:
-    """Copy the SQLite database to a new FILE. Servers may run meanwhile.
+    """Copy a SQLite database to a new FILE. Servers may run meanwhile.
 
-    Without FILE: a copy of everything into backups.folder, which is then restored on trial in a folder of its
-    own. Of those before, backups.count stay. A timer calls this.
+    With --everything, and without FILE, the database may be of any kind. Without FILE: a copy of everything
+    into backups.folder, which is then restored on trial in a folder of its own. Of those before,
+    backups.count stay. A timer calls this.
     """
     try:
         settings = load_settings(path, data_dir)

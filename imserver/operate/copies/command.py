@@ -152,7 +152,10 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
     try:
         given = {} if data_dir is None else {"server.data_dir": data_dir}
         settings, locations = load_with_locations(path, overrides=given)
-        target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+        try:
+            target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+        except StartError as error:
+            raise StartError(f"--to: {str(error).rpartition('storage.url: ')[2]}") from None
         source, target = address_of(settings), address_of(target_settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)

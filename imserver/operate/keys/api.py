@@ -246,6 +246,8 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     the first key ends demo mode.
     """
     principal, tenants = call.principal, api.core.tenants
+    if request.apps and {*request.scopes} == {"metrics"}:
+        raise ApiProblem.invalid("`apps`: the figures that `metrics` reads are those of all apps")
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")

@@ -99,7 +99,8 @@ def log(
     A later call replaces it; so does a reload of the settings.
     """
     if part and (nearest := watch.nearest(part)) != [part]:
-        raise ApiProblem.invalid(f"`part`: there is no {part}; the nearest: {', '.join(nearest) or 'none'}")
+        near = f"the nearest: {', '.join(nearest)}" if nearest else "they are named as `gateway.cluster`"
+        raise ApiProblem.invalid(f"`part`: there is no {part}; {near}")
     if seconds and level is None and share is None and trace is None:
         raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
     if trace is not None and watch.trace is None:

@@ -101,7 +101,7 @@ class Watch:
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
-        return [part] if part in parts else get_close_matches(part, parts, cutoff=0.3)
+        return [part] if part in parts else get_close_matches(part, parts, cutoff=0.6)
 
     def log(self, wish: LogWish) -> list[str]:
         """Let all nodes log by this wish. Returns the nodes that did not answer."""

@@ -99,6 +99,7 @@ def test_an_app_sees_and_makes_keys_of_its_own_only(server: Server, admin: User,
         assert shop.refused_get("keys/usage", id=id) == (404, "unknown_key")
         assert push(server, other["secret"], "tea")[0] == 200
     assert admin.refused("keys/create", scopes=["push"], apps=["none"]) == (404, "unknown_app")
+    assert admin.refused("keys/create", scopes=["metrics"], apps=["shop"]) == (400, "invalid_request")
     assert User(server, own["secret"]).refused("keys/create", scopes=["push"], apps=["shop"])[0] == 403
     assert User(server, "").refused("keys/create", scopes=["push"])[0] == 401
 
