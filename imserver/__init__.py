@@ -26,6 +26,7 @@ FEATURES = (
     "imserver.messenger.later",
     "imserver.operate.audit",
     "imserver.operate.keys",
+    "imserver.operate.erasure",
     "imserver.operate.refusals",
     "imserver.operate.watch",
     "imserver.operate.safety",
@@ -34,7 +35,6 @@ FEATURES = (
     "imserver.media.emoji",
     "imserver.media.previews",
     "imserver.operate.exports",
-    "imserver.operate.erasure",
     "imserver.operate.backups",
 )
 """The packages of the features and foreign dialects of this server, in the order in which a node builds them.

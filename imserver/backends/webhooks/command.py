@@ -43,8 +43,9 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             click.echo(f"events sent again: {count}")
             return
         rows = list_retries(store, app, dead, 0, 1000)
-        ((aside,),) = store.rows("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,))
-        following = store.read(lambda sql: next_try(sql, app))
+        counted = store.rows("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,))
+        aside = sum(count for (count,) in counted)
+        following = store.read(lambda sql: next_try(sql, app)) if aside else 0
     click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
     if aside:
         click.echo(f"put aside: {aside}, the next is tried {_time(following) or 'at once'}")

@@ -16,6 +16,11 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE = FeatureRow(
-    "refusals", build, routes=api.routes.rows, uses=("accounts?",), answers=answers, commands=_commands
+    "refusals",
+    build,
+    routes=api.routes.rows,
+    uses=("accounts?", "erasure?"),
+    answers=answers,
+    commands=_commands,
 )
 """Why something was refused."""

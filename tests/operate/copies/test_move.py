@@ -312,7 +312,7 @@ def test_the_command_says_what_goes_wrong(full: str, tmp_path: Path, start_serve
         assert done.stderr.startswith("imserver: ")
         return done.stderr
 
-    assert "storage.url" in refused("--to", "oracle://x/y")
+    assert "--to" in refused("--to", "oracle://x/y")
     assert "is the database itself" in refused("--to", full)
     change(full, "UPDATE directory SET version = 'x'")
     assert "cannot be used: invalid literal" in refused("--to", f"sqlite:///{tmp_path}/damaged.db")
