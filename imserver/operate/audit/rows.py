@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from math import inf
@@ -22,9 +23,7 @@ from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_
 _OF_ACTS: Final = RowsOf(Entry, "audit")
 _IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
 _COLUMNS: Final = f"{_IN_CHAIN.columns}, {_OF_ACTS.columns}"
-_ROWS: Final = f"SELECT {_COLUMNS} FROM audit"
 _OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
-_NAMES: Final = f"SELECT {_OF_NAMES.columns}, text, number FROM audit_name"
 _AT_ONCE: Final = 1000
 """Rows that one transaction removes, so that writers never wait for long."""
 
@@ -61,8 +60,10 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
     """The head of the chain. None: somebody has removed it, or it cannot be read."""
+    columns = _readable(sql, _HEADS.columns)
+    rows = sql.query(f"SELECT {columns} FROM audit_head WHERE one = 1{sql.for_update if lock else ''}")
     try:
-        return _HEADS.first(sql.query, f"WHERE one = 1{sql.for_update if lock else ''}")
+        return _HEADS.read(rows[0]) if rows else None
     except _NOT_READ:
         return None
 
@@ -108,14 +109,15 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
     if (end := head(sql, lock=True)) is None:
         return 0
     limit = sql.clock_ms() - age_ms
-    statement = "SELECT number, time, hash FROM audit WHERE number > %s ORDER BY number LIMIT %s"
+    columns = _readable(sql, "number, time, hash")
+    statement = f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     old = [row for row in sql.query(statement, (end.anchor, _AT_ONCE)) if row[1] < limit]
     if not old:
         return 0
     last, _, digest = old[-1]
     sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
     sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
-    sql.execute("UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1", (last, digest))
+    sql.execute("UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1", (last, _as_text(digest)))
     return len(old)
 
 
@@ -129,28 +131,45 @@ NO_ACTS: Final[Acts] = []
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
     """The next acts in the order of the chain, with their names."""
     # In SQLite, somebody may have written a number that is none: it would stay behind every other.
-    statement = f"{_ROWS} WHERE number > %s AND round(number) = number ORDER BY number LIMIT %s"
-    return _with_names(sql, list(map(_row, sql.query(statement, (number, most)))))
+    return _find(sql, "number > %s AND round(number) = number ORDER BY number LIMIT %s", number, most)
 
 
 def one(number: int, sql: PooledStatements) -> Acts:
     """One act; none: there is none of this number."""
-    return _with_names(sql, list(map(_row, sql.query(f"{_ROWS} WHERE number = %s", (number,)))))
+    return _find(sql, "number = %s", number)
+
+
+def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
+    rows = sql.query(f"SELECT {_readable(sql, _COLUMNS)} FROM audit WHERE {where}", values)
+    return _with_names(sql, list(map(_row, rows)))
 
 
 def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
     names: dict[int, list[Name]] = {act.number: [] for act in acts}
-    for row in sql.query_in(f"{_NAMES} WHERE number IN {{}}", (), list(names), many=True):
+    columns = _readable(sql, f"{_OF_NAMES.columns}, text, number")
+    statement = f"SELECT {columns} FROM audit_name WHERE number IN {{}}"
+    for row in sql.query_in(statement, (), list(names), many=True):
         names[row[-1]].append(_name(row))
     return [(act, names[act.number]) for act in acts]
 
 
-# SQLite stores values of any type in any column. One that somebody else has written must not hide other rows.
+# SQLite stores values of any type in any column, and texts that are not UTF-8. One that somebody else has
+# written must not hide other rows.
 _NOT_READ: Final = (ValueError, TypeError, OverflowError)
 _UNREADABLE: Final = "unreadable"
 _END_MS: Final = 253_402_300_800_000
 """The year 10000."""
 _parts: Final = msgspec.json.Decoder(dict[str, str])
+_BYTES: Final = r"CASE typeof(\g<0>) WHEN 'text' THEN CAST(\g<0> AS BLOB) ELSE \g<0> END"
+
+
+def _readable(sql: PooledStatements, columns: str) -> str:
+    """Columns of a query, whose texts are bytes in SQLite: so no text ends the query."""
+    return re.sub(r"[\w.]+", _BYTES, columns) if sql.engine == "sqlite" else columns
+
+
+def _as_text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _row(row: Row) -> AuditRow:
@@ -162,7 +181,7 @@ def _row(row: Row) -> AuditRow:
             return act
     except _NOT_READ:
         pass
-    return AuditRow(row[0], 0, Entry(_UNREADABLE, "", "", "", b"{}"), str(row[2]), str(row[3]))
+    return AuditRow(row[0], 0, Entry(_UNREADABLE, "", "", "", b"{}"), _as_text(row[2]), _as_text(row[3]))
 
 
 def _name(row: Row) -> Name:
@@ -172,7 +191,7 @@ def _name(row: Row) -> Name:
         text = memoryview(text).tobytes().decode(errors="replace")
         return _OF_NAMES.read((part, app, member, memoryview(salt).tobytes()), text=text)
     except _NOT_READ:
-        return Name(str(part), str(app), str(member), _UNREADABLE, b"")
+        return Name(*map(_as_text, (part, app, member)), _UNREADABLE, b"")
 
 
 # --- searching ----------------------------------------------------------------------------------------------
@@ -192,12 +211,12 @@ _NAMES_ONE: Final = (
 # Each engine goes through the numbers in falling order, and looks each row up: without statistics it would
 # read the whole table.
 _JOIN: Final = {
-    "sqlite": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n CROSS JOIN audit a "
+    "sqlite": "SELECT {columns} FROM (SELECT{span} %s) n CROSS JOIN audit a "
     "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
-    "mysql": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n STRAIGHT_JOIN audit a "
+    "mysql": "SELECT {columns} FROM (SELECT{span} %s) n STRAIGHT_JOIN audit a "
     "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
-    "postgresql": f"SELECT x.* FROM (SELECT{{span}} %s) n CROSS JOIN LATERAL "
-    f"(SELECT {_LOOKED_UP} FROM audit a WHERE a.number = n.number{{wanted}} LIMIT 1) x "
+    "postgresql": "SELECT x.* FROM (SELECT{span} %s) n CROSS JOIN LATERAL "
+    "(SELECT {columns} FROM audit a WHERE a.number = n.number{wanted} LIMIT 1) x "
     "ORDER BY x.number DESC LIMIT %s",
 }
 
@@ -279,7 +298,7 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     source, values = _source(query, by)
     span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
     wanted, sought = _wanted(query, by)
-    statement = _JOIN[sql.engine].format(span=span, wanted=wanted)
+    statement = _JOIN[sql.engine].format(span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP))
     below = f"SELECT{span} 1 OFFSET %s"
     acts: list[AuditRow] = []
     left, step, following = MOST_LOOKED, query.limit + 1, 0

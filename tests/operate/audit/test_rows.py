@@ -241,11 +241,16 @@ TYPES: list[tuple[str, str]] = [
     ("UPDATE audit SET time = 'abc' WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET time = 9e999 WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET kind = x'ff' WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET kind = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET time = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
+    ("UPDATE audit SET hash = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET number = 'abc' WHERE number = 3", "row 3 is missing"),
     ("UPDATE audit SET number = 3.5 WHERE number = 3", "row 3 is missing"),
     ("UPDATE audit_name SET text = '{}' WHERE part = 'facts' AND number = 3", "facts of row 3 was changed"),
     ("UPDATE audit_name SET salt = 'zz' WHERE part = 'user' AND number = 3", "user of row 3 was changed"),
     ("UPDATE audit_name SET salt = 1e15 WHERE part = 'by' AND number = 3", "by of row 3 was changed"),
+    ("UPDATE audit_name SET member = CAST(x'ff' AS TEXT) WHERE part = 'by' AND number = 3", "by of row 3"),
+    ("UPDATE audit_head SET hash = CAST(x'ff' AS TEXT)", "the head of the chain is missing or unreadable"),
     ("UPDATE audit_head SET time = 'abc'", "the head of the chain is missing or unreadable"),
 ]
 
