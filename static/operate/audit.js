@@ -1,8 +1,8 @@
 // @ts-check
 /** Who has changed what, to whom, when and from where: each act in a sentence. */
 
-import { listOf, make, numberOf, recordOf, textOf } from "../text.js";
-import { card, code, duration, filters, heading, link, list, name, table, time, words } from "./ui.js";
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { absoluteTime, badge, button, card, code, duration, filters, heading, link, list, name, number, table, time, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {Record<string, any>} Act  an act, with the names of its users */
@@ -36,7 +36,24 @@ export function drawAudit({ api, app }, request = "") {
     draw();
   });
   draw();
-  return [heading(words.admin_audit, words.admin_audit_hint), choose, card("", place)];
+  const checked = make("div", "");
+  checked.setAttribute("role", "status");
+  const check = button(words.admin_audit_check, async () => checked.replaceChildren(...stateOf(recordOf((await api.get("audit", { app, check: "true", limit: 1 })).check))));
+  return [heading(words.admin_audit, words.admin_audit_hint, check), checked, choose, card("", place)];
+}
+
+/**
+ * Whether somebody has changed the log.
+ *
+ * @param {Record<string, any>} check
+ */
+function stateOf(check) {
+  const wrong = listOf(check.wrong);
+  const [first, last] = [check.since, check.until].map((each) => (each ? absoluteTime(each / 1000) : "–"));
+  const state = wrong.length ? badge(words.admin_audit_broken, "bad") : badge(words.admin_audit_unbroken, "good");
+  const said = fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last });
+  const head = wrong.length ? [] : [make("p", "muted", words.admin_audit_head, " ", code(check.head))];
+  return [card("", make("p", "", state, " ", said), ...wrong.map((each) => make("p", "", code(each))), ...head)];
 }
 
 /** @param {string} text  a time as fields have it; empty: none */

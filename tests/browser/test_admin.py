@@ -285,6 +285,8 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     admin.shows("was erased", ".notice")
     admin.go("#audit")
     admin.shows("erased a deleted user", ".act")
+    admin.tap("Verify")
+    admin.shows("unbroken", "[role=status] .badge")
 
 
 def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:

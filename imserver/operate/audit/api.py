@@ -16,6 +16,18 @@ from imserver.plugin.storage import Store
 NDJSON: Final = "application/x-ndjson"
 
 
+class AuditCheck(Struct):
+    """What a check of the newest acts says."""
+
+    acts: Annotated[int, about("So many acts were checked.")]
+    since: Annotated[int, about("The time of the first one, in Unix milliseconds.")]
+    until: Annotated[int, about("The time of the last one.")]
+    head: Annotated[str, about("The last one, as `imserver audit verify --head` takes it.")]
+    wrong: Annotated[
+        list[str], about("What is wrong, at most 100 lines. Empty: nobody has changed or removed an act.")
+    ]
+
+
 class AuditAnswer(Struct):
     """Acts, the newest first."""
 
@@ -24,6 +36,7 @@ class AuditAnswer(Struct):
     names: Annotated[
         dict[str, dict[str, str]], about("App → user → name, of those in these acts who have an account.")
     ] = {}
+    check: Annotated[AuditCheck | None, about("Only with `check`, if there is a database.")] = None
 
 
 routes = Resource(
@@ -44,6 +57,7 @@ def audit(store: Store, call: Call) -> HttpResponse:
     An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
     sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is
     not 0, go on there, also behind a page with fewer acts than `limit`. Names that were erased are null.
+    `check` looks only whether the chain of acts is unbroken: it says nothing of those in other apps.
 
     With `Accept: application/x-ndjson` the answer has one act a line, and the header `Link` leads to older
     ones.
@@ -56,17 +70,26 @@ def audit(store: Store, call: Call) -> HttpResponse:
         (app,) = apps
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
-    wanted = msgspec.structs.replace(request, app=app)
+    wanted = msgspec.structs.replace(request, app=app, check=False)
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
-        return call.reply(AuditAnswer(rows, following, _names(store, rows)))
+        check = _check(store) if request.check and store.has_database else None
+        return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
     headers = [("X-Request-Id", call.request.id)]
     if following:
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
         headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     return HttpResponse(200, lines, NDJSON, tuple(headers))
+
+
+def _check(store: Store) -> AuditCheck:
+    from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
+
+    result = verify(store.read, newest=NEWEST)
+    head = ":".join(map(str, result.head))
+    return AuditCheck(result.rows, result.since, result.until, head, result.wrong)
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:

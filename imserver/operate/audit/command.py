@@ -136,7 +136,7 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
         if not store.has_database:
             fail("there is no database, so there is no audit log")
         with long_work("verifying") as say:
-            result = verify(store, wanted, say)
+            result = verify(store.read, wanted, say)
     for text in result.wrong:
         click.echo(text, err=True)
     if result.more:

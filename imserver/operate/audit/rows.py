@@ -250,6 +250,7 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     until: _Time = 0
     after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
     limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
+    check: Annotated[bool, about("Also verify the newest 1,000 acts, of whatever app.")] = False
 
 
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:

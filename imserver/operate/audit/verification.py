@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -11,22 +11,27 @@ from msgspec.structs import replace
 from imserver.operate.audit.chain import AuditRow, Name
 from imserver.operate.audit.rows import Acts, ChainHead, after, head
 from imserver.plugin.commands import Finding
-from imserver.plugin.storage import PooledStatements, Store
+from imserver.plugin.storage import PooledStatements
 
 Note = Callable[[str, int, int], None]
-_PAGE: Final = 500
-_NEWEST: Final = 1000
+Read = Callable[[Callable[[PooledStatements], Any]], Any]
+_PAGE: Final = 100
+"""Rows after which the loop does other work: they take 10 ms."""
+NEWEST: Final = 1000
 _parts: Final = msgspec.json.Decoder(dict[str, str])
 
 
 class Verification(Struct):
-    """The result. ``wrong``: what is wrong, in words, with the number of the row. ``erased``: names that were
-    erased. ``head``: the last row, ``anchor`` the one before the first that is left."""
+    """The result. ``wrong``: what is wrong, in words, with the number of the row. ``since`` and ``until``:
+    times of the first and the last row, in Unix milliseconds. ``erased``: names that were erased. ``head``:
+    the last row, ``anchor`` the one before the first that is left."""
 
     wrong: list[str] = []
     more: int = 0
     """Problems that are not in ``wrong``, because there are too many."""
     rows: int = 0
+    since: int = 0
+    until: int = 0
     names: int = 0
     erased: int = 0
     head: tuple[int, str] = (0, "")
@@ -34,14 +39,21 @@ class Verification(Struct):
 
 
 def verify(
-    store: Store, wanted: tuple[int, str] | None = None, note: Note = lambda what, done, total: None
+    read: Read,
+    wanted: tuple[int, str] | None = None,
+    note: Note = lambda what, done, total: None,
+    newest: int = 0,
 ) -> Verification:
-    """Verify the whole chain. ``wanted``: number and hash of a head that was noted down. ``note`` hears after
-    each page how many of how many rows are done. Raises StorageUnavailable."""
+    """Verify the whole chain, or so many of its ``newest`` rows. ``read``: that of a store. ``wanted``:
+    number and hash of a head that was noted down. ``note`` hears after each page how many of how many rows
+    are done. Raises StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
-    end, page = store.read(partial(_next, -1))  # rows up to the anchor are too many
+    end, page = read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:
         chain.complain("the head of the chain is missing or unreadable: somebody has removed or changed it")
+    elif newest and end.number - newest > end.anchor:
+        chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
+        end, page = read(partial(_next, chain.number))
     else:
         chain.begin(end)
     while page:
@@ -49,7 +61,7 @@ def verify(
             chain.add(row, names)
         if end is not None:
             note("verified", chain.result.rows, end.number - end.anchor)
-        end, page = store.read(partial(_next, chain.number))
+        end, page = read(partial(_next, chain.number))
         if end is not None and end.anchor > chain.number:  # they were removed for their age meanwhile
             chain.begin(end)
     if end is not None:
@@ -80,6 +92,8 @@ class ChainCheck:
         """Check the next row."""
         number = row.number
         self.result.rows += 1
+        self.result.since = self.result.since or row.time
+        self.result.until = row.time or self.result.until
         if number <= self.number:
             self.complain(f"row {number} was put in: the chain begins after row {self.number}")
             return
@@ -133,16 +147,7 @@ class ChainCheck:
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Verify the newest acts, for ``imserver doctor``."""
     mend = "run imserver audit verify, and find out who writes to the database besides the server"
-    if (end := head(sql)) is None:
-        text = "the head of the chain is missing or unreadable"
-        yield Finding("fail", "audit log", text, "no act can be stored", mend)
-        return
-    chain = ChainCheck(Verification(), None)
-    first = end.number - _NEWEST
-    chain.begin(end if first <= end.anchor else replace(end, anchor=first, anchor_hash=""))
-    for row, names in after(chain.number, _NEWEST + 1, sql):
-        chain.add(row, names)
-    chain.end(end)
-    if chain.result.wrong:
-        text = f"{chain.result.wrong[0]} (of the last {chain.result.rows} rows)"
+    result = verify(lambda work: work(sql), newest=NEWEST)
+    if result.wrong:
+        text = f"{result.wrong[0]} (of the last {result.rows} rows)"
         yield Finding("fail", "audit log", text, "it does not prove any more what was done", mend)

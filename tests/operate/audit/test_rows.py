@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET, Struct, UnsetType, structs
 
+from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -34,6 +35,7 @@ from imserver.operate.audit.verification import check_rows, verify
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.storage import PooledStatements, Row, Store
 from imserver.plugin.testing import check_tables
+from tests.gateway.api.api_node import ApiNode
 from tests.stores import OpenStore
 from tests.support import run_cli
 
@@ -65,7 +67,7 @@ def numbers(store: Store, **wanted: Any) -> list[int]:
 
 
 def wrong(store: Store, wanted: tuple[int, str] | None = None) -> list[str]:
-    result = verify(store, wanted).wrong
+    result = verify(store.read, wanted).wrong
     if wanted is None:  # `imserver doctor` says the same of the newest acts
         assert [each.level for each in store.read(lambda sql: list(check_rows(sql)))] == ["fail"][
             : len(result)
@@ -279,7 +281,7 @@ def test_a_value_of_another_type_hides_no_other_act(
 def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     add(store, ban("ann"), ban("bob"))
     notes: list[tuple[str, int, int]] = []
-    earlier = verify(store, note=lambda *note: notes.append(note)).head
+    earlier = verify(store.read, note=lambda *note: notes.append(note)).head
     assert notes == [("verified", 2, 2)]
     add(store, ban("eve"))
     assert wrong(store, earlier) == []
@@ -297,15 +299,36 @@ def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     assert wrong(store, (9, earlier[1])) == ["row 9, the given head, is missing"]
 
 
+def test_the_newest_acts_are_verified_over_http(tmp_path: Path) -> None:
+    node = ApiNode(
+        tmp_path, Config(features=("audit",), apps={"shop": TenantSettings(), "tea": TenantSettings()})
+    )
+    store = node.core.store
+    add(store, *(ban(f"ann {number}") for number in range(1200)))
+
+    def check(**more: Any) -> tuple[int, list[str]]:
+        answer = node.get("/api/v1/audit", check="true", limit=1, **more)["check"]
+        assert 0 < answer["since"] <= answer["until"]
+        assert answer["head"] == ":".join(map(str, verify(store.read).head))
+        return answer["acts"], answer["wrong"]
+
+    store.execute("UPDATE audit SET kind = 'page' WHERE number = 150", ())
+    assert check(app="shop") == (1000, [])
+    store.execute("UPDATE audit SET kind = 'page' WHERE number = 1150", ())
+    assert check() == (1000, ["row 1150 was changed"])
+    assert node.get("/api/v1/audit", app="shop")["check"] is None
+    node.close()
+
+
 def test_an_erasure_takes_the_names_of_one_and_the_chain_holds(store: Store) -> None:
     add(store, ban("bob", ANN), ban("ann", facts={"users": ["bob", "eve"]}), ban("bob", app="tea"))
-    before = verify(store)
+    before = verify(store.read)
     store.delete_rows_of_user("shop", "bob")
     tea, second, first = acts(store)
     assert (first.by.id, first.user, first.address, first.facts) == ("ann", None, "192.0.2.7", None)
     assert (second.user, second.facts) == ("ann", {"users": [None, "eve"]})
     assert tea.user == "bob"
-    after = verify(store)
+    after = verify(store.read)
     assert (after.wrong, after.head) == ([], before.head)
     assert (after.erased, after.names) == (3, before.names - 3)
     store.delete_rows_of_user("shop", "ann")
@@ -319,7 +342,7 @@ def test_the_name_of_whom_an_act_deletes_is_not_stored(store: Store) -> None:
     add(store, Act("accounts.delete", KEY, "shop", "bob", "192.0.2.7", facts={}, gone=True))
     (act,) = acts(store)
     assert (act.user, act.by.id, act.address) == (None, "1f2e", "192.0.2.7")
-    assert verify(store).erased == 1
+    assert verify(store.read).erased == 1
     assert store.rows("SELECT * FROM audit_name WHERE member = 'bob'") == []
 
 
@@ -342,13 +365,13 @@ def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(store: St
 
 def test_old_acts_go_and_leave_an_anchor(store: Store) -> None:
     add(store, *(ban(user) for user in ("ann", "bob", "eve")))
-    earlier = verify(store).head
+    earlier = verify(store.read).head
     assert store.write(partial(remove_before, 3_600_000)) == 0
     assert store.write(partial(remove_before, -1000)) == 3
     assert (acts(store), wrong(store)) == ([], [])
     assert wrong(store, earlier) == []
     add(store, ban("jan"))
-    result = verify(store)
+    result = verify(store.read)
     assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], earlier, 1, 4)
     assert store.rows("SELECT count(*) FROM audit_name WHERE number < 4") == [(0,)]
     assert wrong(store, (2, earlier[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
