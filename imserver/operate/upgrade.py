@@ -78,8 +78,9 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     is_far = new[0] != old[0] or abs(new[1] - old[1]) > 1
     meaning = "nodes of both cannot be one cluster, and only a backup leads back"
     mend = "stop all nodes, make a backup, and read the notes; or take the releases between one by one"
-    yield finding_of(is_far, "version", f"{__version__}, then {release.version}", meaning, mend)
-    yield from running_server(config)
+    way_back = "" if is_far else "; nodes of both are one cluster, and imserver upgrade --back leads back"
+    yield finding_of(is_far, "version", f"{__version__}, then {release.version}{way_back}", meaning, mend)
+    yield from [*running_server(config)] or [Finding("ok", "server", "none of these settings runs here")]
     yield from findings_of_features(config)
     address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
     if address.exists:
