@@ -75,6 +75,8 @@ def slack_import(
 
     Channels and direct messages of several people become groups, people become accounts to be claimed,
     threads replies. Call it again after an interruption, or with a later export: nothing is stored twice.
+    Servers may run during the first import. Stop them for later ones: they may notify people of messages
+    before these are marked as read. The status is 1 if a part of the export is broken.
     """
     try:
         archive = Export(export)
@@ -183,3 +185,5 @@ def _print_problems(problems: Problems) -> None:
         click.echo(f"{count:>10,}  {kind}")
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
+    if problems.broken:
+        fail("parts of the export are broken; the rest was read")

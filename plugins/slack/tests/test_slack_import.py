@@ -310,7 +310,7 @@ def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Wri
     (path / "channels.json").write_text(json.dumps(channels))
     (path / "lost").mkdir()
     (path / "lost" / "2020-09-18.json").write_text("[]")
-    said = site.run(path)
+    said = site.run(path, status=1)
     assert "tea/2020-09-15.json: " in said
     assert "tea/2020-09-16.json, message 2: " in said
     assert "6  broken" in said
