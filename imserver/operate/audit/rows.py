@@ -191,7 +191,7 @@ def _name(row: Row) -> Name:
         text = memoryview(text).tobytes().decode(errors="replace")
         return _OF_NAMES.read((part, app, member, memoryview(salt).tobytes()), text=text)
     except _NOT_READ:
-        return Name(*map(_as_text, (part, app, member)), _UNREADABLE, b"")
+        return Name(_as_text(part), _as_text(app), _as_text(member), _UNREADABLE, b"")
 
 
 # --- searching ----------------------------------------------------------------------------------------------
