@@ -11,14 +11,20 @@ from imserver.plugin.services import Core
 from .declared import SETTINGS, STEPS, TABLES
 from .offers import Content, Offer, Source, Tool
 from .service import ROUTES, Mcp
+from .tasks import Later
 from .turn import NAME, InputRequired, Turn
 
-__all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Tool", "Turn"]
+__all__ = ["FEATURE", "Content", "InputRequired", "Later", "Mcp", "Offer", "Source", "Tool", "Turn"]
 
 
 def _build(core: Core) -> Parts:
     mcp = Mcp(core)
-    ended, run, stop = (mcp.followers.ended,), (mcp.hooks.log.work.run,), mcp.hooks.stop
+    ended, run = (mcp.followers.ended,), (mcp.hooks.log.work.run, mcp.tasks.runner.run)
+
+    def stop() -> None:
+        mcp.tasks.runner.stop()
+        mcp.hooks.stop()
+
     return Parts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
 
 

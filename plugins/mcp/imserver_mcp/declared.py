@@ -1,14 +1,16 @@
-"""The settings of the node and of apps; and webhooks of events: who hears of what, and how far."""
+"""The settings of the node and of apps; webhooks of events: who hears of what, and how far; and tasks."""
 
 import hashlib
+from secrets import token_hex
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.backends.webhooks import LogHook
 from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
+from imserver.plugin.identity import Principal
 from imserver.plugin.settings import TenantSettings, Url, app_settings_of
 from imserver.plugin.storage import PooledStatements, Reason, Row, RowsOf, Store, Table, marks_of
 
@@ -120,9 +122,63 @@ class Hooks(Store.Rows):
             self._store.execute(f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids))
 
 
+class TaskCall(Struct, frozen=True):
+    """What a task does, and for whom. ``principal``: who has called the tool, ``proof`` by which its right is
+    asked for again. ``client``: what its client can. ``needs_yes``: it needs the yes of its question."""
+
+    principal: Principal
+    proof: str
+    tool: str
+    arguments: dict[str, Any]
+    client: dict[str, Any]
+    needs_yes: bool
+
+
+class Round(Struct, frozen=True):
+    """What a tool has returned last, and the answers of the client to it; see ``InputRequired``."""
+
+    requests: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
+    state: Any = None
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A call of a tool that goes on without its client; or only its yes, if the client waits itself.
+
+    ``state``: that of MCP, or ``held``: the client waits. ``question``: for whose end it waits; 0: for none.
+    ``audit``: the act that says that its yes was used; 0: it was not, -1: there is no audit log. ``content``:
+    the result or the error, as JSON. ``created``, ``updated``: Unix milliseconds; ``expires``: Unix seconds,
+    then it is forgotten; ``due``: then a node looks at it. All are by the clock of the database.
+    """
+
+    app: str
+    id: str = field(default_factory=lambda: f"task_{token_hex(16)}")
+    user: str
+    state: str = "working"
+    what: TaskCall
+    rounds: Round = Round()
+    content: bytes = b""
+    question: int = 0
+    audit: int = 0
+    created: int = 0
+    updated: int = 0
+    expires: int = 0
+    due: int = 0
+    leased: int = 0
+
+
+TASKS: Final = RowsOf(Task, "mcp_task", user="member")
+
 STEPS: Final = (
     """
     ordered mcp_hook: id name500*, app name500, member name255, what blob, position big, expires big
+    """,
+    """
+    table mcp_task: app name500*, id name64*, member name255, state name16, what blob, rounds blob,
+        content blob, question big, audit big, created big, updated big, expires big, due big, leased big
+      index mcp_task_by_due: due
+      index mcp_task_by_question: app question
+      index mcp_task_by_member: app member state
     """,
 )
 
@@ -133,5 +189,12 @@ TABLES: Final = (
             expires big out""",
         scan=True,
         imported=Reason("the secret of the receiver is not exported: its agent subscribes again"),
+    ),
+    Table(
+        name="mcp_task",
+        types="""app name500*, id name64*, member name255 user, state name16, what blob, rounds blob,
+            content blob, question big, audit big, created big, updated big, expires big, due big,
+            leased big""",
+        columns=Reason("it names calls that are forgotten after a time"),
     ),
 )

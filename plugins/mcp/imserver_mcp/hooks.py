@@ -60,7 +60,6 @@ class EventHooks:
             owner=self,
             are_bots=False,
         )
-        self.log.more_apps = followers.apps
         self.log.on_look.append(followers.look)
         followers.wake = self.log.work.news.set
 

@@ -25,8 +25,8 @@ class Content(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """A tool. ``run`` gets the turn and the arguments, and returns a text, `Content`, `InputRequired`, or a
-    dict, which has the form ``output``.
+    """A tool. ``run`` gets the turn and the arguments, and returns a text, `Content`, `InputRequired`,
+    `Later`, or a dict, which has the form ``output``.
 
     ``route``: method and path below ``/api/v1`` without which it is not there. Its request has the arguments
     ``fields``, unless ``input`` is their JSON schema, or the struct that ``run`` gets. Without ``run`` it
@@ -52,6 +52,8 @@ class Tool(Struct, frozen=True, kw_only=True):
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
         """Run it. May switch. Raises RouteRefused."""
         fields: Any = {name: value for name, value in arguments.items() if value is not None}
+        if turn.task is not None and "client_msg_id" in self.fields:
+            fields.setdefault("client_msg_id", turn.task.id)  # it may be run again
         if isinstance(self.input, type):
             try:
                 fields = msgspec.convert(fields, self.input)

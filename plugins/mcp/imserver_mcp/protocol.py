@@ -25,6 +25,7 @@ LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
 VERSIONS: Final = (MODERN, *LEGACY)
 STATE_SECONDS: Final = 3600
 META: Final = "io.modelcontextprotocol/"
+TASK_EXTENSION: Final = f"{META}tasks"
 
 
 class Code:
@@ -126,14 +127,22 @@ def _client_of(meta: Any) -> Any:
     return meta.get(f"{META}clientCapabilities")
 
 
+_NAMED: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
+"""Method → the parameter that the header ``Mcp-Name`` repeats."""
+
+
 def _mismatch(method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     """The header that says something else than the body; ``""``: none."""
     if headers.get("mcp-protocol-version") != version:
         return "MCP-Protocol-Version"
     if headers.get("mcp-method") != method:
         return "Mcp-Method"
-    # Method → the parameter that the header ``Mcp-Name`` repeats.
-    key = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}.get(method)
+    key = _NAMED.get(method)
     is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(key, "")
     return "" if is_same else "Mcp-Name"
 

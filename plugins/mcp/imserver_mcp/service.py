@@ -28,12 +28,24 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Head, Stream, StreamPath, host_of
 
-from . import events, protocol, resources
+from . import events, resources
 from .declared import McpSettings
 from .hooks import EventHooks
 from .offers import Content, Offer, Source, Tool
-from .protocol import LEGACY, META, VERSIONS, Code, McpError, RpcRefused, Seal, error_response, read_message
-from .tools import TOOLS, USED, permission
+from .protocol import (
+    LEGACY,
+    META,
+    TASK_EXTENSION,
+    VERSIONS,
+    Code,
+    McpError,
+    RpcRefused,
+    Seal,
+    error_response,
+    read_message,
+)
+from .tasks import Later, Tasks, TaskTurn, shown
+from .tools import TOOLS, permission
 from .turn import InputRequired, RouteRefused, Turn
 
 log = logging.getLogger(__name__)
@@ -74,7 +86,9 @@ class Mcp:
         self.settings = settings_of(core.config, McpSettings)
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
-        self._yeses = core.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.attempt)
+        self.tasks = Tasks(self)
+        self.hooks.log.more_apps = lambda: {*self.followers.apps(), *self.tasks.apps()}
+        self.hooks.log.on_look.append(self.tasks.look)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
@@ -108,7 +122,8 @@ class Mcp:
         """Answer one request. May switch."""
         query, host = head.query.encode("latin-1"), host_of(stream.peer)
         request = HttpRequest(head.method, head.path, query, head.body, head.headers, host)
-        turn = Turn(self.core, self.api, Seal(self.core.node.keys_for("mcp")), stream, head, request)
+        seal = Seal(self.core.node.keys_for("mcp"))
+        turn = Turn(self.core, self.api, self.tasks, seal, stream, head, request)
         try:
             turn.admit(self.api.call_of(self.api.endpoints["POST", PATH], request))
         except (RequestRefused, RpcRefused) as refused:
@@ -164,7 +179,7 @@ class Mcp:
         can: dict[str, Any] = {"tools": {}, "resources": {}, "events": {}}
         if is_modern:
             changes = {"subscribe": True, "listChanged": True}
-            can |= {"resources": changes, "extensions": {f"{META}events": {}}}
+            can |= {"resources": changes, "extensions": {f"{META}events": {}, TASK_EXTENSION: {}}}
         for offer in self._offers:
             can |= offer.capabilities
         return can
@@ -195,12 +210,16 @@ class Mcp:
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
-            why = permission(turn, tool, arguments, self._yeses)
+            why = permission(turn, tool, arguments)
             result: Any = Content(_text(why), True) if isinstance(why, str) and why else why
             result = result or tool.call(turn, arguments)
         except RouteRefused as refused:
+            if turn.task is not None and refused.status in (429, 503):
+                raise  # it is run again
             hint = ". `to` is the id of a user: `find_people` finds it." * (refused.code == "unknown_account")
             result = Content(_text(f"{refused}{hint}"), True)
+        if isinstance(result, Later):
+            return {"resultType": "task", **shown(turn.tasks.add(turn, name, arguments, result))}
         if isinstance(result, InputRequired):
             return result
         if isinstance(result, Content):
@@ -209,6 +228,16 @@ class Mcp:
             return {"content": _text(result), "isError": False}
         text = msgspec.json.encode(result).decode()
         return {"content": _text(text), "structuredContent": result, "isError": False}
+
+    def run_task(self, turn: TaskTurn) -> Any:
+        """What the tool of a task returns now. May switch. Raises McpError, and RouteRefused for a time."""
+        is_banned = self.core.sessions.is_banned(turn.app, turn.user)
+        if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
+            raise McpError(Code.FORBIDDEN, "The token has ended")
+        result = self.call_tool(turn)
+        if isinstance(result, InputRequired):
+            turn.require_answers(result)
+        return result
 
     def list_resources(self, turn: Turn) -> dict[str, Any]:
         """Answer ``resources/list``: a page of one source, whose number the cursor has."""
@@ -268,6 +297,9 @@ _MODERN: Final[Mapping[str, Method]] = {
     **_BOTH,
     "server/discover": Mcp.discover,
     "subscriptions/listen": lambda mcp, turn: events.listen(mcp.followers, turn),
+    "tasks/get": lambda mcp, turn: mcp.tasks.get(turn),
+    "tasks/update": lambda mcp, turn: mcp.tasks.update(turn),
+    "tasks/cancel": lambda mcp, turn: mcp.tasks.cancel(turn),
 }
 _LEGACY: Final[Mapping[str, Method]] = {**_BOTH, "initialize": Mcp.initialize, "ping": lambda _mcp, _turn: {}}
 

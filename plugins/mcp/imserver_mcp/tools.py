@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.wire import Limit, id_of
 
-from .declared import rules_of
+from .declared import Task, rules_of
 from .offers import Tool, users_in
+from .tasks import Later
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
 
 WAIT_SECONDS: Final = 20
@@ -25,7 +25,6 @@ HOLD_SECONDS: Final = 50
 """After so long a client of 2026-07-28 has to come again, since proxies end requests that take long."""
 YES: Final = "yes"
 _PERMISSION: Final = "permission"
-USED: Final = Rate("mcp_yeses", "uses of the yes of a person", "question", "1", "")
 MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
@@ -179,19 +178,24 @@ def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
 
 def ask(turn: Turn, given: dict[str, Any]) -> Any:
     """Ask, and wait for the answer."""
-    return put_question(turn, {"free_text": not given.get("options"), "seconds": 300, **given}, turn.state)
+    if turn.task is not None:
+        return turn.run("POST", "/asks/get", id=turn.task.question)
+    question = {"free_text": not given.get("options"), "seconds": 300, **given}
+    if turn.state is not None:
+        shown = turn.run("POST", "/asks/get", id=turn.state)
+    else:
+        shown = turn.run("POST", "/asks/create", **question)
+    if turn.takes_tasks and shown["state"] == "open":
+        return Later(shown["id"], seconds=question["seconds"])
+    return await_answer(turn, shown, question)
 
 
-def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
-    """Ask, and wait until the question is closed or the client has gone; `InputRequired`: it has to come
-    again. ``id``: of the question, if it came again. Switches. Raises RouteRefused.
+def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) -> Any:
+    """Wait until the question is closed or the client has gone; `InputRequired`: it has to come again.
+    Switches. Raises RouteRefused.
 
     A question without an id of the client is cancelled if the client goes: nobody would hear the answer.
     """
-    if id is not None:
-        shown = turn.run("POST", "/asks/get", id=id)
-    else:
-        shown = turn.run("POST", "/asks/create", **question)
     turn.begin()
     began, proof = time(), turn.proof()
     end = began + question["seconds"] + WAIT_SECONDS
@@ -207,31 +211,54 @@ def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
     return shown
 
 
-def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets) -> str | InputRequired:
-    """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. ``yeses``: the yeses
-    of people that were used. Switches. Raises RouteRefused."""
-    tenant, state = turn.core.tenants.find(turn.app), turn.state
+def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | InputRequired | Later:
+    """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. Each yes is used once:
+    the row of a task takes it, also for a client that waits. Switches. Raises RouteRefused and McpError."""
+    state, task = turn.state, turn.task
+    if task is not None:
+        if not task.what.needs_yes or task.audit:
+            return ""
+        return _use(turn, task, turn.run("POST", "/asks/get", id=task.question))
+    tenant = turn.core.tenants.find(turn.app)
     rules = None if tenant is None else rules_of(tenant)
     if rules is None or tool.name not in rules.confirm:
         return ""
     if state is not None and not (isinstance(state, dict) and _PERMISSION in state):
         return ""  # a later round of the tool, which has got the yes before its first one
-    person = rules.confirm_by or _owner_of(turn)
-    if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
-        return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
-    # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
-    shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
-    names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
-    text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
-    options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
-    question = {"text": text, "to": person, "options": options, "seconds": rules.confirm_seconds}
-    asked = put_question(turn, question, None if state is None else state[_PERMISSION])
+    seconds = rules.confirm_seconds
+    if state is None:
+        person = rules.confirm_by or _owner_of(turn)
+        if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
+            return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
+        # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
+        shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
+        names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
+        text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
+        options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
+        question = {"text": text, "to": person, "options": options, "seconds": seconds}
+        asked = turn.run("POST", "/asks/create", **question)
+        later = Later(asked["id"], seconds=seconds, needs_yes=True)
+        if turn.takes_tasks:
+            return later
+        held: Task | None = turn.tasks.add(turn, tool.name, arguments, later)
+    else:
+        held = turn.tasks.rows.get(turn.app, state[_PERMISSION])
+        if held is None:
+            return "The time for the yes is over."
+        asked = turn.run("POST", "/asks/get", id=held.question)
+    assert held is not None
+    asked = await_answer(turn, asked, {"seconds": seconds})
     turn.state = None
     if isinstance(asked, InputRequired):
-        return InputRequired(state={_PERMISSION: asked.state})
+        return InputRequired(state={_PERMISSION: held.id})
+    return _use(turn, held, asked)
+
+
+def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
+    """Use the answer to a question; see :func:`permission`."""
     if [each.get("value") for each in asked["answers"]] == [YES]:
-        return "" if yeses.take((turn.app, str(asked["id"]))) else "This yes was used before."
-    return f"{person} said no." if asked["answers"] else f"{person} has not answered."
+        return "" if turn.tasks.use(task) else "This yes was used before."
+    return f"{asked['answers'][0]['user']} said no." if asked["answers"] else "Nobody has answered."
 
 
 def _owner_of(turn: Turn) -> str:

@@ -1,8 +1,10 @@
 """One request of a client: who makes it, what it may run, and how it is answered."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,7 +26,11 @@ from imserver.plugin.identity import GOCHAT, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Dialect, DialectState, Head, Stream, StreamEncoding
 
-from .protocol import Code, McpError, Message, Seal, notification, sse
+from .protocol import TASK_EXTENSION, Code, McpError, Message, Seal, notification, sse
+
+if TYPE_CHECKING:
+    from .declared import Task
+    from .tasks import Tasks
 
 NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
@@ -49,11 +55,11 @@ ENCODING: Final = StreamEncoding(_Streams())
 
 
 class RouteRefused(Exception):
-    """A route of ``/api/v1`` refused what a tool wanted of it, with this ``code``."""
+    """A route of ``/api/v1`` refused what a tool wanted of it, with this ``code`` and ``status``."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(f"{code}: {message}")
-        self.code = code
+        self.code, self.status = code, status
 
 
 class InputRequired(Struct, frozen=True):
@@ -71,13 +77,17 @@ class InputRequired(Struct, frozen=True):
 class Turn:
     """A request with its answer. Functions of tools get it.
 
-    ``responses``: answers of the client to :class:`InputRequired`. ``state``: the ``state`` of that.
+    ``responses``: answers of the client to :class:`InputRequired`. ``state``: the ``state`` of that, or of
+    what the tool returned to go on as a task. ``task``: the tool is run as this task; None: for a client
+    that waits.
     """
 
+    task: Task | None = None
+
     def __init__(
-        self, core: Core, api: Api, seal: Seal, stream: Stream, head: Head, request: HttpRequest
+        self, core: Core, api: Api, tasks: Tasks, seal: Seal, stream: Stream, head: Head, request: HttpRequest
     ) -> None:
-        self.core, self.api, self.stream, self.request = core, api, stream, request
+        self.core, self.api, self.tasks, self.stream, self.request = core, api, tasks, stream, request
         self.responses: Mapping[str, Any] = {}
         self.state: Any = None
         self._seal, self._head = seal, head
@@ -89,6 +99,19 @@ class Turn:
         self.message: Message = call.input
         self.principal: Principal = call.principal
         self.app, self.user, self.params = call.app or GOCHAT, call.user, self.message.params
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether the client takes a task in the place of a result."""
+        extensions = self.message.client.get("extensions")
+        is_named = isinstance(extensions, dict) and TASK_EXTENSION in extensions
+        return is_named and self.task is None
+
+    def require_tasks(self) -> None:
+        """Raises McpError, unless the client takes tasks."""
+        if not self.takes_tasks:
+            lacks: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASK_EXTENSION: {}}}}
+            raise McpError(Code.NO_CAPABILITY, "The client does not take tasks", lacks)
 
     def proof(self) -> str:
         """What :meth:`Core.still_holds` asks again. May switch. Raises StorageUnavailable."""
@@ -120,7 +143,7 @@ class Turn:
         answer = self.api.run(self.api.endpoints[method, PREFIX + path], self.principal, request)
         content = msgspec.json.decode(answer.body)
         if answer.status >= 400:
-            raise RouteRefused(content["code"], content["message"])
+            raise RouteRefused(content["code"], content["message"], answer.status)
         return content
 
     def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
@@ -139,14 +162,18 @@ class Turn:
         if "requestState" in self.params:
             self.state = self._seal.read(self.message.text("requestState"), self._bound)
 
-    def next_round(self, wanted: InputRequired) -> dict[str, Any]:
-        """The result that asks for another round. Raises McpError."""
+    def require_answers(self, wanted: InputRequired) -> None:
+        """Raises McpError, unless the client can answer these requests."""
         needs = {each["method"].partition("/")[0] for each in wanted.requests.values()}
         lacks: dict[str, Any] = {name: {} for name in needs - self.message.client.keys()}
         if lacks or not self.message.is_modern:
             raise McpError(
                 Code.NO_CAPABILITY, "The client lacks what this needs", {"requiredCapabilities": lacks}
             )
+
+    def next_round(self, wanted: InputRequired) -> dict[str, Any]:
+        """The result that asks for another round. Raises McpError."""
+        self.require_answers(wanted)
         state = None if wanted.state is None else self._seal.make(wanted.state, self._bound)
         result = {"resultType": "input_required", "inputRequests": wanted.requests, "requestState": state}
         return {name: value for name, value in result.items() if value}

@@ -19,9 +19,11 @@ sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distributi
 from imserver.plugin.testing import eventually  # noqa: E402
 from tests.integration import plug_ins  # noqa: E402
 from tests.integration.plug_ins import install  # noqa: E402
+from tests.stores import database_servers, empty_url  # noqa: E402
 from tests.support import Server  # noqa: E402
 from tests.users import User  # noqa: E402
 
+__all__ = ["database_servers", "empty_url"]
 KEY = "key-of-the-admin-0123456789"
 CONFIG: dict[str, Any] = {
     "features": ["all", "mcp", "mcp_fixture"],
@@ -100,11 +102,41 @@ META = {
 
 def rpc(url: str, token: str, method: str, **params: Any) -> Any:
     """The answer to a request of 2026-07-28: its result, or the error as a dict with ``code``."""
-    name = params.get("uri") if method == "resources/read" else params.get("name", "")
+    name = params.get("uri") if method == "resources/read" else params.get("taskId", params.get("name", ""))
     headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method, "Mcp_Name": str(name)}
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": META, **params}}
     answer = post(url, body, token, **headers)[1]
     return answer["result"] if "result" in answer else answer["error"]
+
+
+BY_TASKS = {
+    **META,
+    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+}
+
+
+def begun(url: str, token: str, name: str, **arguments: Any) -> str:
+    """The id of the task that a tool has become."""
+    task = rpc(url, token, "tools/call", name=name, arguments=arguments, _meta=BY_TASKS)
+    assert (task.get("resultType"), task.get("status")) == ("task", "working"), task
+    return str(task["taskId"])
+
+
+def of_task(method: str, url: str, token: str, task: str, **more: Any) -> Any:
+    """What ``tasks/get`` and others say of a task."""
+    return rpc(url, token, f"tasks/{method}", taskId=task, _meta=BY_TASKS, **more)
+
+
+def ended(url: str, token: str, task: str, status: str = "completed") -> Any:
+    """A task that has ended so."""
+
+    def look() -> Any:
+        now = of_task("get", url, token, task)
+        return now if now["status"] not in ("working", "input_required") else None
+
+    last = eventually(look, what="the end of the task", seconds=30)
+    assert last["status"] == status, last
+    return last
 
 
 def tool(url: str, token: str, name: str, **arguments: Any) -> Any:

@@ -29,10 +29,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
 }
 """Revision → the scenarios that it requires and that do not apply, with the reasons."""
-NOT_REQUIRED = {
-    "tasks": "not required, and no tool has tasks",
-    "http": "not required, and no tool mirrors arguments in headers",
-}
+NOT_REQUIRED = {"http": "not required, and no tool mirrors arguments in headers"}
 """First word of the scenarios that no revision requires yet → why they do not apply."""
 
 

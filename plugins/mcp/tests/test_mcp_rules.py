@@ -15,10 +15,12 @@ import pytest
 import yaml
 from conftest import KEY, META, Site, people, post, question, rpc, running, tool
 from imserver_mcp import FEATURE
-from imserver_mcp.declared import Hook, Hooks, What
+from imserver_mcp.declared import Hook, Hooks, Task, TaskCall, What
 from imserver_mcp.protocol import Code, McpError, Seal, plain_header
+from imserver_mcp.tasks import TaskRows
 from standardwebhooks import Webhook
 
+from imserver.plugin.identity import Principal
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables, eventually
 from tests.docs.markdown import blocks
@@ -426,5 +428,8 @@ def test_its_rows_are_erased_and_exported() -> None:
         what = What(f"bot:{app}/{user}", "https://x.example", "message.created", {}, SECRET)
         id, until = what.id_for(app, user), int(time.time()) + 60
         Hooks(store).put(Hook(id=id, app=app, user=user, what=what, position=1, expires=until))
+        by = Principal("bot", apps=frozenset({app}), user=user)
+        call = TaskCall(by, "", "send", {}, {}, True)
+        TaskRows(store).add(Task(app=app, user=user, what=call, question=7), 60, 10)
 
     check_tables(FEATURE, fill)

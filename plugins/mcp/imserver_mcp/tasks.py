@@ -1,0 +1,305 @@
+"""Tasks: calls of tools that wait for people, or take long, without an open stream (SEP-2663).
+
+A task is a row, so every node knows it and goes on with it. One that waits for a question is looked at when
+the log has something new about the question, and now and then: the message says how it stands. The call
+itself is work of the runner.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin.errors import StorageUnavailable, Unavailable
+from imserver.plugin.http import HttpRequest
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.storage import PooledStatements, Runner, Store
+from imserver.plugin.wire import Limit
+
+from .declared import TASKS, Round, Task, TaskCall
+from .protocol import MODERN, Code, McpError, Message
+from .turn import InputRequired, RouteRefused, Turn
+
+if TYPE_CHECKING:
+    from .service import Mcp
+
+log = logging.getLogger(__name__)
+
+KEEP_SECONDS: Final = 86_400
+"""So long a task is known after the last moment at which its question may be answered."""
+LEASE_SECONDS: Final = 60
+LOOK_SECONDS: Final = 10.0
+LEAST_PAUSE, MOST_PAUSE = 10, 300
+"""Seconds between two looks at a question that nothing new was heard of."""
+POLL_MS: Final = 2000
+MOST_OPEN: Final = 100
+"""Tasks of one user that have not ended."""
+MOST_BYTES: Final = 1 << 20
+"""A result in JSON."""
+_OPEN: Final = "state IN ('working', 'input_required')"
+_ONE: Final = "WHERE app = %s AND id = %s"
+
+
+class Later(Struct, frozen=True):
+    """What a tool returns that goes on as a task: it is run again, with ``Turn.task``, when the ``question``
+    has ended, or at once (0). ``state``: any JSON, which is then ``Turn.state``. ``seconds``: so long it may
+    take. ``needs_yes``: it is only run if the answer is a yes. See ``Turn.takes_tasks``."""
+
+    question: int = 0
+    state: Any = None
+    seconds: int = 3600
+    needs_yes: bool = False
+
+
+class TaskRows(Store.Rows):
+    """The tasks in a store. Each method may switch, and raise StorageUnavailable."""
+
+    @Store.reading_or(None)
+    def get(self, sql: PooledStatements, app: str, id: str) -> Task | None:
+        """A task; None: there is none."""
+        return TASKS.first(sql.query, _ONE, app, id)
+
+    @Store.writing
+    def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
+        """Store a task that may take so many seconds, and is due after a pause. Raises McpError."""
+        statement = f"SELECT COUNT(*) FROM mcp_task WHERE app = %s AND member = %s AND {_OPEN}"
+        if task.state == "working" and sql.query(statement, (task.app, task.user))[0][0] >= MOST_OPEN:
+            raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "tasks", "max": MOST_OPEN})
+        now = sql.clock_ms()
+        expires = now // 1000 + seconds + KEEP_SECONDS
+        due = expires if task.state == "held" else now // 1000 + pause if pause else 0
+        task = replace(task, created=now, updated=now, expires=expires, due=due)
+        sql.insert_new("mcp_task", TASKS.columns, [TASKS.values(task)])
+        return task
+
+    @Store.writing
+    def change(self, sql: PooledStatements, /, task: Task, condition: str = _OPEN, **fields: Any) -> bool:
+        """Change these columns, if the task meets a condition. Whether it does."""
+        fields["updated"] = sql.clock_ms()
+        sets = ", ".join(f"{name} = %s" for name in fields)
+        statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
+        return sql.execute(statement, (*fields.values(), task.app, task.id)) > 0
+
+    @Store.writing
+    def respond(self, sql: PooledStatements, task: Task, given: Mapping[str, Any]) -> bool:
+        """Take answers of the client. Whether these were the last that the tool needs."""
+        row = TASKS.first(
+            sql.query, f"{_ONE} AND state = 'input_required'{sql.for_update}", task.app, task.id
+        )
+        if row is None:
+            return False
+        rounds = row.rounds
+        new = {name: given[name] for name in rounds.requests.keys() & given.keys()}
+        left = {name: each for name, each in rounds.requests.items() if name not in new}
+        rounds = Round(left, {**rounds.responses, **new}, rounds.state)
+        statement = f"UPDATE mcp_task SET rounds = %s, state = %s, due = %s, updated = %s {_ONE}"
+        state, due = ("input_required", row.expires) if left else ("working", 0)
+        sql.execute(statement, (msgspec.json.encode(rounds), state, due, sql.clock_ms(), task.app, task.id))
+        return not left
+
+    @Store.writing
+    def wake(self, sql: PooledStatements, app: str, questions: Collection[int]) -> bool:
+        """Have the tasks looked at that wait for these questions. Whether there are any."""
+        statement = "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
+        ids = [row[1] for row in sql.query_in(statement, (app,), sorted(questions), many=True)]
+        # Each wake has another value, so whoever has just seen the question open does not undo it.
+        due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
+        change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
+        sql.execute_many(change, [(app, id) for id in ids])
+        return bool(ids)
+
+    def are_open(self, app: str) -> bool:
+        """Whether a task of an app waits for a question."""
+        statement = f"SELECT 1 FROM mcp_task WHERE app = %s AND question > 0 AND {_OPEN} LIMIT 1"
+        return bool(self._store.rows(statement, (app,)))
+
+
+class TaskTurn(Turn):
+    """A task that is run in the place of a request: nobody listens."""
+
+    def __init__(self, mcp: Mcp, task: Task) -> None:
+        self.core, self.api, self.tasks, self.task = mcp.core, mcp.api, mcp.tasks, task
+        what = task.what
+        self.request = HttpRequest("POST", "/mcp", b"", b"", {}, "")
+        self.params = {"name": what.tool, "arguments": what.arguments}
+        self.message = Message("tools/call", task.id, self.params, MODERN, what.client)
+        self.principal, self.app, self.user = what.principal, task.app, task.user
+        self.responses, self.state = task.rounds.responses, task.rounds.state
+        self._runs = 0
+
+    def proof(self) -> str:
+        assert self.task is not None
+        return self.task.what.proof
+
+    def begin(self) -> bool:
+        return False
+
+    def progress(self, progress: float, total: float) -> None:
+        """The task goes on. Raises Runner.Lost, if it was cancelled or another node runs it."""
+        assert self.task is not None
+        self.tasks.runner.proceed(self.app, self.task.id)
+
+
+class Tasks:
+    """The tasks, on one node."""
+
+    def __init__(self, mcp: Mcp) -> None:
+        store = mcp.core.store
+        self._mcp, self._store = mcp, store
+        self.rows = TaskRows(store)
+        self.runner = Runner(store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS)
+        self._positions: dict[str, int] = {}
+        """App with tasks that wait for questions → the log was looked through up to this id."""
+
+    def add(self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later) -> Task:
+        """Make a task of a call, or for a client that takes none, what takes the yes for it. Switches. Raises
+        McpError."""
+        meets = turn.message.client if turn.takes_tasks else {}
+        what = TaskCall(turn.principal, turn.proof(), tool, arguments, dict(meets), later.needs_yes)
+        state = "working" if turn.takes_tasks else "held"
+        task = Task(app=turn.app, user=turn.user, state=state, what=what, question=later.question)
+        task = replace(task, rounds=Round(state=later.state))
+        pause = LEAST_PAUSE if later.question else 0
+        task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
+        if task.state == "working" and later.question:
+            self._positions.setdefault(turn.app, later.question)
+            self._mcp.hooks.log.work.news.set()
+        elif task.state == "working":
+            self.runner.start(task.app, task.id)
+        return task
+
+    def use(self, task: Task) -> bool:
+        """Use the yes of a person. False: it was used before, or the task was cancelled. Switches. Raises
+        StorageUnavailable."""
+        if self.rows.change(task, "state IN ('working', 'held') AND audit = 0", audit=-1):
+            return True
+        now = self.rows.get(task.app, task.id) if task.state == "working" else None
+        return now is not None and now.state == "working"  # this node has just lost the answer to it
+
+    # --- what clients ask -----------------------------------------------------------------------------------
+
+    def _of(self, turn: Turn) -> Task:
+        """The task of a request: whoever has made it sees it, and nobody else. Raises McpError."""
+        turn.require_tasks()
+        task = self.rows.get(turn.app, turn.message.text("taskId"))
+        who = turn.principal.label, turn.user
+        if task is None or task.state == "held" or (task.what.principal.label, task.user) != who:
+            raise McpError(Code.BAD_PARAMS, "taskId: there is no such task of yours")
+        return task
+
+    def get(self, turn: Turn) -> dict[str, Any]:
+        """Answer ``tasks/get``. May switch. Raises McpError."""
+        task = self._of(turn)
+        if task.state == "working" and task.question and not self._waits(task):
+            self.rows.wake(task.app, [task.question])
+            self.runner.wake()
+        content = msgspec.json.decode(task.content) if task.content else None
+        more: dict[str, Any] = {"completed": {"result": content}, "failed": {"error": content}}
+        more["input_required"] = {"inputRequests": task.rounds.requests}
+        return {**shown(task), **more.get(task.state, {})}
+
+    def update(self, turn: Turn) -> dict[str, Any]:
+        """Answer ``tasks/update``. May switch. Raises McpError."""
+        task = self._of(turn)
+        if self.rows.respond(task, turn.message.mapping("inputResponses")):
+            self.runner.start(task.app, task.id)
+        return {}
+
+    def cancel(self, turn: Turn) -> dict[str, Any]:
+        """Answer ``tasks/cancel``. A task whose yes was used goes on. May switch. Raises McpError."""
+        task = self._of(turn)
+        condition = f"{_OPEN} AND audit = 0"
+        if self.rows.change(task, condition, state="cancelled", due=task.expires) and task.question:
+            try:
+                turn.run("POST", "/asks/cancel", id=task.question)
+            except RouteRefused as refused:  # it has just ended
+                log.debug("the question %d of a task stays: %s", task.question, refused)
+        return {}
+
+    # --- going on -------------------------------------------------------------------------------------------
+
+    def _waits(self, task: Task) -> bool:
+        """Whether its question is open."""
+        entry = self._store.part(MessageLog).asks.get(task.app, "", task.question)
+        return entry is not None and entry.ask is not None and not entry.ask.state
+
+    def apps(self) -> Collection[str]:
+        """The apps in whose logs it looks for answers."""
+        return self._positions.keys()
+
+    def look(self, heads: Mapping[str, int], _readers: object) -> None:
+        """Wake the tasks whose questions have changed. ``heads``: app → its newest entry. Switches. Raises
+        StorageUnavailable."""
+        asks = self._store.part(MessageLog).asks
+        for app, position in tuple(self._positions.items()):
+            if heads.get(app, 0) <= position:
+                continue
+            questions, self._positions[app] = asks.changes(app, position)
+            if questions and self.rows.wake(app, questions):
+                self.runner.wake()
+            elif not self.rows.are_open(app):
+                self._positions.pop(app)
+
+    def _work(self, app: str, id: str) -> None:
+        """Do what is due of a task."""
+        task = self.rows.get(app, id)
+        if task is None:
+            return
+        now = self._store.read(PooledStatements.clock_ms) // 1000
+        if now >= task.expires:
+            self.runner.end(app, id)
+        elif task.question and not task.audit and self._waits(task):
+            pause = min(max(now - task.created // 1000, 10 * LEAST_PAUSE) // 10, MOST_PAUSE)
+            self.rows.change(task, f"due = {task.due}", due=now + pause)
+        else:
+            self._run(task)
+
+    def _run(self, task: Task) -> None:
+        """Run the tool, and store what it returns, unless the task was cancelled meanwhile."""
+        state, fields = "completed", dict[str, Any]()
+        try:
+            result = self._mcp.run_task(TaskTurn(self._mcp, task))
+        except McpError as error:
+            state, result = "failed", {"code": error.code, "message": str(error)}
+        except RouteRefused as refused:
+            if refused.status in (429, 503):
+                raise StorageUnavailable(str(refused)) from refused
+            state, result = "failed", {"code": Code.BAD_PARAMS, "message": str(refused)}
+        except (Runner.Lost, Unavailable):
+            raise
+        except Exception:
+            log.exception("the task %s of MCP failed", task.id)
+            state, result = "failed", {"code": Code.INTERNAL, "message": "Internal error"}
+        if isinstance(result, InputRequired):
+            state, fields["rounds"] = "input_required", Round({**result.requests}, {}, result.state)
+            result = {}
+        content = msgspec.json.encode(result) if result else b""
+        if len(content) > MOST_BYTES:
+            too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
+            state, content = "failed", msgspec.json.encode(too_long)
+        fields = {name: msgspec.json.encode(each) for name, each in fields.items()}
+        self.rows.change(task, "state = 'working'", state=state, content=content, due=task.expires, **fields)
+
+
+def shown(task: Task) -> dict[str, Any]:
+    """A task as clients see it, without what its state adds."""
+    at = [
+        datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for ms in (task.created, task.updated)
+    ]
+    waits = {"statusMessage": "A person is asked"} if task.state == "working" and task.question else {}
+    return {
+        "taskId": task.id,
+        "status": task.state,
+        **waits,
+        "createdAt": at[0],
+        "lastUpdatedAt": at[1],
+        "ttlMs": task.expires * 1000 - task.created,
+        "pollIntervalMs": POLL_MS,
+    }
