@@ -360,7 +360,7 @@ class StorageUnavailable(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
     until: int = 0
 
 
-class QuotaSpent(StorageUnavailable, problem=Problems.TOO_MANY_REQUESTS):
+class QuotaSpent(StorageUnavailable, problem=Problems.TOO_MANY_REQUESTS, detail="{}"):
     """An app has used up a quota of a day. ``until``: when the day ends."""
 
     def __init__(self, text: str, until: int) -> None:

@@ -158,7 +158,9 @@ def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(disk: 
     assert disk.upload()[0] == 201
     with logged_in(disk.node.ws, "ann", "default") as ann:
         disk.fail(ENOSPC)
-        assert disk.push(store=True)[1]["code"] == "storage_unavailable"
+        refusal = disk.push(store=True)[1]
+        assert refusal["code"] == "storage_unavailable"
+        assert refusal["message"] == "The database has a full disk"
         assert disk.state() == (
             503,
             "the database takes no writes: its disk is full or fails, or it is read-only",
@@ -174,7 +176,7 @@ def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(disk: 
         assert disk.upload()[0] == 201
         disk.check()
     log = disk.node.log_text
-    assert f"{disk.data / 'imserver.db'} takes no writes: database or disk is full" in log
+    assert f"{disk.data / 'imserver.db'} has a full disk: database or disk is full" in log
     assert f"the folder of uploads {disk.data / 'uploads'} cannot be used: No space left on device" in log
 
 

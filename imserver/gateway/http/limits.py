@@ -57,7 +57,7 @@ def too_many(error: TooManyRequests) -> ApiProblem:
 def spent(error: StorageUnavailable) -> ApiProblem:
     """The refusal that says when the quota of an app begins anew."""
     seconds = max(math.ceil(error.until - time()), 1)
-    return ApiProblem(error.problem, str(error), headers=(("Retry-After", str(seconds)),))
+    return ApiProblem(error.problem, error.detail.format(error), headers=(("Retry-After", str(seconds)),))
 
 
 class Rates:

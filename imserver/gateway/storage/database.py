@@ -37,9 +37,9 @@ from imserver.gateway.storage.engines import (
     driver_errors,
     is_damage,
     is_deadlock,
-    is_refusal,
     laxness_of,
     make_engine,
+    refusal_of,
 )
 from imserver.gateway.storage.migrations import feature_steps
 from imserver.gateway.storage.migrations.feature_steps import RecordedTables
@@ -281,15 +281,17 @@ class Database:
 
     def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
         """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
-        refused = wrote and is_refusal(cause)
+        refusal = refusal_of(cause) if wrote else ""
+        how = refusal or "does not answer"
         if self.healthy:
-            how = "takes no writes" if refused else "does not answer"
             log.error("the database %s %s: %s", self.address.shown, how, words)
-        self.answers = refused
+        self.answers = bool(refusal)
         self._write_failed = self._write_failed or wrote
-        if refused:
+        if refusal:
             self._refused_at = monotonic()
-        return StorageUnavailable(f"the database does not answer: {words}")
+        error = StorageUnavailable(f"the database {how}: {words}")
+        error.detail = f"The database {how}" if refusal else ""
+        return error
 
     def close(self) -> None:
         """Close all connections."""

@@ -279,11 +279,9 @@ def is_deadlock(error: DBAPIError) -> bool:
     return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)
 
 
-_REFUSALS_OF_SQLITE: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
-_REFUSALS_OF_POSTGRESQL: Final = ("25006", "53", "58")
-"""States, or classes of states: read-only, resources (such as the disk), system errors."""
-_REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
-"""Errors of files and disks, a full table, three ways to be read-only."""
+_FULL: Final = (sqlite3.SQLITE_FULL, "53100", 1021, 1114)
+_REFUSALS: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, "25006", 3, 1026, 1030, 1290, 1792, 1836)
+"""Codes of SQLite, states of PostgreSQL (also its classes 53 and 58), errors of MariaDB."""
 
 
 def is_damage(error: DBAPIError) -> bool:
@@ -292,12 +290,12 @@ def is_damage(error: DBAPIError) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def is_refusal(error: BaseException | None) -> bool:
-    """Whether the database answered that it cannot write (full, read-only, a failing disk), rather than being
-    away for a moment."""
+def refusal_of(error: BaseException | None) -> str:
+    """How the database answered that it cannot write: it ``has a full disk``, or ``takes no writes``
+    (read-only, a failing disk). Empty: it is away for a moment."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _REFUSALS_OF_SQLITE:
-        return True
-    if str(getattr(cause, "sqlstate", "")).startswith(_REFUSALS_OF_POSTGRESQL):
-        return True
-    return bool(cause and cause.args and cause.args[0] in _REFUSALS_OF_MYSQL)
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF or getattr(cause, "sqlstate", None)
+    code = code or next(iter(cause.args if cause else ()), "")
+    if code in _FULL:
+        return "has a full disk"
+    return "takes no writes" if code in _REFUSALS or str(code).startswith(("53", "58")) else ""

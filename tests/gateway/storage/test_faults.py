@@ -43,22 +43,22 @@ def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("error", "refused"),
+    ("error", "refusal"),
     [
-        (psycopg.errors.DiskFull("could not extend file"), True),
-        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), True),
-        (psycopg.errors.AdminShutdown("terminating connection"), False),
-        (psycopg.OperationalError("connection refused"), False),
-        (pymysql.err.OperationalError(1114, "The table 'message' is full"), True),
-        (pymysql.err.OperationalError(1290, "--read-only"), True),
-        (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), False),
-        (sqlite3.OperationalError("database is locked"), False),
-        (OSError(28, "No space left on device"), False),
+        (psycopg.errors.DiskFull("could not extend file"), "has a full disk"),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), "takes no writes"),
+        (psycopg.errors.AdminShutdown("terminating connection"), ""),
+        (psycopg.OperationalError("connection refused"), ""),
+        (pymysql.err.OperationalError(1114, "The table 'message' is full"), "has a full disk"),
+        (pymysql.err.OperationalError(1290, "--read-only"), "takes no writes"),
+        (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), ""),
+        (sqlite3.OperationalError("database is locked"), ""),
+        (OSError(28, "No space left on device"), ""),
     ],
 )
-def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refused: bool) -> None:
-    assert engines.is_refusal(error) is refused
-    assert engines.is_refusal(OperationalError("INSERT", None, error)) is refused
+def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refusal: str) -> None:
+    assert engines.refusal_of(error) == refusal
+    assert engines.refusal_of(OperationalError("INSERT", None, error)) == refusal
 
 
 @pytest.mark.full("faults")
