@@ -76,8 +76,8 @@ class LogPushes(StoredPushes):
             return self.store_each(app, [push])[0]
         results = [_result(each) for each in done]
         if nothing_accepted([each.outcome for each in results]):
-            told = [each for each in done if isinstance(each, StorageUnavailable) and each.detail]
-            return told[0] if told else Problems.STORAGE_UNAVAILABLE
+            errors = [each for each in done if isinstance(each, StorageUnavailable) and each.detail]
+            return errors[0] if errors else Problems.STORAGE_UNAVAILABLE
         return StoreResult(results, not isinstance(claim, int))
 
 
