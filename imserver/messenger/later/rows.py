@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from imserver.messenger.later.declared import HTTP_TOO_MANY_SCHEDULED, MOST_SECONDS, MOST_WAITING
 from imserver.plugin.errors import ServiceRefused
-from imserver.plugin.messages import Draft
+from imserver.plugin.messages import Draft, Entry
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
 
 AT_ONCE: Final = 100
@@ -93,7 +93,7 @@ class SourceRow(Struct, frozen=True):
         statement = f"SELECT 1 FROM scheduled_message WHERE {_KEY} AND version = %s{sql.for_update}"
         return bool(sql.query(statement, (*self.row.key, self.row.version)))
 
-    def delete(self, sql: Statements) -> None:
+    def stored(self, sql: Statements, _entry: Entry) -> None:
         sql.execute_many(f"DELETE FROM scheduled_message WHERE {_KEY}", [self.row.key])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from time import time
@@ -34,12 +35,14 @@ MAX_RECOVERED: Final = 1000
 class _Meta(Struct, omit_defaults=True):
     """The part of the ``meta`` of an entry that is about a publication.
 
-    ``json``: the body is JSON, not text. ``type``: if that of the entry is another one. ``seq``: the id of a
-    message of the action dialect. ``stream``: the publication ends a streamed message. ``except_users``,
-    ``except_connection``: who does not receive it live.
+    ``json``: the body is JSON, not text. ``base64``: it is bytes, which are shown as base64. ``type``: if
+    that of the entry is another one. ``seq``: the id of a message of the action dialect. ``stream``: the
+    publication ends a streamed message. ``except_users``, ``except_connection``: who does not receive it
+    live.
     """
 
     json: bool = False
+    base64: bool = False
     type: str = ""
     id: str = ""
     seq: str = ""
@@ -244,13 +247,14 @@ class ChannelLog(StoredHistory):
             meta = _decode(entry.meta) if entry.meta else _Meta()
         except (ValueError, RecursionError):  # of a back end that has edited the message
             meta = _Meta()
+        body = b64encode(entry.body) if meta.base64 else entry.body
         event = Event(
             "msg",
             entry.sender,
-            "" if meta.json else entry.body.decode("utf-8", "replace"),
+            "" if meta.json else body.decode("utf-8", "replace"),
             meta.id or meta.seq,
             meta.type or entry.type,
-            entry.body if meta.json else b"",
+            body if meta.json else b"",
             time=entry.time_ms // 1000,
             channel=ChannelPart(
                 entry.room, entry.id, self.epoch, _bytes_of(meta.info), _bytes_of(meta.tags), meta.stream

@@ -450,15 +450,16 @@ Done = Callable[[Stored], None]
 
 
 class DraftSource(Protocol):
-    """The row of a feature from which a draft was made: the message is stored and the row deleted, or
+    """The row of a feature that decides about a draft: the message is stored and the row changed, or
     neither. Both methods run in the transaction of the log, which may run again, perhaps in another
     thread."""
 
     def holds(self, sql: Statements) -> bool:
-        """Whether the row is still there as it was; from then on it is locked."""
+        """Whether the row lets the draft be stored; from then on it is locked. Asked in the order of the
+        drafts: what one writes here, the next one reads."""
 
-    def delete(self, sql: Statements) -> None:
-        """Delete the row: the message is stored."""
+    def stored(self, sql: Statements, entry: Entry) -> None:
+        """The message is stored as this entry: delete the row, or change it."""
 
 
 class DraftOwner(Protocol):

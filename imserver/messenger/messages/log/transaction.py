@@ -756,7 +756,7 @@ class WriteTransaction:
                 request.outcome = outcome
             for request, source in sources:
                 if isinstance(request.outcome, Appended):
-                    source.delete(sql)
+                    source.stored(sql, request.outcome.entry)
             part.write()
             self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
             if part.entries:

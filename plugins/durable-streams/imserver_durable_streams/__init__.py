@@ -1,0 +1,24 @@
+"""The Durable Streams protocol: streams of bytes or JSON over HTTP, each in a stored channel."""
+
+from typing import Final
+
+from imserver.plugin import FeatureRow, Parts, SettingsRow
+from imserver.plugin.services import Core
+
+from .rows import TABLES
+from .service import NAME, ROUTES, DurableStreams, DurableStreamSettings
+
+
+def _build(core: Core) -> Parts:
+    streams = DurableStreams(core)
+    return Parts((streams,), ended=(streams.ended,), streams=streams.paths)
+
+
+FEATURE: Final = FeatureRow(
+    NAME,
+    _build,
+    routes=ROUTES,
+    uses=("messages",),
+    settings=SettingsRow({NAME: DurableStreamSettings}),
+    tables=TABLES,
+)

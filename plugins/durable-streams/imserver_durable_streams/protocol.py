@@ -1,0 +1,267 @@
+"""What requests say, offsets, and the content of entries (https://github.com/durable-streams/durable-streams)."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from random import randint
+from time import time
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.http import PROBLEM, ApiProblem, HttpRequest, HttpResponse
+from imserver.plugin.messages import Entry
+
+NEXT, CLOSED, UP_TO_DATE = "Stream-Next-Offset", "Stream-Closed", "Stream-Up-To-Date"
+CURSOR, ENCODING = "Stream-Cursor", "Stream-SSE-Data-Encoding"
+JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+END: Final = "closed"
+"""The type of the entry that closes a stream and has no content."""
+MOST_SKIP: Final = 10**8
+CURSOR_SECONDS: Final = 20
+CURSOR_BEGIN: Final = 1_728_432_000
+"""The beginning of the intervals of cursors, in Unix seconds: 2024-10-09."""
+
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_OFFSET: Final = re.compile(r"([0-9]{19})_([0-9]{8})")
+_TYPE: Final = re.compile(r"[\w-]+/[\w-]+.*")
+_EXPOSED: Final = (
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+    (
+        "Access-Control-Expose-Headers",
+        f"{NEXT}, {CLOSED}, {UP_TO_DATE}, {CURSOR}, {ENCODING}, Producer-Epoch, Producer-Seq, "
+        "Producer-Expected-Seq, Producer-Received-Seq, ETag, Location",
+    ),
+)
+
+Offset = tuple[int, int]
+"""All entries after the first number, without so many bytes (of JSON: values) of the entry with the next
+number."""
+Headers = tuple[tuple[str, str], ...]
+
+
+def text_of_offset(offset: Offset) -> str:
+    """The text of an offset. Texts sort as their offsets do."""
+    return f"{offset[0]:019d}_{offset[1]:08d}"
+
+
+def read_offset(text: str) -> Offset:
+    """The offset that a text names. Raises ApiProblem."""
+    match = _OFFSET.fullmatch(text)
+    if match is None or int(match[1]) >= 2**63:
+        raise bad(400, "the offset is none of this server")
+    return int(match[1]), int(match[2])
+
+
+def bad(status: int, text: str, *headers: tuple[str, str]) -> ApiProblem:
+    """A refusal with a status."""
+    return ApiProblem(HttpProblem(status, "durable_stream", text), headers=headers)
+
+
+def respond(status: int, *headers: tuple[str, str], body: bytes = b"", kind: str = "") -> HttpResponse:
+    """A response. ``kind``: its content type."""
+    return HttpResponse(status, body, kind or "text/plain", (*headers, *_EXPOSED))
+
+
+def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
+    return PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
+
+
+STYLE: Final = replace(
+    PROBLEM,
+    refuse=_refuse,
+    options=HttpResponse(204, b"", headers=(("Access-Control-Allow-Headers", "*, Authorization"),)),
+)
+
+
+def plain_type(content_type: str) -> str:
+    """A content type without its parameters, as it is compared."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a stream is one of JSON values."""
+    return plain_type(content_type) == JSON
+
+
+def is_text(content_type: str) -> bool:
+    """Whether a stream is shown as text, and not as base64."""
+    return is_json(content_type) or plain_type(content_type).startswith("text/")
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+class Producer(Struct, frozen=True):
+    """Who appends idempotently: an id, its epoch, and the number of the append in that."""
+
+    id: str
+    epoch: int
+    seq: int
+
+
+def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
+    """A header that is a number; ``least``, if it is absent. Raises ApiProblem."""
+    text = headers.get(name.lower())
+    if text is None:
+        return least
+    if not _NUMBER.fullmatch(text) or int(text) >= 2**53:
+        raise bad(400, f"{name}: expected a number")
+    return int(text)
+
+
+def short(headers: Mapping[str, str], name: str) -> str:
+    """A header with a short text. Raises ApiProblem."""
+    text = headers.get(name.lower(), "")
+    if len(text) > 255 or "\0" in text:
+        raise bad(400, f"{name}: at most 255 characters")
+    return text
+
+
+def read_producer(headers: Mapping[str, str]) -> Producer | None:
+    """The producer of an append; None: it is not idempotent. Raises ApiProblem."""
+    names = "Producer-Id", "Producer-Epoch", "Producer-Seq"
+    given = [name for name in names if name.lower() in headers]
+    if not given:
+        return None
+    if len(given) < len(names) or not headers["producer-id"]:
+        raise bad(400, f"{', '.join(names)}: all of them, and none of them empty")
+    return Producer(short(headers, names[0]), number(headers, names[1]), number(headers, names[2]))
+
+
+def read_type(headers: Mapping[str, str], default: str) -> str:
+    """The content type of a new stream. Raises ApiProblem."""
+    text = short(headers, "Content-Type")
+    return text if _TYPE.fullmatch(text) else default
+
+
+def closes(headers: Mapping[str, str]) -> bool:
+    """Whether a request closes its stream."""
+    return headers.get(CLOSED.lower(), "").lower() == "true"
+
+
+class Wish(Struct, frozen=True):
+    """What a reader wants. ``offset``: None, the end. ``given``: whether an offset was."""
+
+    offset: Offset | None
+    given: str
+    live: str
+    cursor: str
+
+    @classmethod
+    def read(cls, query: str) -> Wish:
+        """Read a query. Raises ApiProblem."""
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=64)
+        except ValueError:
+            raise bad(400, "the query has too many fields") from None
+        values = dict(pairs)
+        offset, live = values.get("offset"), values.get("live", "")
+        if sum(name == "offset" for name, _ in pairs) > 1:
+            raise bad(400, "there is more than one offset")
+        if live not in ("", "long-poll", "sse"):
+            raise bad(400, "live: long-poll or sse")
+        if live and offset is None:
+            raise bad(400, f"{live} needs an offset")
+        given = "-1" if offset is None else offset
+        place = None if given == "now" else (-1, 0) if given == "-1" else read_offset(given)
+        return cls(place, given, live, values.get("cursor", ""))
+
+    def next_cursor(self) -> str:
+        """The cursor of an answer: it is behind that of the request, so that caches do not answer again."""
+        now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
+        known = int(self.cursor) if _NUMBER.fullmatch(self.cursor) else -1
+        return str(now if known < now else known + max(1, randint(1, 3600) // CURSOR_SECONDS))
+
+
+# --- content ------------------------------------------------------------------------------------------------
+
+
+class Content(Struct, frozen=True):
+    """The body of an append, as the log stores it. ``meta``: that of its entry."""
+
+    body: bytes
+    meta: bytes
+    type: str
+
+
+class _Meta(Struct):
+    json: bool = False
+    tags: dict[str, str] = {}
+
+
+_read_meta: Final = msgspec.json.Decoder(_Meta).decode
+_read_values: Final = msgspec.json.Decoder(list[Raw]).decode
+
+
+def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
+    """The content of an append to a stream; None: an empty array, with which a stream ``is_new``. Raises
+    ApiProblem."""
+    meta: dict[str, Any] = {}
+    if is_json(content_type):
+        try:
+            msgspec.json.decode(body)
+            values = _read_values(body) if body.lstrip()[:1] == b"[" else None
+        except (ValueError, RecursionError) as error:
+            raise bad(400, f"the body is no JSON: {error}") from None
+        meta["json"] = True
+        if values is None or len(values) == 1:
+            body = body.strip() if values is None else bytes(values[0])
+        elif values:
+            body = b"[%b]" % b",".join(map(bytes, values))
+            meta["tags"] = {"values": str(len(values))}
+        elif is_new:
+            return None
+        else:
+            raise bad(400, "the array is empty")
+    elif not (is_text(content_type) and _is_utf8(body)):
+        meta |= {"base64": True, "tags": {"encoding": "base64"}}
+    return Content(body, msgspec.json.encode(meta) if meta else b"", "custom" if meta else "text")
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
+    """The bytes of an entry, or its JSON values. Entries may be of other publishers, too."""
+    try:
+        meta = _read_meta(entry.meta) if entry.meta else _Meta()
+    except (ValueError, RecursionError):
+        meta = _Meta()
+    if not as_json:
+        return entry.body
+    if not meta.json:
+        return [msgspec.json.encode(entry.body.decode("utf-8", "replace"))]
+    return list(map(bytes, _read_values(entry.body))) if "values" in meta.tags else [entry.body]
+
+
+def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
+    """The body of an answer."""
+    return b"[%b]" % b",".join(chunks) if is_json(content_type) else b"".join(chunks)
+
+
+def event(name: str, data: bytes) -> bytes:
+    """An event of Server-Sent Events. No line end of the data ends it."""
+    lines = re.split(rb"\r\n|\r|\n", data)
+    return b"event: %b\n%b\n" % (name.encode(), b"".join([b"data: %b\n" % line for line in lines]))
+
+
+def data_event(chunk: bytes, content_type: str) -> bytes:
+    """The event with the content of one append."""
+    if not is_text(content_type):
+        return event("data", b64encode(chunk))
+    if is_json(content_type):
+        return event("data", b"[%b]" % chunk)
+    return event("data", chunk.decode("utf-8", "replace").encode())

@@ -1,0 +1,310 @@
+"""The rows of streams and producers, and the judgement about an append in the transaction that stores it."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin.messages import Entry
+from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table
+
+from .protocol import JSON, Offset, Producer, plain_type
+
+LIVE, DELETED, GONE = 0, 1, 2
+"""States of a row. A deleted one is still read by forks. A gone one only says that its channel was a
+stream."""
+FOREVER: Final = 2**62
+MOST_FORKS: Final = 32
+"""Streams of a chain of forks."""
+
+
+class StreamRow(Struct, frozen=True, kw_only=True):
+    """A stream: how the entries of a channel are read. ``begins``: its own entries follow this id. ``start``
+    and ``skip``: the offset of its end while it has none; of a fork, how much of ``parent`` it shares.
+    ``fork_offset``, ``fork_sub``: the same as the client has named it. ``ttl``: seconds, -1: none.
+    ``expires_at``: as the client has named it. ``expires_ms``: Unix milliseconds, 0: never. ``closed_at``:
+    the last id that may be of it, -1: it is open. ``closed_by``: the append that closed it. ``seq``: the last
+    ``Stream-Seq``."""
+
+    app: str
+    name: str
+    state: int = LIVE
+    content_type: str = JSON
+    begins: int = 0
+    start: int = 0
+    skip: int = 0
+    parent: str = ""
+    fork_offset: str = ""
+    fork_sub: int = 0
+    ttl: int = -1
+    expires_at: str = ""
+    expires_ms: int = 0
+    closed_at: int = -1
+    closed_by: str = ""
+    seq: str = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be appended."""
+        return self.closed_at >= 0
+
+    @property
+    def end(self) -> int:
+        """The last id that may be of it."""
+        return self.closed_at if self.is_closed else FOREVER
+
+    @property
+    def empty(self) -> Offset:
+        """The offset of its end while it has no entries of its own."""
+        return self.start, self.skip
+
+    def is_expired(self, now_ms: int) -> bool:
+        """Whether nobody has used it for its TTL, or its time is over."""
+        return 0 < self.expires_ms <= now_ms
+
+    def renewed(self, now_ms: int) -> int:
+        """When it expires if it is used now; 0: what its row says is exact enough. It lives a tenth longer
+        than its TTL at most, so that a row is written once in that time."""
+        if self.ttl < 0:
+            return 0
+        tenth = self.ttl * 100
+        until = now_ms + 11 * tenth
+        return until if until - self.expires_ms >= tenth else 0
+
+    def is_same(self, wish: StreamRow) -> bool:
+        """Whether a request for a stream, without an offset at which to fork if it names none, is for this
+        one."""
+        return (
+            plain_type(self.content_type) == plain_type(wish.content_type or self.content_type)
+            and (self.ttl, self.expires_at, self.is_closed) == (wish.ttl, wish.expires_at, wish.is_closed)
+            and (self.parent, self.fork_sub) == (wish.parent, wish.fork_sub)
+            and wish.fork_offset in ("", self.fork_offset)
+        )
+
+
+ROWS: Final = RowsOf(StreamRow, "durable_streams_stream")
+_KEY: Final = "app = %s AND name = %s"
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return int(time() * 1000)
+
+
+def _lock(sql: Statements, app: str, name: str) -> StreamRow | None:
+    return ROWS.first(sql.query, f"WHERE {_KEY}{sql.for_update}", app, name)
+
+
+def _has_forks(sql: Statements, app: str, name: str) -> bool:
+    statement = "SELECT 1 FROM durable_streams_stream WHERE app = %s AND parent = %s AND state < %s LIMIT 1"
+    return bool(sql.query(statement, (app, name, GONE)))
+
+
+def _remove(sql: Statements, row: StreamRow) -> None:
+    """Let a stream be gone, or deleted while forks read it; and so its parent, if that only waited for it."""
+    while True:
+        state = DELETED if _has_forks(sql, row.app, row.name) else GONE
+        sql.execute(f"UPDATE durable_streams_stream SET state = %s WHERE {_KEY}", (state, row.app, row.name))
+        if state == DELETED:
+            return
+        sql.execute(f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name))
+        parent = _lock(sql, row.app, row.parent) if row.parent else None
+        if parent is None or not (parent.state == DELETED or parent.is_expired(now_ms())):
+            return
+        row = parent
+
+
+def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", "same", "other"], StreamRow]:
+    """Store a new stream, unless there is one. ``head``: an id of the log before which nothing is of it, if
+    its channel was a stream before. Returns what is there."""
+    row = _lock(sql, wish.app, wish.name)
+    if row is not None and row.state == LIVE and row.is_expired(now_ms()):
+        _remove(sql, row)
+        row = _lock(sql, wish.app, wish.name)
+    if row is not None and row.state == DELETED:
+        return "other", row
+    if row is not None and row.state == LIVE:
+        return ("same" if row.is_same(wish) else "other"), row
+    if wish.parent:
+        parent = _lock(sql, wish.app, wish.parent)
+        if parent is None or parent.state != LIVE:
+            return "other", wish
+    if row is not None or wish.parent:
+        wish = replace(wish, begins=head, closed_at=head if wish.is_closed else -1)
+    if not wish.parent:
+        wish = replace(wish, start=wish.begins)
+    ROWS.put(sql, wish, app=wish.app, name=wish.name)
+    return "new", wish
+
+
+class Verdict(Struct, frozen=True):
+    """What was decided about an append: the status of its answer, 0: it is stored. ``text`` says why.
+    ``number``: the highest number of its producer, its epoch or the number that was expected."""
+
+    status: int = 0
+    text: str = ""
+    number: int = 0
+    row: StreamRow | None = None
+
+
+class Append(Struct):
+    """Decides about an append, in the transaction that stores it. ``wish``: the stream is made with it.
+    ``content_type``: ``""``, it has none. ``ends``: it closes the stream; without ``content`` its entry is
+    behind the end."""
+
+    app: str
+    name: str
+    content_type: str = ""
+    seq: str = ""
+    producer: Producer | None = None
+    ends: bool = False
+    content: bool = True
+    wish: StreamRow | None = None
+    head: int = 0
+    verdict: Verdict = Verdict()
+
+    def holds(self, sql: Statements) -> bool:
+        """See DraftSource: judge, and write what the next append is judged by."""
+        self.verdict = self._judge(sql)
+        return not self.verdict.status
+
+    def stored(self, sql: Statements, entry: Entry) -> None:
+        """See DraftSource: the stream ends with this entry, or before it."""
+        if self.ends:
+            statement = f"UPDATE durable_streams_stream SET closed_at = %s WHERE {_KEY}"
+            sql.execute_many(statement, [(entry.id if self.content else entry.id - 1, self.app, self.name)])
+
+    def _judge(self, sql: Statements) -> Verdict:
+        now = now_ms()
+        if self.wish is not None:
+            outcome, row = create(sql, self.wish, self.head)
+            if outcome != "new":
+                return Verdict(200 if outcome == "same" else 409, "there is another stream", row=row)
+        else:
+            found = _lock(sql, self.app, self.name)
+            if found is None or found.state == GONE:
+                return Verdict(404, "there is no such stream")
+            row = found
+            if row.state == DELETED or row.is_expired(now):
+                is_read = row.state == DELETED or _has_forks(sql, self.app, self.name)
+                return Verdict(410 if is_read else 404, "the stream is gone")
+        if (wrong := self._objection(sql, row, now)) is not None:
+            return wrong
+        changes: dict[str, int | str] = {}
+        if until := row.renewed(now):
+            changes["expires_ms"] = until
+        if self.seq:
+            changes["seq"] = self.seq
+        if self.ends:
+            by = self.producer
+            changes |= {"closed_at": FOREVER, "closed_by": f"{by.id}\n{by.epoch}\n{by.seq}" if by else ""}
+        if changes:
+            columns = ", ".join([f"{column} = %s" for column in changes])
+            values = (*changes.values(), self.app, self.name)
+            sql.execute_many(f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values])
+        return Verdict(row=row)
+
+    def _objection(self, sql: Statements, row: StreamRow, now: int) -> Verdict | None:
+        by = self.producer
+        if row.is_closed and self.wish is None:
+            if by is not None and row.closed_by == f"{by.id}\n{by.epoch}\n{by.seq}":
+                return Verdict(204, "", by.seq, row)
+            if by is None and self.ends and not self.content:
+                return Verdict(204, "", 0, row)
+            return Verdict(409, "the stream is closed", row=row)
+        if self.content_type and plain_type(self.content_type) != plain_type(row.content_type):
+            return Verdict(409, f"the stream has the content type {row.content_type}")
+        # A repeated append is answered as the first one was, although its Stream-Seq is not new.
+        late = Verdict(409, f"Stream-Seq: the last one was {row.seq}") if "" < self.seq <= row.seq else None
+        return late if by is None else self._produce(sql, by, now, late)
+
+    def _produce(self, sql: Statements, by: Producer, now: int, late: Verdict | None) -> Verdict | None:
+        """Judge the number of a producer, and store it unless the append is ``late``."""
+        key = self.app, self.name, by.id
+        where = f"WHERE {_KEY} AND producer = %s"
+        rows = sql.query(f"SELECT epoch, seq FROM durable_streams_producer {where}{sql.for_update}", key)
+        epoch, seq = rows[0] if rows else (by.epoch, -1)
+        if by.epoch < epoch:
+            return Verdict(403, "the epoch of the producer has ended", epoch)
+        if by.epoch > epoch:
+            if by.seq:
+                return Verdict(400, "an epoch begins with Producer-Seq 0")
+            seq = -1
+        elif by.seq <= seq:
+            return Verdict(204, "", seq)
+        if by.seq != seq + 1:
+            return Verdict(409, "an append of the producer is missing", seq + 1)
+        if late is not None:
+            return late
+        if rows:
+            statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s, used_ms = %s {where}"
+            sql.execute_many(statement, [(by.epoch, by.seq, now, *key)])
+        else:
+            row = (*key, by.epoch, by.seq, now)
+            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq, used_ms", [row])
+        return None
+
+
+class StreamRows(Store.Rows):
+    """The rows in a store. Each method may switch, and raise StorageUnavailable."""
+
+    def get(self, app: str, name: str) -> StreamRow | None:
+        """The row of a stream, in any state."""
+        return ROWS.first(self._rows, f"WHERE {_KEY}", app, name)
+
+    def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return self._store.rows(statement, values) if self._store.has_database else []
+
+    @Store.reading
+    def has_forks(self, sql: PooledStatements, app: str, name: str) -> bool:
+        """Whether forks read a stream."""
+        return _has_forks(sql, app, name)
+
+    @Store.writing
+    def create(
+        self, sql: PooledStatements, wish: StreamRow, head: int
+    ) -> tuple[Literal["new", "same", "other"], StreamRow]:
+        """See :func:`create`."""
+        return create(sql, wish, head)
+
+    @Store.writing
+    def remove(self, sql: PooledStatements, app: str, name: str) -> None:
+        """Delete a stream. Its entries stay in the log."""
+        row = _lock(sql, app, name)
+        if row is not None and row.state == LIVE:
+            _remove(sql, row)
+
+    def renew(self, row: StreamRow) -> None:
+        """A reader has used a stream."""
+        if until := row.renewed(now_ms()):
+            statement = f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY} AND state = %s"
+            self._store.execute(statement, (until, row.app, row.name, LIVE))
+
+
+_OF_APP: Final = Reason("streams and their producers are of the app, and name no user")
+TABLES: Final = (
+    Table(
+        name="durable_streams_stream",
+        types="""app name500*, name name255* out, state small, content_type string255 out, begins big,
+            start big, skip big, parent name255 out, fork_offset string40, fork_sub big, ttl big out,
+            expires_at string64 out, expires_ms big, closed_at big, closed_by text, seq name500""",
+        of_user=_OF_APP,
+        ranges=(("ttl", -1, 2**62),),
+    ),
+    Table(
+        name="durable_streams_producer",
+        types="app name500*, name name255*, producer name500* out, epoch big out, seq big out, used_ms big",
+        of_user=_OF_APP,
+    ),
+    """
+    table durable_streams_stream: app name500*, name name255*, state small, content_type string255,
+        begins big, start big, skip big, parent name255, fork_offset string40, fork_sub big, ttl big,
+        expires_at string64, expires_ms big, closed_at big, closed_by text, seq name500
+      index durable_streams_by_parent: app parent
+    ordered durable_streams_producer: app name500*, name name255*, producer name500*, epoch big, seq big,
+        used_ms big
+    """,
+)

@@ -1,0 +1,661 @@
+"""Serves the requests of streams on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from hashlib import blake2b
+from time import monotonic
+from typing import Annotated, Any, Final
+from urllib.parse import unquote
+
+import msgspec
+from gevent.event import AsyncResult
+from gevent.event import Event as News
+from msgspec import Meta, Struct, field
+from msgspec.structs import replace
+
+from imserver.plugin.errors import CloseCode, Unavailable
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    RequestRefused,
+    Route,
+    stream_head,
+    stream_refused,
+)
+from imserver.plugin.identity import Need, Needs, Principal
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Rejected
+from imserver.plugin.services import ChannelRefused, Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.wire import (
+    Dialect,
+    DialectState,
+    Event,
+    Head,
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    host_of,
+)
+
+from . import protocol
+from .protocol import CLOSED, CURSOR, END, NEXT, STYLE, UP_TO_DATE, Content, Offset, Wish, bad, respond
+from .rows import DELETED, FOREVER, GONE, LIVE, MOST_FORKS, Append, StreamRow, StreamRows, Verdict, now_ms
+
+NAME: Final = "durable_streams"
+PATH: Final = "/durable/*/stream/*"
+PAGE: Final = 500
+"""Entries that are read at once."""
+MOST_BYTES: Final = 1 << 20
+"""The most bytes of an append; of an answer, before its last entry."""
+_USERS: Final = frozenset({"nobody", "account", "guest", "bot", "session"})
+READ, WRITE = Need("read", _USERS), Need("push", _USERS)
+_CODES: Final = {"name": 400, "unknown": 404, "limit": 413, "full": 429, "rate": 429, "unavailable": 503}
+"""Reason why a channel refuses → status; any other: 401 without a key or token, else 403."""
+
+
+class DurableStreamSettings(Struct, frozen=True):
+    """The section ``durable_streams``. ``long_poll_seconds``: how long a long poll waits. ``sse_seconds``:
+    after this time a stream of events ends, and its client asks again, which lets caches share it."""
+
+    long_poll_seconds: Annotated[float, Meta(ge=0.1, le=300)] = 20.0
+    sse_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
+
+
+class Reader(DialectState, kw_only=True):
+    """State of a connection that waits for what is new. ``is_begun``: its answer has begun."""
+
+    news: Any = field(default_factory=News)
+    is_begun: bool = False
+
+    def reconnects(self, channel: str) -> bool:
+        """Whether the client comes back with a new connection: yes."""
+        return True
+
+
+class DurableDialect(Dialect):
+    """The codec of live reads: a publication only wakes their readers, who read it from the log."""
+
+    name = NAME
+    logs_in = False
+    pinged = True
+
+    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+        """Nothing is sent: the reader is told."""
+
+        def wake(_user: str, state: DialectState | None) -> bytes:
+            if isinstance(state, Reader):
+                state.news.set()
+            return b""
+
+        return wake if event.kind == "msg" else None
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        """A comment keeps proxies from closing a stream of events."""
+        return b":\n\n" if isinstance(state, Reader) and state.is_begun else b""
+
+
+DIALECT: Final = DurableDialect()
+_ENCODING: Final = StreamEncoding(DIALECT)
+
+
+class Segment(Struct, frozen=True):
+    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of the last one, only so many
+    bytes (of JSON: values); 0: all."""
+
+    channel: str
+    low: int
+    high: int
+    most: int = 0
+
+    def until(self, end: Offset) -> Segment | None:
+        """The part of it before an offset; None: there is none."""
+        high = end[0] + 1 if end[1] else end[0]
+        if high > self.high:
+            return self
+        most = end[1] if high < self.high or not self.most else min(self.most, end[1] or self.most)
+        return Segment(self.channel, self.low, high, most) if high > self.low else None
+
+
+class Chunk(Struct, frozen=True):
+    """What is read of one entry. ``whole``: its length in bytes (of JSON: values)."""
+
+    entry: Entry
+    data: bytes
+    end: Offset
+    whole: int
+
+
+class Page(Struct, frozen=True):
+    """What is read from an offset. ``next``: where the next read begins."""
+
+    chunks: list[Chunk]
+    next: Offset
+    is_last: bool
+
+
+class Target(Struct, frozen=True):
+    """The app and the stream that a request names."""
+
+    app: str
+    name: str
+
+
+class DurableStreams:
+    """Serves the requests of streams on one node."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._settings = settings_of(core.config, DurableStreamSettings)
+        self._messaging = core.service(MessageServices).messaging
+        self._rows = StreamRows(core.store)
+        self._api: Api | None = None
+
+    def attach(self, api: Api) -> DurableStreams:
+        """The routes of the node are known."""
+        self._api = api
+        return self
+
+    def ended(self, connection: Any, _code: int) -> None:
+        """A connection has ended: its reader need not wait."""
+        if isinstance(connection.dialect_state, Reader):
+            connection.dialect_state.news.set()
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def _log(self) -> Any:
+        return self._core.store.part(MessageLog).entries
+
+    def _find(self, app: str, name: str) -> StreamRow:
+        """A stream that can be read. A stored channel that was never one is read as one. Raises
+        ApiProblem."""
+        row = self._rows.get(app, name)
+        if row is None and self._log.channel_page(app, name, None, 0).last:
+            return StreamRow(app=app, name=name)
+        if row is None or row.state == GONE:
+            raise bad(404, "there is no such stream")
+        is_expired = row.state == LIVE and row.is_expired(now_ms())
+        if is_expired and not self._rows.has_forks(app, name):
+            raise bad(404, "there is no such stream")
+        if is_expired or row.state == DELETED:
+            raise bad(410, "the stream is gone")
+        return row
+
+    def _segments(self, row: StreamRow) -> list[Segment]:
+        """Where the entries of a stream are. Raises ApiProblem."""
+        segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
+        limit = row.empty
+        for _ in range(MOST_FORKS):
+            if not row.parent:
+                return segments
+            parent = self._rows.get(row.app, row.parent)
+            if parent is None:
+                return segments
+            shared = Segment(parent.name, parent.begins, parent.end).until(limit)
+            segments = ([] if shared is None else [shared]) + segments
+            row, limit = parent, min(limit, parent.empty)
+        raise bad(400, f"a chain has at most {MOST_FORKS} streams")
+
+    def _tail(self, row: StreamRow) -> Offset:
+        """The offset of the end of a stream."""
+        if row.is_closed:
+            page = self._log.channel_page(row.app, row.name, row.closed_at + 1, 1, True)
+            last = page.entries[0].id if page.entries else 0
+        else:
+            last = self._log.channel_page(row.app, row.name, None, 0).last
+        return (last, 0) if last > row.begins else row.empty
+
+    def _read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
+        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries before the offset
+        have expired."""
+        as_json, chunks, end, size = protocol.is_json(row.content_type), list[Chunk](), offset, 0
+        newest = 0
+        for segment in self._segments(row):
+            more, after = True, max(offset[0], segment.low)
+            while more and after < segment.high:
+                page = self._log.channel_page(row.app, segment.channel, after, PAGE)
+                if segment.low < offset[0] < page.extent.floor and page.last > offset[0]:
+                    raise bad(410, "what follows the offset has expired")
+                more = page.more and page.entries[-1].id < segment.high
+                newest = page.last if segment.high == FOREVER else 0
+                for entry in page.entries:
+                    after = entry.id
+                    if entry.id > segment.high or (entry.type == END and not entry.body):
+                        continue
+                    if chunk := _chunk_of(entry, offset, segment, as_json):
+                        chunks.append(chunk)
+                        end, size = chunk.end, size + len(chunk.data)
+                    if size >= most:
+                        return Page(chunks, end, False)
+        tail = ((newest, 0) if newest > row.begins else row.empty) if not row.is_closed else self._tail(row)
+        return Page(chunks, max(end, tail), True)
+
+    def serve(self, stream: Stream, head: Head) -> None:
+        """Answer a GET: with what there is, or with what comes. May switch."""
+        query, host = head.query.encode("latin-1"), host_of(stream.peer)
+        request = HttpRequest(head.method, head.path, query, b"", head.headers, host)
+        assert self._api is not None
+        try:
+            call = self._api.call_of(self._api.endpoints["GET", PATH], request)
+            answer = self._get(call, stream, head)
+        except RequestRefused as refused:
+            answer = refused.answer
+        except ApiProblem as refused:
+            answer = STYLE.refuse(refused.problem, request, refused.detail).with_headers(refused.headers)
+        except ChannelRefused as refused:
+            problem = _problem(refused, call.principal)
+            answer = STYLE.refuse(problem.problem, request, problem.detail)
+        except Unavailable as error:
+            answer = STYLE.refuse(error.problem, request)
+        if answer is not None and stream.is_open:
+            log, why = self._core.node.request_log, ApiProblem(STYLE_PROBLEM)
+            style = replace(STYLE, refuse=lambda *_: answer)
+            stream.refuse(stream_refused(log, head, host, why, style, request.by), CloseCode.NORMAL)
+
+    def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
+        """The answer to a GET; None: it was sent."""
+        target, wish = call.input, Wish.read(head.query)
+        self._check(call.principal, target, "subscribe")
+        row = self._find(target.app, target.name)
+        offset = self._tail(row) if wish.offset is None else wish.offset
+        if wish.live == "sse":
+            self._send_events(call, stream, head, row, offset, wish)
+            return None
+        if wish.offset is None and not wish.live:
+            self._rows.renew(row)
+            return self._answer(row, Page([], offset, True), wish, "no-store")
+        page = self._read(row, offset)
+        self._rows.renew(row)
+        if not wish.live:
+            return self._catch_up(call.request, row, page, wish)
+        if not page.chunks and not row.is_closed:
+            state = self._enter(call, stream, target)
+            if state is None:
+                return None
+            row, page = self._await(row, stream, state, offset, self._settings.long_poll_seconds)
+        if not page.chunks:
+            headers = self._headers(row, page)
+            return respond(204, *headers, (CURSOR, wish.next_cursor()), ("Cache-Control", "no-store"))
+        answer = self._answer(row, page, wish, "no-store")
+        return answer.with_headers(((CURSOR, wish.next_cursor()),))
+
+    def _catch_up(self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish) -> HttpResponse:
+        is_end = row.is_closed and page.is_last
+        name = blake2b(f"{row.app}\0{row.name}\0{row.begins}".encode(), digest_size=8).hexdigest()
+        etag = f'"{name}:{wish.given}:{protocol.text_of_offset(page.next)}{":c" * is_end}"'
+        if request.headers.get("if-none-match") == etag:
+            return respond(304, ("ETag", etag))
+        # What is before the end never changes.
+        cache = "private, no-cache" if page.is_last and not is_end else "private, max-age=60"
+        return self._answer(row, page, wish, cache).with_headers((("ETag", etag),))
+
+    def _answer(self, row: StreamRow, page: Page, wish: Wish, cache: str) -> HttpResponse:
+        body = protocol.joined([each.data for each in page.chunks], row.content_type)
+        headers = *self._headers(row, page), ("Cache-Control", cache)
+        return respond(200, *headers, body=body, kind=row.content_type)
+
+    def _headers(self, row: StreamRow, page: Page) -> protocol.Headers:
+        headers = [(NEXT, protocol.text_of_offset(page.next))]
+        if page.is_last:
+            headers.append((UP_TO_DATE, "true"))
+            if row.is_closed:
+                headers.append((CLOSED, "true"))
+        return tuple(headers)
+
+    # --- waiting --------------------------------------------------------------------------------------------
+
+    def _enter(self, call: Call, stream: Stream, target: Target) -> Reader | None:
+        """Let a connection hear of what is new; None: it was closed. Raises ChannelRefused."""
+        if not self._core.sessions.begin_for(stream, target.app, call.principal, call.credential, NAME, NAME):
+            return None
+        stream.begin(_ENCODING, b"")
+        state = stream.dialect_state = Reader()
+        if call.principal.kind == "key":
+            self._core.keys.hold(call.principal.key, stream)
+        self._core.channels.subscriptions.join(target.app, target.name, stream)
+        return state
+
+    def _await(
+        self, row: StreamRow, stream: Stream, state: Reader, offset: Offset, seconds: float
+    ) -> tuple[StreamRow, Page]:
+        """Wait until there is something after an offset, or the stream ends."""
+        until = monotonic() + seconds
+        while True:
+            state.news.clear()
+            row = self._find(row.app, row.name)
+            page = self._read(row, offset)
+            left = until - monotonic()
+            if page.chunks or row.is_closed or left <= 0 or not stream.is_open:
+                return row, page
+            state.news.wait(left)
+
+    def _send_events(
+        self, call: Call, stream: Stream, head: Head, row: StreamRow, offset: Offset, wish: Wish
+    ) -> None:
+        state = self._enter(call, stream, Target(row.app, row.name))
+        if state is None:
+            return
+        log, host = self._core.node.request_log, call.request.host
+        opening = stream_head(log, head, host, "text/event-stream", call.principal.label).removesuffix(
+            b"\r\n"
+        )
+        more = [("Cross-Origin-Resource-Policy", "cross-origin")]
+        if not protocol.is_text(row.content_type):
+            more.append((protocol.ENCODING, "base64"))
+        stream.send_frame(opening + "".join(f"{each}: {text}\r\n" for each, text in more).encode() + b"\r\n")
+        state.is_begun = True
+        until, page = monotonic() + self._settings.sse_seconds, self._read(row, offset)
+        while stream.is_open:
+            self._rows.renew(row)
+            frames = []
+            for chunk in page.chunks:
+                frames.append(protocol.data_event(chunk.data, row.content_type))
+                if chunk is not page.chunks[-1]:
+                    frames.append(_control({"streamNextOffset": chunk.end}, wish))
+            is_end = row.is_closed and page.is_last
+            control: dict[str, Any] = {"streamNextOffset": page.next}
+            control |= {"streamClosed": True} if is_end else {"upToDate": True} if page.is_last else {}
+            frames.append(_control(control, wish))
+            stream.send(b"".join(frames))
+            if is_end or monotonic() > until:
+                stream.close(CloseCode.NORMAL)
+                return
+            stream.wait_until_sent()
+            offset = page.next
+            if page.is_last:
+                row, page = self._await(row, stream, state, offset, until - monotonic())
+            else:
+                page = self._read(row, offset)
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def create(self, call: Call) -> HttpResponse:
+        """Answer a PUT. May switch. Raises ApiProblem."""
+        target, headers, body = call.input, call.request.headers, call.body
+        self._check(call.principal, target, "publish")
+        wish = self._wish(target, headers)
+        source = headers.get("stream-forked-from")
+        before = self._rows.get(target.app, target.name)
+        is_there = before is not None and before.state != GONE and not before.is_expired(now_ms())
+        if source is not None:
+            wish = self._fork(call, wish, source, is_there)
+        elif "stream-fork-sub-offset" in headers:
+            raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
+        head = self._log.extent(target.app).head
+        content = protocol.content_of(body, wish.content_type, True) if body else None
+        if is_there or content is None:
+            outcome, row = self._rows.create(wish, head)
+            offset = self._tail(row)
+        else:
+            append = Append(target.app, target.name, ends=wish.is_closed, wish=wish, head=head)
+            verdict, entry = self._store(call, append, content)
+            outcome = {0: "new", 200: "same"}.get(verdict.status, "other")  # type: ignore[assignment]
+            row = verdict.row or wish
+            offset = (entry.id, 0) if entry is not None else self._tail(row)
+        if outcome == "other":
+            raise bad(409, "the stream is there with other settings, or forks still read what it was")
+        more = [(NEXT, protocol.text_of_offset(offset))]
+        if row.is_closed:
+            more.append((CLOSED, "true"))
+        if outcome == "new":
+            more.append(("Location", self._core.config.address + call.request.path))
+        else:
+            call.act = ""
+        return respond(201 if outcome == "new" else 200, *more, kind=row.content_type)
+
+    def _wish(self, target: Target, headers: Any) -> StreamRow:
+        """The stream for which a PUT asks. Raises ApiProblem."""
+        ttl, expires_at = protocol.number(headers, "Stream-TTL"), headers.get("stream-expires-at", "")
+        if ttl >= 0 and expires_at:
+            raise bad(400, "Stream-TTL and Stream-Expires-At: only one of them")
+        if ttl > 10**10:
+            raise bad(400, "Stream-TTL: it is too long")
+        expires_ms = 0
+        if expires_at:
+            try:
+                moment = datetime.fromisoformat(expires_at)
+                expires_ms = int(moment.timestamp() * 1000)
+            except (ValueError, OverflowError):
+                raise bad(400, "Stream-Expires-At: expected a time in ISO 8601") from None
+            if len(expires_at) > 64 or moment.tzinfo is None:
+                raise bad(400, "Stream-Expires-At: expected a time with its zone")
+        wish = StreamRow(
+            app=target.app,
+            name=target.name,
+            content_type=protocol.read_type(
+                headers, "" if "stream-forked-from" in headers else protocol.BINARY
+            ),
+            ttl=ttl,
+            expires_at=expires_at,
+            expires_ms=expires_ms,
+            closed_at=0 if protocol.closes(headers) else -1,
+        )
+        return replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
+
+    def _fork(self, call: Call, wish: StreamRow, named: str, is_there: bool) -> StreamRow:
+        """The stream for which a PUT with a source asks. Raises ApiProblem."""
+        headers = call.request.headers
+        parts = unquote(named).split("/stream/", 1)
+        if len(parts) < 2 or not parts[0].endswith(f"/{call.request.path.split('/')[2]}"):
+            raise bad(404, "there is no such source")
+        given, sub = (
+            headers.get("stream-fork-offset", ""),
+            protocol.number(headers, "Stream-Fork-Sub-Offset", 0),
+        )
+        offset = None if not given else (0, 0) if given == "-1" else protocol.read_offset(given)
+        if sub and offset is None:
+            raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
+        wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub)
+        if is_there:  # what the source has become does not matter
+            return wish
+        self._check(call.principal, Target(wish.app, wish.parent), "subscribe")
+        try:
+            source = self._find(wish.app, wish.parent)
+        except ApiProblem as problem:
+            raise bad(409, "the source is gone") if problem.problem.status == 410 else problem from None
+        self._segments(replace(wish, start=0))
+        tail = self._tail(source)
+        at = tail if offset is None else offset
+        if at > tail:
+            raise bad(400, "the fork begins behind the end of its source")
+        if wish.content_type and protocol.plain_type(wish.content_type) != protocol.plain_type(
+            source.content_type
+        ):
+            raise bad(409, f"the source has the content type {source.content_type}")
+        start = self._inside(source, at, sub) if sub else at
+        lives = {"ttl": source.ttl, "expires_at": source.expires_at, "expires_ms": source.expires_ms}
+        own = wish.ttl >= 0 or wish.expires_at
+        wish = replace(
+            wish,
+            content_type=wish.content_type or source.content_type,
+            start=start[0],
+            skip=start[1],
+            fork_offset=protocol.text_of_offset(at),
+            **({} if own else lives),
+        )
+        return replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
+
+    def _inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
+        """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
+        chunks = self._read(source, at, 1).chunks
+        if not chunks:
+            raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
+        id, whole = chunks[0].entry.id, chunks[0].whole
+        begin = at[1] if at[0] == id - 1 else 0
+        if begin + sub > whole:
+            raise bad(400, "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset")
+        return (id, 0) if chunks[0].end == (id, 0) and begin + sub == whole else (id - 1, begin + sub)
+
+    def append(self, call: Call) -> HttpResponse:
+        """Answer a POST. May switch. Raises ApiProblem."""
+        target, headers, body = call.input, call.request.headers, call.body
+        self._check(call.principal, target, "publish")
+        by, ends, kind = (
+            protocol.read_producer(headers),
+            protocol.closes(headers),
+            headers.get("content-type", ""),
+        )
+        if not body and not ends:
+            raise bad(400, "the body is empty")
+        if body and not kind:
+            raise bad(400, "Content-Type is missing")
+        if body:
+            row = self._find(target.app, target.name)  # its type says how the body is read
+            if protocol.plain_type(kind) == protocol.plain_type(row.content_type) and not row.is_closed:
+                content = protocol.content_of(body, row.content_type)
+            else:
+                content = Content(body, b"", "text")  # it is refused
+        else:
+            content = Content(b"", b"", END)
+        assert content is not None
+        seq = protocol.short(headers, "Stream-Seq")
+        append = Append(target.app, target.name, kind if body else "", seq, by, ends, bool(body))
+        verdict, entry = self._store(call, append, content)
+        more: list[tuple[str, str]] = []
+        if entry is not None and body:
+            more.append((NEXT, protocol.text_of_offset((entry.id, 0))))
+        elif verdict.row is not None:
+            row = verdict.row if entry is None else self._rows.get(target.app, target.name) or verdict.row
+            more.append((NEXT, protocol.text_of_offset(self._tail(row))))
+        if (ends and verdict.status in (0, 204)) or (verdict.row is not None and verdict.row.is_closed):
+            more.append((CLOSED, "true"))
+        if by is not None and verdict.status in (0, 204):
+            number = by.seq if entry is not None else verdict.number
+            more += [("Producer-Epoch", str(by.epoch)), ("Producer-Seq", str(number))]
+        if verdict.status in (0, 204):
+            return respond(200 if by is not None and entry is not None and body else 204, *more)
+        if verdict.status == 403:
+            more.append(("Producer-Epoch", str(verdict.number)))
+        if by is not None and verdict.status == 409 and verdict.row is None and verdict.number:
+            more += [("Producer-Expected-Seq", str(verdict.number)), ("Producer-Received-Seq", str(by.seq))]
+        raise bad(verdict.status, verdict.text, *more)
+
+    def _store(self, call: Call, append: Append, content: Content) -> tuple[Verdict, Entry | None]:
+        """Store an append, if its stream takes it. Raises ApiProblem and StorageUnavailable."""
+        principal, channels = call.principal, self._core.channels
+        options = channels.options.of(append.app, append.name)
+        if len(content.body) > min(MOST_BYTES, options.max_bytes or MOST_BYTES):
+            raise bad(413, f"an append has at most {min(MOST_BYTES, options.max_bytes or MOST_BYTES)} bytes")
+        is_back_end, limit = principal.may(Needs.PUSH, append.app), options.publications_per_second
+        payer = append.app, principal.user or call.request.host
+        counts = limit and not is_back_end
+        if counts and not channels.publishing.count_publication(payer, append.app, append.name, limit):
+            raise bad(429, "the channel takes no more publications in this second")
+        draft = Draft(
+            sender=principal.user,
+            type=content.type,
+            body=content.body,
+            meta=content.meta,
+            time_ms=now_ms(),
+            room=append.name,
+        )
+        waiting: AsyncResult[Any] = AsyncResult()
+        if principal.user:
+            self._messaging.send_of_user(append.app, draft, waiting.set, source=append)
+        else:
+            self._messaging.send(append.app, draft, waiting.set, source=append)
+        result = waiting.get()
+        if isinstance(result, Appended):
+            return append.verdict, result.entry
+        if isinstance(result, Rejected) and append.verdict.status:
+            return append.verdict, None
+        if isinstance(result, Rejected):
+            raise ApiProblem(result.problem, result.explanation)
+        raise result
+
+    def delete(self, call: Call) -> HttpResponse:
+        """Answer a DELETE. May switch. Raises ApiProblem."""
+        target = call.input
+        self._check(call.principal, target, "publish")
+        if not call.principal.may(Needs.PUSH, target.app):
+            raise bad(403, "only back ends delete streams")
+        if self._rows.get(target.app, target.name) is None:
+            raise bad(404, "there is no such stream")
+        self._find(target.app, target.name)
+        self._rows.remove(target.app, target.name)
+        return respond(204)
+
+    def head(self, call: Call) -> HttpResponse:
+        """Answer a HEAD. May switch. Raises ApiProblem."""
+        target = call.input
+        self._check(call.principal, target, "subscribe")
+        row = self._find(target.app, target.name)
+        more = [(NEXT, protocol.text_of_offset(self._tail(row))), ("Cache-Control", "no-store")]
+        more += [(CLOSED, "true")] * row.is_closed
+        more += [("Stream-TTL", str(row.ttl))] * (row.ttl >= 0)
+        more += [("Stream-Expires-At", row.expires_at)] * bool(row.expires_at)
+        return respond(200, *more, kind=row.content_type)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def read_target(self, call: Call) -> None:
+        """Read which stream a request is for. Raises ApiProblem."""
+        _, _, app, _, name = call.request.path.split("/")
+        call.app = self._core.tenants.resolve(unquote(app))
+        call.input = Target(call.app, unquote(name))
+
+    def _check(self, principal: Principal, target: Target, action: Any) -> None:
+        """Refuse who may not do this, and channels that are not stored. May switch. Raises ApiProblem."""
+        if self._core.tenants.find(target.app) is None:
+            raise bad(404, "there is no such app")
+        try:
+            self._core.channel_commands.check_request(principal, target.app, target.name, action)
+        except ChannelRefused as refused:
+            raise _problem(refused, principal) from None
+        if not self._core.channels.options.is_stored(target.app, target.name):
+            raise bad(404, "the channel is not stored: its namespace needs `history: log`")
+
+    def paths(self, _serve: object) -> dict[str, StreamPath]:
+        """Each answer to a GET may become a stream, so all of them have a connection of their own."""
+        refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
+        return {PATH: StreamPath("GET", self.serve, refuse)}
+
+
+STYLE_PROBLEM: Final = bad(404, "").problem
+
+
+def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
+    return bad(_CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403), str(refused))
+
+
+def _chunk_of(entry: Entry, offset: Offset, segment: Segment, as_json: bool) -> Chunk | None:
+    """What a reader at an offset gets of an entry; None: nothing."""
+    parts = protocol.parts_of(entry, as_json)
+    first = offset[1] if entry.id == offset[0] + 1 else 0
+    last = segment.most if entry.id == segment.high and 0 < segment.most < len(parts) else len(parts)
+    if first >= last:
+        return None
+    some = parts[first:last]
+    end = (entry.id, 0) if last == len(parts) else (entry.id - 1, last)
+    return Chunk(entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts))
+
+
+def _control(fields: dict[str, Any], wish: Wish) -> bytes:
+    """The event that says where a reader is."""
+
+    fields = {**fields, "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"])}
+    if "streamClosed" not in fields:
+        fields["streamCursor"] = wish.next_cursor()
+    return protocol.event("control", msgspec.json.encode(fields))
+
+
+def _route(method: str, need: Need, function: Any, hot: bool = True, **more: Any) -> Route:
+    more["service"] = lambda core, api: core.service(DurableStreams).attach(api)
+    more["read"] = DurableStreams.read_target
+    return Route(method, PATH, need, function, hot=hot, limited=True, style=STYLE, **more)
+
+
+ROUTES: Final = (
+    # The front server answers HEAD by its own row, the WSGI server by that of GET.
+    _route("GET", READ, DurableStreams.head, False),
+    _route("HEAD", READ, DurableStreams.head),
+    _route("PUT", WRITE, DurableStreams.create, voice=True),
+    _route("POST", WRITE, DurableStreams.append, voice=True),
+    _route("DELETE", WRITE, DurableStreams.delete),
+)
