@@ -24,13 +24,13 @@ JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 END: Final = "closed"
 """The type of the entry that closes a stream and has no content."""
-MOST_SKIP: Final = 10**8
 CURSOR_SECONDS: Final = 20
 CURSOR_BEGIN: Final = 1_728_432_000
 """The beginning of the intervals of cursors, in Unix seconds: 2024-10-09."""
 
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
-_OFFSET: Final = re.compile(r"([0-9]{19})_([0-9]{8})")
+_OFFSET: Final = re.compile(r"([0-9]{16})_([0-9]{16})")
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _TYPE: Final = re.compile(r"[\w-]+/[\w-]+.*")
 _EXPOSED: Final = (
     ("Cross-Origin-Resource-Policy", "cross-origin"),
@@ -49,13 +49,13 @@ Headers = tuple[tuple[str, str], ...]
 
 def text_of_offset(offset: Offset) -> str:
     """The text of an offset. Texts sort as their offsets do."""
-    return f"{offset[0]:019d}_{offset[1]:08d}"
+    return f"{offset[0]:016d}_{offset[1]:016d}"
 
 
 def read_offset(text: str) -> Offset:
     """The offset that a text names. Raises ApiProblem."""
     match = _OFFSET.fullmatch(text)
-    if match is None or int(match[1]) >= 2**63:
+    if match is None:
         raise bad(400, "the offset is none of this server")
     return int(match[1]), int(match[2])
 
@@ -253,9 +253,10 @@ def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
 
 
 def event(name: str, data: bytes) -> bytes:
-    """An event of Server-Sent Events. No line end of the data ends it."""
-    lines = re.split(rb"\r\n|\r|\n", data)
-    return b"event: %b\n%b\n" % (name.encode(), b"".join([b"data: %b\n" % line for line in lines]))
+    """An event of Server-Sent Events. No line end of the data ends it. Clients leave out a space before a
+    line."""
+    lines = [b"data:%b%b\n" % (b" " * line.startswith(b" "), line) for line in _LINE_END.split(data)]
+    return b"event: %b\n%b\n" % (name.encode(), b"".join(lines))
 
 
 def data_event(chunk: bytes, content_type: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import time
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.plugin.messages import Entry
@@ -132,6 +132,7 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
         parent = _lock(sql, wish.app, wish.parent)
         if parent is None or parent.state != LIVE:
             return "other", wish
+    wish = replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
     if row is not None or wish.parent:
         wish = replace(wish, begins=head, closed_at=head if wish.is_closed else -1)
     if not wish.parent:
@@ -153,7 +154,7 @@ class Verdict(Struct, frozen=True):
 class Append(Struct):
     """Decides about an append, in the transaction that stores it. ``wish``: the stream is made with it.
     ``content_type``: ``""``, it has none. ``ends``: it closes the stream; without ``content`` its entry is
-    behind the end."""
+    behind the end. ``came``: Unix milliseconds at which it was asked for."""
 
     app: str
     name: str
@@ -164,6 +165,7 @@ class Append(Struct):
     content: bool = True
     wish: StreamRow | None = None
     head: int = 0
+    came: int = field(default_factory=now_ms)
     verdict: Verdict = Verdict()
 
     def holds(self, sql: Statements) -> bool:
@@ -188,7 +190,7 @@ class Append(Struct):
             if found is None or found.state == GONE:
                 return Verdict(404, "there is no such stream")
             row = found
-            if row.state == DELETED or row.is_expired(now):
+            if row.state == DELETED or row.is_expired(self.came):
                 is_read = row.state == DELETED or _has_forks(sql, self.app, self.name)
                 return Verdict(410 if is_read else 404, "the stream is gone")
         if (wrong := self._objection(sql, row, now)) is not None:

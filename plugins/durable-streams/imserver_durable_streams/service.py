@@ -342,9 +342,8 @@ class DurableStreams:
         if state is None:
             return
         log, host = self._core.node.request_log, call.request.host
-        opening = stream_head(log, head, host, "text/event-stream", call.principal.label).removesuffix(
-            b"\r\n"
-        )
+        opening = stream_head(log, head, host, "text/event-stream", call.principal.label)
+        opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
         more = [("Cross-Origin-Resource-Policy", "cross-origin")]
         if not protocol.is_text(row.content_type):
             more.append((protocol.ENCODING, "base64"))
@@ -404,10 +403,18 @@ class DurableStreams:
         if row.is_closed:
             more.append((CLOSED, "true"))
         if outcome == "new":
-            more.append(("Location", self._core.config.address + call.request.path))
+            more.append(("Location", self._address(call.request)))
         else:
             call.act = ""
         return respond(201 if outcome == "new" else 200, *more, kind=row.content_type)
+
+    def _address(self, request: HttpRequest) -> str:
+        """The address of a stream as its client knows it."""
+        headers, base = request.headers, self._core.config.address
+        if not base:
+            is_tls = headers.get("x-forwarded-proto", "").startswith("https")
+            base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
+        return base + request.path
 
     def _wish(self, target: Target, headers: Any) -> StreamRow:
         """The stream for which a PUT asks. Raises ApiProblem."""
@@ -425,7 +432,7 @@ class DurableStreams:
                 raise bad(400, "Stream-Expires-At: expected a time in ISO 8601") from None
             if len(expires_at) > 64 or moment.tzinfo is None:
                 raise bad(400, "Stream-Expires-At: expected a time with its zone")
-        wish = StreamRow(
+        return StreamRow(
             app=target.app,
             name=target.name,
             content_type=protocol.read_type(
@@ -436,7 +443,6 @@ class DurableStreams:
             expires_ms=expires_ms,
             closed_at=0 if protocol.closes(headers) else -1,
         )
-        return replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
 
     def _fork(self, call: Call, wish: StreamRow, named: str, is_there: bool) -> StreamRow:
         """The stream for which a PUT with a source asks. Raises ApiProblem."""
@@ -471,7 +477,7 @@ class DurableStreams:
         start = self._inside(source, at, sub) if sub else at
         lives = {"ttl": source.ttl, "expires_at": source.expires_at, "expires_ms": source.expires_ms}
         own = wish.ttl >= 0 or wish.expires_at
-        wish = replace(
+        return replace(
             wish,
             content_type=wish.content_type or source.content_type,
             start=start[0],
@@ -479,7 +485,6 @@ class DurableStreams:
             fork_offset=protocol.text_of_offset(at),
             **({} if own else lives),
         )
-        return replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
 
     def _inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
         """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
