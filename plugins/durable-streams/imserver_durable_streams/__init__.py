@@ -6,7 +6,7 @@ from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.services import Core
 
 from .rows import TABLES
-from .service import NAME, ROUTES, DurableStreams, DurableStreamSettings
+from .service import DIALECT, NAME, ROUTES, DurableStreams, DurableStreamSettings
 
 
 def _build(core: Core) -> Parts:
@@ -17,6 +17,7 @@ def _build(core: Core) -> Parts:
 FEATURE: Final = FeatureRow(
     NAME,
     _build,
+    (DIALECT,),
     routes=ROUTES,
     uses=("messages",),
     settings=SettingsRow({NAME: DurableStreamSettings}),

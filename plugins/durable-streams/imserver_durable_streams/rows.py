@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from time import time
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from imserver.plugin.messages import Entry
+from imserver.plugin.messages import Entry, MessageLog
 from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table
 
 from .protocol import JSON, Offset, Producer, plain_type
@@ -252,6 +252,11 @@ class Append(Struct):
 
 class StreamRows(Store.Rows):
     """The rows in a store. Each method may switch, and raise StorageUnavailable."""
+
+    @property
+    def log(self) -> Any:
+        """What reads the entries of the log."""
+        return self._store.part(MessageLog).entries
 
     def get(self, app: str, name: str) -> StreamRow | None:
         """The row of a stream, in any state."""

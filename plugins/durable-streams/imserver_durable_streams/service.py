@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -10,13 +11,14 @@ from time import monotonic
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
+import gevent
 import msgspec
 from gevent.event import AsyncResult
 from gevent.event import Event as News
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from imserver.plugin.errors import CloseCode, Unavailable
+from imserver.plugin.errors import CloseCode, Problems, Unavailable
 from imserver.plugin.http import (
     Api,
     ApiProblem,
@@ -29,7 +31,7 @@ from imserver.plugin.http import (
     stream_refused,
 )
 from imserver.plugin.identity import Need, Needs, Principal
-from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, MessageServices, Rejected
+from imserver.plugin.messages import Appended, Draft, Entry, MessageServices, Rejected
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import (
@@ -45,16 +47,15 @@ from imserver.plugin.wire import (
 
 from . import protocol
 from .protocol import CLOSED, CURSOR, END, NEXT, STYLE, UP_TO_DATE, Content, Offset, Wish, bad, respond
-from .rows import DELETED, FOREVER, GONE, LIVE, MOST_FORKS, Append, StreamRow, StreamRows, Verdict, now_ms
+from .reading import MOST_BYTES, Page, StreamReader
+from .rows import GONE, Append, StreamRow, StreamRows, Verdict, now_ms
+
+log = logging.getLogger(__name__)
 
 NAME: Final = "durable_streams"
 PATH: Final = "/durable/*/stream/*"
-PAGE: Final = 500
-"""Entries that are read at once."""
-MOST_BYTES: Final = 1 << 20
-"""The most bytes of an append; of an answer, before its last entry."""
-_USERS: Final = frozenset({"nobody", "account", "guest", "bot", "session"})
-READ, WRITE = Need("read", _USERS), Need("push", _USERS)
+READ: Final = Need("read", frozenset({"nobody", "account", "guest", "bot", "session"}))
+WRITE: Final = Needs.ANYONE_OR_PUSH
 _CODES: Final = {"name": 400, "unknown": 404, "limit": 413, "full": 429, "rate": 429, "unavailable": 503}
 """Reason why a channel refuses → status; any other: 401 without a key or token, else 403."""
 
@@ -104,41 +105,6 @@ DIALECT: Final = DurableDialect()
 _ENCODING: Final = StreamEncoding(DIALECT)
 
 
-class Segment(Struct, frozen=True):
-    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of the last one, only so many
-    bytes (of JSON: values); 0: all."""
-
-    channel: str
-    low: int
-    high: int
-    most: int = 0
-
-    def until(self, end: Offset) -> Segment | None:
-        """The part of it before an offset; None: there is none."""
-        high = end[0] + 1 if end[1] else end[0]
-        if high > self.high:
-            return self
-        most = end[1] if high < self.high or not self.most else min(self.most, end[1] or self.most)
-        return Segment(self.channel, self.low, high, most) if high > self.low else None
-
-
-class Chunk(Struct, frozen=True):
-    """What is read of one entry. ``whole``: its length in bytes (of JSON: values)."""
-
-    entry: Entry
-    data: bytes
-    end: Offset
-    whole: int
-
-
-class Page(Struct, frozen=True):
-    """What is read from an offset. ``next``: where the next read begins."""
-
-    chunks: list[Chunk]
-    next: Offset
-    is_last: bool
-
-
 class Target(Struct, frozen=True):
     """The app and the stream that a request names."""
 
@@ -154,6 +120,7 @@ class DurableStreams:
         self._settings = settings_of(core.config, DurableStreamSettings)
         self._messaging = core.service(MessageServices).messaging
         self._rows = StreamRows(core.store)
+        self._reader = StreamReader(self._rows)
         self._api: Api | None = None
 
     def attach(self, api: Api) -> DurableStreams:
@@ -168,76 +135,14 @@ class DurableStreams:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    @property
-    def _log(self) -> Any:
-        return self._core.store.part(MessageLog).entries
-
-    def _find(self, app: str, name: str) -> StreamRow:
-        """A stream that can be read. A stored channel that was never one is read as one. Raises
-        ApiProblem."""
-        row = self._rows.get(app, name)
-        if row is None and self._log.channel_page(app, name, None, 0).last:
-            return StreamRow(app=app, name=name)
-        if row is None or row.state == GONE:
-            raise bad(404, "there is no such stream")
-        is_expired = row.state == LIVE and row.is_expired(now_ms())
-        if is_expired and not self._rows.has_forks(app, name):
-            raise bad(404, "there is no such stream")
-        if is_expired or row.state == DELETED:
-            raise bad(410, "the stream is gone")
-        return row
-
-    def _segments(self, row: StreamRow) -> list[Segment]:
-        """Where the entries of a stream are. Raises ApiProblem."""
-        segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
-        limit = row.empty
-        for _ in range(MOST_FORKS):
-            if not row.parent:
-                return segments
-            parent = self._rows.get(row.app, row.parent)
-            if parent is None:
-                return segments
-            shared = Segment(parent.name, parent.begins, parent.end).until(limit)
-            segments = ([] if shared is None else [shared]) + segments
-            row, limit = parent, min(limit, parent.empty)
-        raise bad(400, f"a chain has at most {MOST_FORKS} streams")
-
-    def _tail(self, row: StreamRow) -> Offset:
-        """The offset of the end of a stream."""
-        if row.is_closed:
-            page = self._log.channel_page(row.app, row.name, row.closed_at + 1, 1, True)
-            last = page.entries[0].id if page.entries else 0
-        else:
-            last = self._log.channel_page(row.app, row.name, None, 0).last
-        return (last, 0) if last > row.begins else row.empty
-
-    def _read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries before the offset
-        have expired."""
-        as_json, chunks, end, size = protocol.is_json(row.content_type), list[Chunk](), offset, 0
-        newest = 0
-        for segment in self._segments(row):
-            more, after = True, max(offset[0], segment.low)
-            while more and after < segment.high:
-                page = self._log.channel_page(row.app, segment.channel, after, PAGE)
-                if segment.low < offset[0] < page.extent.floor and page.last > offset[0]:
-                    raise bad(410, "what follows the offset has expired")
-                more = page.more and page.entries[-1].id < segment.high
-                newest = page.last if segment.high == FOREVER else 0
-                for entry in page.entries:
-                    after = entry.id
-                    if entry.id > segment.high or (entry.type == END and not entry.body):
-                        continue
-                    if chunk := _chunk_of(entry, offset, segment, as_json):
-                        chunks.append(chunk)
-                        end, size = chunk.end, size + len(chunk.data)
-                    if size >= most:
-                        return Page(chunks, end, False)
-        tail = ((newest, 0) if newest > row.begins else row.empty) if not row.is_closed else self._tail(row)
-        return Page(chunks, max(end, tail), True)
-
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer a GET: with what there is, or with what comes. May switch."""
+        """Answer a GET: with what there is, or with what comes, in a greenlet. May switch."""
+        if "live=" in head.query:
+            gevent.spawn(self._serve, stream, head)
+        else:
+            self._serve(stream, head)
+
+    def _serve(self, stream: Stream, head: Head) -> None:
         query, host = head.query.encode("latin-1"), host_of(stream.peer)
         request = HttpRequest(head.method, head.path, query, b"", head.headers, host)
         assert self._api is not None
@@ -253,24 +158,30 @@ class DurableStreams:
             answer = STYLE.refuse(problem.problem, request, problem.detail)
         except Unavailable as error:
             answer = STYLE.refuse(error.problem, request)
-        if answer is not None and stream.is_open:
-            log, why = self._core.node.request_log, ApiProblem(STYLE_PROBLEM)
+        except Exception:
+            log.exception("reading %s failed", head.path, extra={"request": request.id})
+            answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
+        state = stream.dialect_state
+        if answer is not None and isinstance(state, Reader) and state.is_begun:
+            stream.close(CloseCode.GOING_AWAY)  # its client asks again, and gets the answer
+        elif answer is not None and stream.is_open:
+            requests, why = self._core.node.request_log, ApiProblem(Problems.BAD_REQUEST)
             style = replace(STYLE, refuse=lambda *_: answer)
-            stream.refuse(stream_refused(log, head, host, why, style, request.by), CloseCode.NORMAL)
+            stream.refuse(stream_refused(requests, head, host, why, style, request.by), CloseCode.NORMAL)
 
     def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
         """The answer to a GET; None: it was sent."""
         target, wish = call.input, Wish.read(head.query)
         self._check(call.principal, target, "subscribe")
-        row = self._find(target.app, target.name)
-        offset = self._tail(row) if wish.offset is None else wish.offset
+        row = self._reader.find(target.app, target.name)
+        offset = self._reader.tail(row) if wish.offset is None else wish.offset
         if wish.live == "sse":
             self._send_events(call, stream, head, row, offset, wish)
             return None
         if wish.offset is None and not wish.live:
             self._rows.renew(row)
             return self._answer(row, Page([], offset, True), wish, "no-store")
-        page = self._read(row, offset)
+        page = self._reader.read(row, offset)
         self._rows.renew(row)
         if not wish.live:
             return self._catch_up(call.request, row, page, wish)
@@ -328,8 +239,8 @@ class DurableStreams:
         until = monotonic() + seconds
         while True:
             state.news.clear()
-            row = self._find(row.app, row.name)
-            page = self._read(row, offset)
+            row = self._reader.find(row.app, row.name)
+            page = self._reader.read(row, offset)
             left = until - monotonic()
             if page.chunks or row.is_closed or left <= 0 or not stream.is_open:
                 return row, page
@@ -341,15 +252,15 @@ class DurableStreams:
         state = self._enter(call, stream, Target(row.app, row.name))
         if state is None:
             return
-        log, host = self._core.node.request_log, call.request.host
-        opening = stream_head(log, head, host, "text/event-stream", call.principal.label)
+        requests, host = self._core.node.request_log, call.request.host
+        opening = stream_head(requests, head, host, "text/event-stream", call.principal.label)
         opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
         more = [("Cross-Origin-Resource-Policy", "cross-origin")]
         if not protocol.is_text(row.content_type):
             more.append((protocol.ENCODING, "base64"))
         stream.send_frame(opening + "".join(f"{each}: {text}\r\n" for each, text in more).encode() + b"\r\n")
         state.is_begun = True
-        until, page = monotonic() + self._settings.sse_seconds, self._read(row, offset)
+        until, page = monotonic() + self._settings.sse_seconds, self._reader.read(row, offset)
         while stream.is_open:
             self._rows.renew(row)
             frames = []
@@ -370,7 +281,7 @@ class DurableStreams:
             if page.is_last:
                 row, page = self._await(row, stream, state, offset, until - monotonic())
             else:
-                page = self._read(row, offset)
+                page = self._reader.read(row, offset)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -386,17 +297,17 @@ class DurableStreams:
             wish = self._fork(call, wish, source, is_there)
         elif "stream-fork-sub-offset" in headers:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
-        head = self._log.extent(target.app).head
+        head = self._rows.log.extent(target.app).head
         content = protocol.content_of(body, wish.content_type, True) if body else None
         if is_there or content is None:
             outcome, row = self._rows.create(wish, head)
-            offset = self._tail(row)
+            offset = self._reader.tail(row)
         else:
             append = Append(target.app, target.name, ends=wish.is_closed, wish=wish, head=head)
             verdict, entry = self._store(call, append, content)
             outcome = {0: "new", 200: "same"}.get(verdict.status, "other")  # type: ignore[assignment]
             row = verdict.row or wish
-            offset = (entry.id, 0) if entry is not None else self._tail(row)
+            offset = (entry.id, 0) if entry is not None else self._reader.tail(row)
         if outcome == "other":
             raise bad(409, "the stream is there with other settings, or forks still read what it was")
         more = [(NEXT, protocol.text_of_offset(offset))]
@@ -462,11 +373,11 @@ class DurableStreams:
             return wish
         self._check(call.principal, Target(wish.app, wish.parent), "subscribe")
         try:
-            source = self._find(wish.app, wish.parent)
+            source = self._reader.find(wish.app, wish.parent)
         except ApiProblem as problem:
             raise bad(409, "the source is gone") if problem.problem.status == 410 else problem from None
-        self._segments(replace(wish, start=0))
-        tail = self._tail(source)
+        self._reader.segments(replace(wish, start=0))
+        tail = self._reader.tail(source)
         at = tail if offset is None else offset
         if at > tail:
             raise bad(400, "the fork begins behind the end of its source")
@@ -474,7 +385,7 @@ class DurableStreams:
             source.content_type
         ):
             raise bad(409, f"the source has the content type {source.content_type}")
-        start = self._inside(source, at, sub) if sub else at
+        start = self._reader.inside(source, at, sub) if sub else at
         lives = {"ttl": source.ttl, "expires_at": source.expires_at, "expires_ms": source.expires_ms}
         own = wish.ttl >= 0 or wish.expires_at
         return replace(
@@ -485,17 +396,6 @@ class DurableStreams:
             fork_offset=protocol.text_of_offset(at),
             **({} if own else lives),
         )
-
-    def _inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
-        """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
-        chunks = self._read(source, at, 1).chunks
-        if not chunks:
-            raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
-        id, whole = chunks[0].entry.id, chunks[0].whole
-        begin = at[1] if at[0] == id - 1 else 0
-        if begin + sub > whole:
-            raise bad(400, "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset")
-        return (id, 0) if chunks[0].end == (id, 0) and begin + sub == whole else (id - 1, begin + sub)
 
     def append(self, call: Call) -> HttpResponse:
         """Answer a POST. May switch. Raises ApiProblem."""
@@ -511,7 +411,7 @@ class DurableStreams:
         if body and not kind:
             raise bad(400, "Content-Type is missing")
         if body:
-            row = self._find(target.app, target.name)  # its type says how the body is read
+            row = self._reader.find(target.app, target.name)  # its type says how the body is read
             if protocol.plain_type(kind) == protocol.plain_type(row.content_type) and not row.is_closed:
                 content = protocol.content_of(body, row.content_type)
             else:
@@ -527,7 +427,7 @@ class DurableStreams:
             more.append((NEXT, protocol.text_of_offset((entry.id, 0))))
         elif verdict.row is not None:
             row = verdict.row if entry is None else self._rows.get(target.app, target.name) or verdict.row
-            more.append((NEXT, protocol.text_of_offset(self._tail(row))))
+            more.append((NEXT, protocol.text_of_offset(self._reader.tail(row))))
         if (ends and verdict.status in (0, 204)) or (verdict.row is not None and verdict.row.is_closed):
             more.append((CLOSED, "true"))
         if by is not None and verdict.status in (0, 204):
@@ -572,6 +472,7 @@ class DurableStreams:
             return append.verdict, None
         if isinstance(result, Rejected):
             raise ApiProblem(result.problem, result.explanation)
+        assert isinstance(result, Unavailable)
         raise result
 
     def delete(self, call: Call) -> HttpResponse:
@@ -582,7 +483,7 @@ class DurableStreams:
             raise bad(403, "only back ends delete streams")
         if self._rows.get(target.app, target.name) is None:
             raise bad(404, "there is no such stream")
-        self._find(target.app, target.name)
+        self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
         return respond(204)
 
@@ -590,8 +491,8 @@ class DurableStreams:
         """Answer a HEAD. May switch. Raises ApiProblem."""
         target = call.input
         self._check(call.principal, target, "subscribe")
-        row = self._find(target.app, target.name)
-        more = [(NEXT, protocol.text_of_offset(self._tail(row))), ("Cache-Control", "no-store")]
+        row = self._reader.find(target.app, target.name)
+        more = [(NEXT, protocol.text_of_offset(self._reader.tail(row))), ("Cache-Control", "no-store")]
         more += [(CLOSED, "true")] * row.is_closed
         more += [("Stream-TTL", str(row.ttl))] * (row.ttl >= 0)
         more += [("Stream-Expires-At", row.expires_at)] * bool(row.expires_at)
@@ -604,6 +505,7 @@ class DurableStreams:
         _, _, app, _, name = call.request.path.split("/")
         call.app = self._core.tenants.resolve(unquote(app))
         call.input = Target(call.app, unquote(name))
+        call.facts = {"stream": call.input.name}
 
     def _check(self, principal: Principal, target: Target, action: Any) -> None:
         """Refuse who may not do this, and channels that are not stored. May switch. Raises ApiProblem."""
@@ -622,23 +524,8 @@ class DurableStreams:
         return {PATH: StreamPath("GET", self.serve, refuse)}
 
 
-STYLE_PROBLEM: Final = bad(404, "").problem
-
-
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
     return bad(_CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403), str(refused))
-
-
-def _chunk_of(entry: Entry, offset: Offset, segment: Segment, as_json: bool) -> Chunk | None:
-    """What a reader at an offset gets of an entry; None: nothing."""
-    parts = protocol.parts_of(entry, as_json)
-    first = offset[1] if entry.id == offset[0] + 1 else 0
-    last = segment.most if entry.id == segment.high and 0 < segment.most < len(parts) else len(parts)
-    if first >= last:
-        return None
-    some = parts[first:last]
-    end = (entry.id, 0) if last == len(parts) else (entry.id - 1, last)
-    return Chunk(entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts))
 
 
 def _control(fields: dict[str, Any], wish: Wish) -> bytes:
@@ -660,7 +547,7 @@ ROUTES: Final = (
     # The front server answers HEAD by its own row, the WSGI server by that of GET.
     _route("GET", READ, DurableStreams.head, False),
     _route("HEAD", READ, DurableStreams.head),
-    _route("PUT", WRITE, DurableStreams.create, voice=True),
+    _route("PUT", WRITE, DurableStreams.create, voice=True, act=f"{NAME}.create"),
     _route("POST", WRITE, DurableStreams.append, voice=True),
-    _route("DELETE", WRITE, DurableStreams.delete),
+    _route("DELETE", WRITE, DurableStreams.delete, act=f"{NAME}.delete"),
 )

@@ -1,0 +1,145 @@
+"""Reads streams: which entries of which channels they are, and how much of each."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.plugin.messages import Entry
+
+from . import protocol
+from .protocol import END, Offset, bad
+from .rows import DELETED, FOREVER, GONE, LIVE, MOST_FORKS, StreamRow, StreamRows, now_ms
+
+PAGE = 500
+"""Entries that are read at once."""
+MOST_BYTES = 1 << 20
+"""The most bytes of an append; of an answer, before its last entry."""
+
+
+class Segment(Struct, frozen=True):
+    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of the last one, only so many
+    bytes (of JSON: values); 0: all."""
+
+    channel: str
+    low: int
+    high: int
+    most: int = 0
+
+    def until(self, end: Offset) -> Segment | None:
+        """The part of it before an offset; None: there is none."""
+        high = end[0] + 1 if end[1] else end[0]
+        if high > self.high:
+            return self
+        most = end[1] if high < self.high or not self.most else min(self.most, end[1] or self.most)
+        return Segment(self.channel, self.low, high, most) if high > self.low else None
+
+
+class Chunk(Struct, frozen=True):
+    """What is read of one entry. ``whole``: its length in bytes (of JSON: values)."""
+
+    entry: Entry
+    data: bytes
+    end: Offset
+    whole: int
+
+
+class Page(Struct, frozen=True):
+    """What is read from an offset. ``next``: where the next read begins."""
+
+    chunks: list[Chunk]
+    next: Offset
+    is_last: bool
+
+
+class StreamReader:
+    """Reads the streams of a store. Each method may switch, and raise StorageUnavailable."""
+
+    def __init__(self, rows: StreamRows) -> None:
+        self._rows = rows
+
+    def find(self, app: str, name: str) -> StreamRow:
+        """A stream that can be read. A stored channel that was never one is read as one. Raises
+        ApiProblem."""
+        row = self._rows.get(app, name)
+        if row is None and self._rows.log.channel_page(app, name, None, 0).last:
+            return StreamRow(app=app, name=name)
+        if row is None or row.state == GONE:
+            raise bad(404, "there is no such stream")
+        is_expired = row.state == LIVE and row.is_expired(now_ms())
+        if is_expired and not self._rows.has_forks(app, name):
+            raise bad(404, "there is no such stream")
+        if is_expired or row.state == DELETED:
+            raise bad(410, "the stream is gone")
+        return row
+
+    def segments(self, row: StreamRow) -> list[Segment]:
+        """Where the entries of a stream are. Raises ApiProblem."""
+        segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
+        limit = row.empty
+        for _ in range(MOST_FORKS):
+            if not row.parent:
+                return segments
+            parent = self._rows.get(row.app, row.parent)
+            if parent is None:
+                return segments
+            shared = Segment(parent.name, parent.begins, parent.end).until(limit)
+            segments = ([] if shared is None else [shared]) + segments
+            row, limit = parent, min(limit, parent.empty)
+        raise bad(400, f"a chain has at most {MOST_FORKS} streams")
+
+    def tail(self, row: StreamRow) -> Offset:
+        """The offset of the end of a stream."""
+        if row.is_closed:
+            page = self._rows.log.channel_page(row.app, row.name, row.closed_at + 1, 1, True)
+            last = page.entries[0].id if page.entries else 0
+        else:
+            last = self._rows.log.channel_page(row.app, row.name, None, 0).last
+        return (last, 0) if last > row.begins else row.empty
+
+    def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
+        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries before the offset
+        have expired."""
+        as_json, chunks, end, size = protocol.is_json(row.content_type), list[Chunk](), offset, 0
+        newest = 0
+        for segment in self.segments(row):
+            more, after = True, max(offset[0], segment.low)
+            while more and after < segment.high:
+                page = self._rows.log.channel_page(row.app, segment.channel, after, PAGE)
+                if segment.low < offset[0] < page.extent.floor and page.last > offset[0]:
+                    raise bad(410, "what follows the offset has expired")
+                more = page.more and page.entries[-1].id < segment.high
+                newest = page.last if segment.high == FOREVER else 0
+                for entry in page.entries:
+                    after = entry.id
+                    if entry.id > segment.high or (entry.type == END and not entry.body):
+                        continue
+                    if chunk := _chunk_of(entry, offset, segment, as_json):
+                        chunks.append(chunk)
+                        end, size = chunk.end, size + len(chunk.data)
+                    if size >= most:
+                        return Page(chunks, end, False)
+        tail = ((newest, 0) if newest > row.begins else row.empty) if not row.is_closed else self.tail(row)
+        return Page(chunks, max(end, tail), True)
+
+    def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
+        """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
+        chunks = self.read(source, at, 1).chunks
+        if not chunks:
+            raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
+        id, whole = chunks[0].entry.id, chunks[0].whole
+        begin = at[1] if at[0] == id - 1 else 0
+        if begin + sub > whole:
+            raise bad(400, "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset")
+        return (id, 0) if chunks[0].end == (id, 0) and begin + sub == whole else (id - 1, begin + sub)
+
+
+def _chunk_of(entry: Entry, offset: Offset, segment: Segment, as_json: bool) -> Chunk | None:
+    """What a reader at an offset gets of an entry; None: nothing."""
+    parts = protocol.parts_of(entry, as_json)
+    first = offset[1] if entry.id == offset[0] + 1 else 0
+    last = segment.most if entry.id == segment.high and 0 < segment.most < len(parts) else len(parts)
+    if first >= last:
+        return None
+    some = parts[first:last]
+    end = (entry.id, 0) if last == len(parts) else (entry.id - 1, last)
+    return Chunk(entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts))

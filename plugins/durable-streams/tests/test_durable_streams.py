@@ -1,0 +1,218 @@
+"""What the suite of the protocol does not ask: channels, other dialects, access, two nodes, rows."""
+
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import pytest
+from conftest import ADMIN, PUSH, READ, Streams, token
+from imserver_durable_streams import FEATURE
+from imserver_durable_streams.protocol import data_event, text_of_offset
+from imserver_durable_streams.reading import Segment
+
+from imserver.plugin.storage import Store
+from imserver.plugin.testing import check_tables
+from tests.support import Server
+
+numbers = count()
+
+
+def new_name() -> str:
+    return f"s{next(numbers)}"
+
+
+def post(server: Server, path: str, **fields: Any) -> Any:
+    answer = server.post(f"/api/v1/{path}", {"app": "shop", **fields}, key=ADMIN)
+    assert answer.status == 200, answer
+    return answer.json
+
+
+def publications(server: Server, channel: str) -> list[Any]:
+    """What other dialects read of a channel."""
+    answer = server.get(f"/api/v1/channels/history?app=shop&channel={channel}&limit=100", key=ADMIN)
+    return list(answer.json["publications"])
+
+
+def test_what_is_appended_is_published_to_the_channel(streams: Streams) -> None:
+    text, values, image = new_name(), new_name(), new_name()
+    for name, kind in ((text, "text/plain"), (values, "application/json"), (image, "image/png")):
+        streams.create(name, kind)
+    streams.append(text, "hello")
+    streams.append(values, '{"a": 1}', "application/json")
+    streams.append(values, '[[1], "b"]', "application/json")
+    streams.append(image, b"\0\xff", "image/png")
+    first = streams.servers[0]
+    assert [each["text"] for each in publications(first, text)] == ["hello"]
+    assert [each["data"] for each in publications(first, values)] == [{"a": 1}, [[1], "b"]]
+    assert publications(first, values)[1]["tags"] == {"values": "2"}
+    (shown,) = publications(first, image)
+    assert (shown["text"], shown["tags"]) == (base64.b64encode(b"\0\xff").decode(), {"encoding": "base64"})
+    assert json.loads(streams.ask("GET", values).body) == [{"a": 1}, [1], "b"]
+
+
+def test_a_stored_channel_is_read_as_a_stream(streams: Streams) -> None:
+    name = new_name()
+    assert streams.ask("GET", name).status == 404
+    post(streams.servers[0], "channels/publish", channel=name, data={"a": 1})
+    post(streams.servers[0], "channels/publish", channel=name, text="b")
+    assert json.loads(streams.ask("GET", name).body) == [{"a": 1}, "b"]
+    assert streams.ask("POST", name, "1", Content_Type="application/json").status == 404
+    streams.create(name, "application/json")  # it keeps what it has
+    streams.append(name, "3", "application/json")
+    assert json.loads(streams.ask("GET", name).body) == [{"a": 1}, "b", 3]
+
+
+def test_what_others_publish_behind_the_end_is_not_of_the_stream(streams: Streams) -> None:
+    name = new_name()
+    streams.create(name)
+    end = streams.append(name, "all").next
+    assert streams.ask("POST", name, Stream_Closed="true").next == end
+    post(streams.servers[0], "channels/publish", channel=name, text="more")
+    read = streams.ask("GET", name)
+    assert (read.body, read.next, read.headers["Stream-Closed"]) == (b"all", end, "true")
+    assert streams.ask("DELETE", name).status == 204
+    streams.create(name)
+    assert streams.ask("GET", name).body == b""
+
+
+@pytest.mark.parametrize(
+    ("key", "app", "name", "read", "write"),
+    [
+        (ADMIN, "bank", "s", 404, 201),
+        (PUSH, "shop", "s", 401, 201),
+        (READ, "shop", "s", 404, 401),
+        (READ, "bank", "s", 403, 401),
+        (PUSH, "bank", "s", 403, 403),
+        ("", "shop", "s", 401, 401),
+        ("wrong", "shop", "s", 401, 401),
+        ("ann", "shop", "s", 404, 201),
+        ("ann", "shop", "news:s", 404, 403),
+        ("ann", "bank", "s", 403, 403),
+        (ADMIN, "none", "s", 404, 404),
+        (ADMIN, "shop", "live:s", 404, 404),
+    ],
+)
+def test_who_may(streams: Streams, key: str, app: str, name: str, read: int, write: int) -> None:
+    name, key = f"{name}-{new_name()}", token("ann") if key == "ann" else key
+    assert streams.ask("GET", name, key=key, app=app).status == read
+    assert streams.ask("HEAD", name, key=key, app=app).status == read
+    assert streams.ask("PUT", name, key=key, app=app, Content_Type="text/plain").status == write
+    if write == 201:
+        kept = streams.ask("POST", name, "x", key=key, app=app, Content_Type="text/plain")
+        assert kept.status == 204
+        may_delete = key in (ADMIN, PUSH)
+        assert streams.ask("DELETE", name, key=key, app=app).status == (204 if may_delete else 403)
+
+
+def test_who_may_not_read_the_source_forks_nothing(streams: Streams) -> None:
+    name = new_name()
+    streams.create(name)
+    fork = {"Stream_Forked_From": f"/shop/stream/{name}"}
+    assert streams.ask("PUT", f"{name}-fork", key=PUSH, **fork).status == 403
+    elsewhere = {"Stream_Forked_From": f"/bank/stream/{name}"}
+    assert streams.ask("PUT", f"{name}-fork", **elsewhere).status == 404
+    assert streams.ask("PUT", f"{name}-fork", key=token("ann"), **fork).status == 201
+
+
+def test_an_append_has_a_limit(streams: Streams) -> None:
+    name = f"small:{new_name()}"
+    streams.create(name)
+    assert streams.ask("POST", name, "12345", Content_Type="text/plain").status == 413
+    streams.append(name, "1234")
+    name = new_name()
+    streams.create(name, "application/octet-stream")
+    whole = bytes(range(256)) * 4096
+    streams.append(name, whole, "application/octet-stream")
+    assert streams.ask("POST", name, whole + b"x", Content_Type="application/octet-stream").status == 413
+    assert streams.ask("GET", name).body == whole
+
+
+def test_one_number_of_a_producer_is_stored_once_by_all_nodes(streams: Streams) -> None:
+    name = new_name()
+    streams.create(name)
+
+    def send(what: tuple[int, int]) -> int:
+        node, seq = what
+        producer = {"Producer_Id": "p", "Producer_Epoch": 0, "Producer_Seq": seq}
+        while True:  # a number before it may not be there yet
+            kept = streams.ask("POST", name, f"{seq};", node=node, Content_Type="text/plain", **producer)
+            if kept.status != 409:
+                return kept.status
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, [(node, seq) for seq in range(20) for node in (0, -1)]))
+    assert sorted(answers) == [200] * 20 + [204] * 20
+    assert streams.ask("GET", name).body == b"".join(b"%d;" % seq for seq in range(20))
+
+
+def test_only_one_append_closes(streams: Streams) -> None:
+    name = new_name()
+    streams.create(name)
+
+    def close(number: int) -> int:
+        node, end = -(number % 2), {"Stream_Closed": "true"}
+        return streams.ask("POST", name, str(number), node=node, Content_Type="text/plain", **end).status
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(close, range(8)))
+    assert sorted(answers) == [204] + [409] * 7
+    assert streams.ask("GET", name).body == b"%d" % answers.index(204)
+
+
+@pytest.mark.parametrize("live", ["long-poll", "sse"])
+def test_readers_hear_of_what_another_node_stores(streams: Streams, live: str) -> None:
+    name = new_name()
+    offset = streams.create(name).next
+    with ThreadPoolExecutor(2) as pool:
+        reads = [
+            pool.submit(streams.ask, "GET", f"{name}?offset={offset}&live={live}", node=node)
+            for node in (0, -1)
+        ]
+        end = streams.append(name, "news", node=0, Stream_Closed="true").next
+        for each in reads:
+            answer = each.result()
+            assert answer.status == 200
+            if live == "sse":
+                assert b"event: data\ndata:news\n\n" in answer.body
+                assert answer.body.endswith(b'"streamClosed":true}\n\n')
+            else:
+                assert (answer.body, answer.next, answer.headers["Stream-Up-To-Date"]) == (
+                    b"news",
+                    end,
+                    "true",
+                )
+
+
+def test_lines_of_events_keep_their_spaces() -> None:
+    assert data_event(b" a\r\n\rb", "text/plain") == b"event: data\ndata:  a\ndata:\ndata:b\n\n"
+    assert data_event(b"\xff", "image/png") == b"event: data\ndata:/w==\n\n"
+
+
+def test_offsets_sort_as_text() -> None:
+    offsets = [(0, 0), (8, 12), (9, 0), (9, 2), (9, 10), (10, 0), (2**53, 1)]
+    assert sorted(map(text_of_offset, offsets)) == list(map(text_of_offset, offsets))
+
+
+def test_a_fork_has_a_part_of_its_source() -> None:
+    own = Segment("s", 5, 9)
+    assert own.until((9, 0)) == own.until((20, 0)) == own
+    assert own.until((7, 0)) == Segment("s", 5, 7)
+    assert own.until((7, 3)) == Segment("s", 5, 8, 3)
+    assert own.until((5, 0)) is None
+    assert Segment("s", 5, 8, 3).until((7, 2)) == Segment("s", 5, 8, 2)
+    assert Segment("s", 5, 8, 3).until((7, 4)) == Segment("s", 5, 8, 3)
+
+
+def test_its_rows_go_with_their_app() -> None:
+    def fill(store: Store, app: str, user: str) -> None:
+        columns = "app, name, state, content_type, begins, start, skip, parent, fork_offset, fork_sub, ttl, "
+        columns += "expires_at, expires_ms, closed_at, closed_by, seq"
+        values = (app, user, 0, "text/plain", 0, 0, 0, "", "", 0, -1, "", 0, -1, "", "")
+        marks = ", ".join(["%s"] * len(values))
+        store.execute(f"INSERT INTO durable_streams_stream ({columns}) VALUES ({marks})", values)
+        producer = "INSERT INTO durable_streams_producer VALUES (%s, %s, %s, %s, %s, %s)"
+        store.execute(producer, (app, user, "p", 0, 1, 2))
+
+    check_tables(FEATURE, fill)
