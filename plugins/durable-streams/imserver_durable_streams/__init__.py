@@ -3,6 +3,7 @@
 from typing import Final
 
 from imserver.plugin import FeatureRow, Parts, SettingsRow
+from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
 from .rows import TABLES
@@ -11,7 +12,8 @@ from .service import DIALECT, NAME, ROUTES, DurableStreams, DurableStreamSetting
 
 def _build(core: Core) -> Parts:
     streams = DurableStreams(core)
-    return Parts((streams,), ended=(streams.ended,), streams=streams.paths)
+    sweep = every(60.0, streams.sweep, "expired streams could not be removed")
+    return Parts((streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,))
 
 
 FEATURE: Final = FeatureRow(

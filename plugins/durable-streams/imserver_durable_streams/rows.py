@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.plugin.messages import Entry, MessageLog
-from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table
+from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table, text_of
 
 from .protocol import JSON, Offset, Producer, plain_type
 
@@ -283,6 +283,15 @@ class StreamRows(Store.Rows):
         row = _lock(sql, app, name)
         if row is not None and row.state == LIVE:
             _remove(sql, row)
+
+    @Store.writing
+    def sweep(self, sql: PooledStatements) -> None:
+        """Let expired streams be gone, some of them, with the rows of their producers."""
+        where = "WHERE state = %s AND expires_ms > 0 AND expires_ms < %s LIMIT 100"
+        for app, name in sql.query(f"SELECT app, name FROM durable_streams_stream {where}", (LIVE, now_ms())):
+            row = _lock(sql, text_of(app), text_of(name))
+            if row is not None and row.state == LIVE and row.is_expired(now_ms()):
+                _remove(sql, row)
 
     def renew(self, row: StreamRow) -> None:
         """A reader has used a stream."""

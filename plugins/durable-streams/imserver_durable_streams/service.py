@@ -219,6 +219,11 @@ class DurableStreams:
                 headers.append((CLOSED, "true"))
         return tuple(headers)
 
+    def sweep(self) -> None:
+        """Let expired streams be gone that nobody asks for. May switch. Raises StorageUnavailable."""
+        if self._core.store.has_database:
+            self._rows.sweep()
+
     # --- waiting --------------------------------------------------------------------------------------------
 
     def _enter(self, call: Call, stream: Stream, target: Target) -> Reader | None:

@@ -81,9 +81,9 @@ def test_what_others_publish_behind_the_end_is_not_of_the_stream(streams: Stream
     ("key", "app", "name", "read", "write"),
     [
         (ADMIN, "bank", "s", 404, 201),
-        (PUSH, "shop", "s", 401, 201),
-        (READ, "shop", "s", 404, 401),
-        (READ, "bank", "s", 403, 401),
+        (PUSH, "shop", "s", 403, 201),
+        (READ, "shop", "s", 404, 403),
+        (READ, "bank", "s", 403, 403),
         (PUSH, "bank", "s", 403, 403),
         ("", "shop", "s", 401, 401),
         ("wrong", "shop", "s", 401, 401),
