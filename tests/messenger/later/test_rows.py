@@ -7,6 +7,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import AsyncResult
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.messenger.later import FEATURE
@@ -19,8 +20,8 @@ from imserver.messenger.later.rows import (
     SourceRow,
     When,
 )
-from imserver.plugin.messages import Appended, Draft, MessageLog, Rejected
-from imserver.plugin.storage import Store
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Rejected
+from imserver.plugin.storage import Statements, Store
 from imserver.plugin.testing import check_tables
 from tests.stores import OpenStore
 
@@ -85,6 +86,35 @@ def test_a_row_is_what_was_scheduled(rows: ScheduledRows) -> None:
     assert listed == row == replace(given, version=1, due=row.due, created=row.created)
     assert 0 <= row.due - 60_000 - row.created <= now - row.created < 60_000
     assert rows.of_user(APP, "bob")[0] == []
+
+
+class Claim(Struct):
+    """A source that takes the next version of a row."""
+
+    row: ScheduledMessage
+    entries: list[int] = []
+
+    def holds(self, sql: Statements) -> bool:
+        statement = (
+            "UPDATE scheduled_message SET version = version + 1 WHERE app = %s AND id = %s AND version = %s"
+        )
+        return sql.execute(statement, (self.row.app, self.row.id, self.row.version)) == 1
+
+    def stored(self, _sql: Statements, entry: Entry) -> None:
+        self.entries.append(entry.id)
+
+
+def test_a_source_reads_what_the_one_before_it_has_written(store: Store) -> None:
+    from imserver.messenger.messages.log.contract import AppendRequest
+
+    row = ScheduledRows(store).add(message("a"), When(seconds=60))
+    claims, results = [Claim(row), Claim(row)], [AsyncResult[Any](), AsyncResult[Any]()]
+    for claim, result in zip(claims, results, strict=True):  # in one transaction
+        draft = Draft(sender="ann", to_user="bob")
+        store.part(MessageLog).writer.send(AppendRequest(APP, draft, result.set, source=claim))
+    first, second = (each.get(timeout=60) for each in results)
+    assert claims[0].entries == [first.entry.id]
+    assert (second.reason, claims[1].entries) == ("withdrawn", [])
 
 
 def test_what_is_due_is_leased_by_one_node(nodes: tuple[Store, Store], rows: ScheduledRows) -> None:

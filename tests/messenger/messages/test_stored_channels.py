@@ -442,3 +442,10 @@ def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
     (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
     assert isinstance(found, ChannelRefused)
     assert found.outcome is Outcome.FAILED
+
+
+def test_bytes_are_shown_as_base64(node: ChannelNode) -> None:
+    draft = Draft(sender="shop", room=NEWS, body=b"\0\xff", meta=b'{"base64":true}')
+    assert isinstance(node.log.writer.append(APP, [draft])[0], Appended)
+    (event,) = node.channels.histories.read(APP, NEWS, None, 10).publications
+    assert (event.text, event.data) == ("AP8=", b"")
