@@ -232,7 +232,7 @@ class Messaging:
         ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
-        ``source``: the row from which the draft was made; it goes with the message.
+        ``source``: the row that decides about the draft, and is changed with it.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 

@@ -15,6 +15,7 @@ PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; the servers have the distribution
 
 from tests.integration.plug_ins import install, running  # noqa: E402
+from tests.stores import database_servers, empty_url, open_store  # noqa: E402, F401
 from tests.support import Server  # noqa: E402
 
 ADMIN, PUSH, READ = (f"key-that-{name}-0123456789abcdef" for name in ("does-all", "pushes", "reads"))

@@ -108,7 +108,8 @@ def test_a_source_reads_what_the_one_before_it_has_written(store: Store) -> None
     from imserver.messenger.messages.log.contract import AppendRequest
 
     row = ScheduledRows(store).add(message("a"), When(seconds=60))
-    claims, results = [Claim(row), Claim(row)], [AsyncResult[Any](), AsyncResult[Any]()]
+    claims = [Claim(row), Claim(row)]
+    results: list[AsyncResult[Any]] = [AsyncResult(), AsyncResult()]
     for claim, result in zip(claims, results, strict=True):  # in one transaction
         draft = Draft(sender="ann", to_user="bob")
         store.part(MessageLog).writer.send(AppendRequest(APP, draft, result.set, source=claim))

@@ -475,7 +475,7 @@ class AppendRequest(Struct, eq=False):
 
     ``done`` gets the result; None: nobody waits for it any more. If there is an ``owner``, that hears the
     result, and passes it on. ``connection``: of the sender. ``to_account``: the receiver of a first message
-    must be an account. ``source``: the row from which the draft was made. StorageUnavailable: nothing was
+    must be an account. ``source``: the row that decides about the draft. StorageUnavailable: nothing was
     stored. StorageUnsure: the answer to COMMIT did not come in time; its ``on_known`` receives the final
     result.
     """

@@ -1,0 +1,130 @@
+"""Appends and streams as each kind of database judges and keeps them."""
+
+from typing import Any
+
+import pytest
+from gevent.event import AsyncResult
+from imserver_durable_streams import FEATURE
+from imserver_durable_streams.protocol import Producer
+from imserver_durable_streams.rows import DELETED, GONE, LIVE, Append, StreamRow, StreamRows, now_ms
+from msgspec.structs import replace
+
+from imserver.gateway.storage.tables import StoreTables
+from imserver.messenger.messages.log.contract import AppendRequest
+from imserver.plugin.messages import Appended, Draft, MessageLog
+from imserver.plugin.storage import Store
+from tests.stores import TABLES, OpenStore
+
+APP = "shop"
+
+
+@pytest.fixture
+def store(empty_url: str, open_store: OpenStore) -> Store:
+    return open_store(empty_url, tables=StoreTables(TABLES.of_server, (FEATURE.stored,)))
+
+
+@pytest.fixture
+def rows(store: Store) -> StreamRows:
+    return StreamRows(store)
+
+
+def stream(name: str = "s", **fields: Any) -> StreamRow:
+    return StreamRow(app=APP, name=name, content_type="text/plain", **fields)
+
+
+def create(rows: StreamRows, name: str = "s", **fields: Any) -> str:
+    return rows.create(stream(name, **fields), 0)[0]
+
+
+def append(store: Store, *appends: Append) -> list[int]:
+    """Append all at once; the status of each, 0: it is stored."""
+    results: list[AsyncResult[Any]] = [AsyncResult() for _ in appends]
+    for each, result in zip(appends, results, strict=True):
+        draft = Draft(sender="", room=each.name, body=b"x")
+        store.part(MessageLog).writer.send(AppendRequest(APP, draft, result.set, source=each))
+    outcomes = [each.get(timeout=60) for each in results]
+    assert [isinstance(each, Appended) for each in outcomes] == [not each.verdict.status for each in appends]
+    return [each.verdict.status for each in appends]
+
+
+def text(**fields: Any) -> Append:
+    return Append(APP, "s", "text/plain", **fields)
+
+
+def of(id: str, epoch: int, seq: int) -> Append:
+    return text(producer=Producer(id, epoch, seq))
+
+
+def test_numbers_of_producers_are_judged_in_their_order(store: Store, rows: StreamRows) -> None:
+    create(rows)
+    appends = of("p", 0, 0), of("p", 0, 1), of("p", 0, 1), of("p", 0, 3), of("q", 0, 1), of("q", 4, 0)
+    assert append(store, *appends) == [0, 0, 204, 409, 409, 0]
+    assert [appends[2].verdict.number, appends[3].verdict.number] == [1, 2]
+    again = of("p", 0, 0), of("p", 1, 1), of("p", 1, 0), of("p", 0, 2), of("p", 1, 1)
+    assert append(store, *again) == [204, 400, 0, 403, 0]
+    assert again[3].verdict.number == 1
+
+
+def test_what_is_refused_leaves_no_trace(store: Store, rows: StreamRows) -> None:
+    create(rows)
+    assert append(store, text(seq="b"), text(seq="a"), text(seq="b"), text(seq="c")) == [0, 409, 409, 0]
+    late = replace(of("p", 0, 0), seq="a"), replace(of("p", 0, 0), seq="d"), replace(of("p", 0, 0), seq="d")
+    assert append(store, *late) == [409, 0, 204]
+    assert append(store, Append(APP, "s", "image/png"), Append(APP, "none", "text/plain")) == [409, 404]
+
+
+def test_nothing_is_appended_behind_the_end(store: Store, rows: StreamRows) -> None:
+    create(rows)
+    end = text(producer=Producer("p", 0, 0), ends=True)
+    assert append(store, text(), end, text(), of("p", 0, 0), of("p", 0, 1)) == [0, 0, 409, 204, 409]
+    row = rows.get(APP, "s")
+    assert row is not None
+    assert (row.closed_at, row.closed_by) == (2, "p\n0\n0")
+    create(rows, "t")
+    empty = Append(APP, "t", ends=True, content=False)
+    assert append(store, empty, replace(empty)) == [0, 204]
+    row = rows.get(APP, "t")
+    assert row is not None
+    assert row.closed_at == 2  # before its entry
+
+
+def test_a_stream_is_made_once(store: Store, rows: StreamRows) -> None:
+    made = [replace(text(), wish=stream(ttl=5)) for _ in range(2)]
+    assert append(store, *made) == [0, 200]
+    assert [create(rows, ttl=5), create(rows, ttl=6), create(rows, ttl=5, closed_at=0)] == [
+        "same",
+        "other",
+        "other",
+    ]
+
+
+def test_a_deleted_stream_stays_while_forks_read_it(store: Store, rows: StreamRows) -> None:
+    for name, parent in (("a", ""), ("b", "a"), ("c", "b")):
+        assert create(rows, name, parent=parent) == "new"
+    states = lambda: [row.state for each in "abc" if (row := rows.get(APP, each))]  # noqa: E731
+    rows.remove(APP, "a")
+    rows.remove(APP, "b")
+    assert states() == [DELETED, DELETED, LIVE]
+    assert [create(rows, "a"), create(rows, "d", parent="a")] == ["other", "other"]
+    assert append(store, Append(APP, "a", "text/plain")) == [410]
+    rows.remove(APP, "c")
+    assert states() == [GONE, GONE, GONE]
+    outcome, row = rows.create(stream("a"), 7)
+    assert (outcome, row.begins, row.start) == ("new", 7, 7)
+
+
+def test_a_stream_expires_when_nobody_uses_it(store: Store, rows: StreamRows) -> None:
+    create(rows, ttl=100)
+    before = rows.get(APP, "s")
+    assert before is not None
+    assert 109_000 < before.expires_ms - now_ms() <= 110_000
+    assert before.renewed(before.expires_ms - 101_000) == 0  # a tenth of the time has not passed
+    assert before.renewed(before.expires_ms - 99_000) == before.expires_ms + 11_000
+    create(rows, "old", expires_ms=now_ms() - 1)
+    create(rows, "fork", parent="old")
+    assert append(store, Append(APP, "old", "text/plain")) == [410]
+    rows.remove(APP, "fork")
+    assert append(store, Append(APP, "old", "text/plain")) == [404]
+    create(rows, "other", expires_ms=now_ms() - 1)
+    rows.sweep()
+    assert [row.state for each in ("s", "old", "other") if (row := rows.get(APP, each))] == [LIVE, GONE, GONE]
