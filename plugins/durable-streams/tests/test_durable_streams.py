@@ -2,18 +2,23 @@
 
 import base64
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ADMIN, PUSH, READ, Streams, token
+from conftest import ADMIN, CONFIG, PUSH, READ, Streams, token
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import data_event, text_of_offset
 from imserver_durable_streams.reading import Segment
 
 from imserver.plugin.storage import Store
-from imserver.plugin.testing import check_tables
+from imserver.plugin.testing import check_tables, eventually
+from tests.integration.plug_ins import running
 from tests.support import Server
 
 numbers = count()
@@ -159,6 +164,54 @@ def test_only_one_append_closes(streams: Streams) -> None:
         answers = list(pool.map(close, range(8)))
     assert sorted(answers) == [204] + [409] * 7
     assert streams.ask("GET", name).body == b"%d" % answers.index(204)
+
+
+@pytest.mark.full("programs")
+def test_a_killed_node_loses_and_doubles_nothing(installed: dict[str, str], tmp_path: Path) -> None:
+    with running(tmp_path, installed, 2, CONFIG) as servers, ThreadPoolExecutor(6) as pool:
+        streams, producers, numbers = Streams(servers), 4, 80
+        streams.create("s", "application/json")
+        kept = Counter[int]()
+
+        def produce(producer: int) -> None:
+            node = 0
+            for seq in range(numbers):
+                given = {"Producer_Id": producer, "Producer_Epoch": 0, "Producer_Seq": seq}
+                while True:
+                    with suppress(OSError, HTTPException):
+                        answer = streams.ask(
+                            "POST",
+                            "s",
+                            f"[{producer}{seq:03d}]",
+                            node=node,
+                            Content_Type="application/json",
+                            **given,
+                        )
+                        if answer.status in (200, 204):
+                            break
+                    node = 1
+                kept[producer] += 1
+
+        def follow() -> list[int]:
+            offset, values = "-1", list[int]()
+            while True:
+                answer = streams.ask("GET", f"s?offset={offset}&live=long-poll", node=1)
+                values += json.loads(answer.body or b"[]")
+                offset = answer.next
+                if "Stream-Closed" in answer.headers:
+                    return values
+
+        sent, read = [pool.submit(produce, each) for each in range(1, 1 + producers)], pool.submit(follow)
+        eventually(lambda: sum(kept.values()) > 40)
+        servers[0].process.kill()
+        for each in sent:
+            each.result()
+        assert streams.ask("POST", "s", node=1, Stream_Closed="true").status == 204
+        values = read.result()
+        assert values == json.loads(streams.ask("GET", "s", node=1).body)
+        for producer in range(1, 1 + producers):
+            own = [each % 1000 for each in values if each // 1000 == producer]
+            assert own == list(range(numbers))
 
 
 @pytest.mark.parametrize("live", ["long-poll", "sse"])
