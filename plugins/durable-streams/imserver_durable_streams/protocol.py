@@ -71,7 +71,8 @@ def respond(status: int, *headers: tuple[str, str], body: bytes = b"", kind: str
 
 
 def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-    return PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
+    answer = PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
+    return replace(answer, body=b"") if request.method == "HEAD" else answer
 
 
 STYLE: Final = replace(

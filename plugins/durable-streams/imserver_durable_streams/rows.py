@@ -128,6 +128,8 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
         return "other", row
     if row is not None and row.state == LIVE:
         return ("same" if row.is_same(wish) else "other"), row
+    if wish.start < 0:  # there was one when the request came
+        return "other", wish
     if wish.parent:
         parent = _lock(sql, wish.app, wish.parent)
         if parent is None or parent.state != LIVE:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from hashlib import blake2b
+from secrets import token_hex
 from time import monotonic
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
@@ -228,7 +229,10 @@ class DurableStreams:
 
     def _enter(self, call: Call, stream: Stream, target: Target) -> Reader | None:
         """Let a connection hear of what is new; None: it was closed. Raises ChannelRefused."""
-        if not self._core.sessions.begin_for(stream, target.app, call.principal, call.credential, NAME, NAME):
+        device = f"{NAME}/{token_hex(4)}"  # the reader of another stream is no older session of it
+        if not self._core.sessions.begin_for(
+            stream, target.app, call.principal, call.credential, NAME, device
+        ):
             return None
         stream.begin(_ENCODING, b"")
         state = stream.dialect_state = Reader()
@@ -304,7 +308,7 @@ class DurableStreams:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
         head = self._rows.log.extent(target.app).head
         content = protocol.content_of(body, wish.content_type, True) if body else None
-        if is_there or content is None:
+        if content is None:
             outcome, row = self._rows.create(wish, head)
             offset = self._reader.tail(row)
         else:
@@ -373,7 +377,7 @@ class DurableStreams:
         offset = None if not given else (0, 0) if given == "-1" else protocol.read_offset(given)
         if sub and offset is None:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
-        wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub)
+        wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub, start=-1)
         if is_there:  # what the source has become does not matter
             return wish
         self._check(call.principal, Target(wish.app, wish.parent), "subscribe")
@@ -510,6 +514,8 @@ class DurableStreams:
         _, _, app, _, name = call.request.path.split("/")
         call.app = self._core.tenants.resolve(unquote(app))
         call.input = Target(call.app, unquote(name))
+        if "\0" in call.input.name:
+            raise bad(400, "no channel has this name")
         call.facts = {"stream": call.input.name}
 
     def _check(self, principal: Principal, target: Target, action: Any) -> None:

@@ -98,6 +98,11 @@ def test_a_stream_is_made_once(store: Store, rows: StreamRows) -> None:
     ]
 
 
+def test_a_fork_whose_source_was_not_looked_at_is_not_made(store: Store, rows: StreamRows) -> None:
+    create(rows)
+    assert create(rows, "fork", parent="s", start=-1) == "other"
+
+
 def test_a_deleted_stream_stays_while_forks_read_it(store: Store, rows: StreamRows) -> None:
     for name, parent in (("a", ""), ("b", "a"), ("c", "b")):
         assert create(rows, name, parent=parent) == "new"

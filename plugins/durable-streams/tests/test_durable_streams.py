@@ -1,11 +1,11 @@
 """What the suite of the protocol does not ask: channels, other dialects, access, two nodes, rows."""
 
 import base64
+import http.client
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPException
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,25 @@ def test_who_may_not_read_the_source_forks_nothing(streams: Streams) -> None:
     assert streams.ask("PUT", f"{name}-fork", key=token("ann"), **fork).status == 201
 
 
+def test_an_answer_to_head_has_no_body(streams: Streams) -> None:
+    for node in (0, -1):
+        connection = http.client.HTTPConnection(*streams.servers[node].http, timeout=60)
+        with closing(connection):
+            for key, status in ((ADMIN, 404), ("wrong", 401), (ADMIN, 404)):
+                path, given = f"/durable/shop/stream/{new_name()}", {"Authorization": f"Bearer {key}"}
+                connection.request("HEAD", path, headers=given)
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()) == (status, b"")
+
+
+def test_names_are_those_of_channels(streams: Streams) -> None:
+    assert streams.ask("GET", "a%00b").status == 400
+    assert streams.ask("PUT", "a" * 256, Content_Type="text/plain").status == 400
+    streams.create("caf%C3%A9")
+    streams.append("caf%C3%A9", "x")
+    assert [each["text"] for each in publications(streams.servers[0], "caf%C3%A9")] == ["x"]
+
+
 def test_an_append_has_a_limit(streams: Streams) -> None:
     name = f"small:{new_name()}"
     streams.create(name)
@@ -178,7 +197,7 @@ def test_a_killed_node_loses_and_doubles_nothing(installed: dict[str, str], tmp_
             for seq in range(numbers):
                 given = {"Producer_Id": producer, "Producer_Epoch": 0, "Producer_Seq": seq}
                 while True:
-                    with suppress(OSError, HTTPException):
+                    with suppress(OSError, http.client.HTTPException):
                         answer = streams.ask(
                             "POST",
                             "s",
