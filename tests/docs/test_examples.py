@@ -43,7 +43,7 @@ SERVED = [block for block in SESSIONS if block.words in SERVERS]
 FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
-OF_A_FEATURE = ("write-a-feature.md", "ntfy.md", "phones.md", "ai-chat.md", "agents.md")
+OF_A_FEATURE = ("write-a-feature.md", "ntfy.md", "phones.md", "ai-chat.md", "agents.md", "durable-streams.md")
 """Their features are not installed here; tests/docs/test_feature.py and plugins/*/tests use them."""
 WITH_KEY = "**With a [key]"
 """How the line on top of a guide begins that says what its sessions need on a server with keys."""
@@ -55,7 +55,7 @@ test_product.py use them."""
 SCRIPTS = "centrifuge notifications oauth pusher subscribe token wechat"
 PYTHON = "agent.py cent client native notifications oauth pusher receiver token verify"
 ELSEWHERE: dict[str, set[tuple[str, ...]]] = {
-    "console": {("oauth",), ("ntfy",), ("phones",), ("ai-chat",), ("agents",)},
+    "console": {("oauth",), ("ntfy",), ("phones",), ("ai-chat",), ("agents",), ("durable-streams",)},
     "python": {(word,) for word in PYTHON.split()},
     "js": {(), *((word,) for word in SCRIPTS.split())},
 }

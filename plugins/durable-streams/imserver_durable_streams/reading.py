@@ -8,7 +8,7 @@ from imserver.plugin.messages import Entry
 
 from . import protocol
 from .protocol import END, Offset, bad
-from .rows import DELETED, FOREVER, GONE, LIVE, MOST_FORKS, StreamRow, StreamRows, now_ms
+from .rows import DELETED, FOREVER, GONE, MOST_FORKS, StreamRow, StreamRows
 
 PAGE = 500
 """Entries that are read at once."""
@@ -63,12 +63,10 @@ class StreamReader:
         row = self._rows.get(app, name)
         if row is None and self._rows.log.channel_page(app, name, None, 0).last:
             return StreamRow(app=app, name=name)
-        if row is None or row.state == GONE:
+        state = GONE if row is None else self._rows.state(row)
+        if row is None or state == GONE:
             raise bad(404, "there is no such stream")
-        is_expired = row.state == LIVE and row.is_expired(now_ms())
-        if is_expired and not self._rows.has_forks(app, name):
-            raise bad(404, "there is no such stream")
-        if is_expired or row.state == DELETED:
+        if state == DELETED:
             raise bad(410, "the stream is gone")
         return row
 

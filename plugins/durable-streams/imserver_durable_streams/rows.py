@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from time import time
 from typing import Any, Final, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.messages import Entry, MessageLog
@@ -61,17 +60,17 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         """The offset of its end while it has no entries of its own."""
         return self.start, self.skip
 
-    def is_expired(self, now_ms: int) -> bool:
-        """Whether nobody has used it for its TTL, or its time is over."""
-        return 0 < self.expires_ms <= now_ms
+    def is_expired(self, sql: Statements) -> bool:
+        """Whether nobody has used it for its TTL, or its time is over, by the clock of the database."""
+        return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
-    def renewed(self, now_ms: int) -> int:
+    def renewed(self, sql: Statements) -> int:
         """When it expires if it is used now; 0: what its row says is exact enough. It lives a tenth longer
         than its TTL at most, so that a row is written once in that time."""
         if self.ttl < 0:
             return 0
         tenth = self.ttl * 100
-        until = now_ms + 11 * tenth
+        until = sql.clock_ms() + 11 * tenth
         return until if until - self.expires_ms >= tenth else 0
 
     def is_same(self, wish: StreamRow) -> bool:
@@ -87,11 +86,6 @@ class StreamRow(Struct, frozen=True, kw_only=True):
 
 ROWS: Final = RowsOf(StreamRow, "durable_streams_stream")
 _KEY: Final = "app = %s AND name = %s"
-
-
-def now_ms() -> int:
-    """Unix milliseconds."""
-    return int(time() * 1000)
 
 
 def _lock(sql: Statements, app: str, name: str) -> StreamRow | None:
@@ -112,7 +106,7 @@ def _remove(sql: Statements, row: StreamRow) -> None:
             return
         sql.execute(f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name))
         parent = _lock(sql, row.app, row.parent) if row.parent else None
-        if parent is None or not (parent.state == DELETED or parent.is_expired(now_ms())):
+        if parent is None or not (parent.state == DELETED or parent.is_expired(sql)):
             return
         row = parent
 
@@ -121,7 +115,7 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
     """Store a new stream, unless there is one. ``head``: an id of the log before which nothing is of it, if
     its channel was a stream before. Returns what is there."""
     row = _lock(sql, wish.app, wish.name)
-    if row is not None and row.state == LIVE and row.is_expired(now_ms()):
+    if row is not None and row.state == LIVE and row.is_expired(sql):
         _remove(sql, row)
         row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == DELETED:
@@ -134,7 +128,7 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
         parent = _lock(sql, wish.app, wish.parent)
         if parent is None or parent.state != LIVE:
             return "other", wish
-    wish = replace(wish, expires_ms=wish.renewed(now_ms()) or wish.expires_ms)
+    wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
     if row is not None or wish.parent:
         wish = replace(wish, begins=head, closed_at=head if wish.is_closed else -1)
     if not wish.parent:
@@ -156,7 +150,7 @@ class Verdict(Struct, frozen=True):
 class Append(Struct):
     """Decides about an append, in the transaction that stores it. ``wish``: the stream is made with it.
     ``content_type``: ``""``, it has none. ``ends``: it closes the stream; without ``content`` its entry is
-    behind the end. ``came``: Unix milliseconds at which it was asked for."""
+    behind the end."""
 
     app: str
     name: str
@@ -167,7 +161,6 @@ class Append(Struct):
     content: bool = True
     wish: StreamRow | None = None
     head: int = 0
-    came: int = field(default_factory=now_ms)
     verdict: Verdict = Verdict()
 
     def holds(self, sql: Statements) -> bool:
@@ -182,7 +175,6 @@ class Append(Struct):
             sql.execute_many(statement, [(entry.id if self.content else entry.id - 1, self.app, self.name)])
 
     def _judge(self, sql: Statements) -> Verdict:
-        now = now_ms()
         if self.wish is not None:
             outcome, row = create(sql, self.wish, self.head)
             if outcome != "new":
@@ -192,13 +184,13 @@ class Append(Struct):
             if found is None or found.state == GONE:
                 return Verdict(404, "there is no such stream")
             row = found
-            if row.state == DELETED or row.is_expired(self.came):
+            if row.state == DELETED or row.is_expired(sql):
                 is_read = row.state == DELETED or _has_forks(sql, self.app, self.name)
                 return Verdict(410 if is_read else 404, "the stream is gone")
-        if (wrong := self._objection(sql, row, now)) is not None:
+        if (wrong := self._objection(sql, row)) is not None:
             return wrong
         changes: dict[str, int | str] = {}
-        if until := row.renewed(now):
+        if until := row.renewed(sql):
             changes["expires_ms"] = until
         if self.seq:
             changes["seq"] = self.seq
@@ -211,7 +203,7 @@ class Append(Struct):
             sql.execute_many(f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values])
         return Verdict(row=row)
 
-    def _objection(self, sql: Statements, row: StreamRow, now: int) -> Verdict | None:
+    def _objection(self, sql: Statements, row: StreamRow) -> Verdict | None:
         by = self.producer
         if row.is_closed and self.wish is None:
             if by is not None and row.closed_by == f"{by.id}\n{by.epoch}\n{by.seq}":
@@ -223,9 +215,9 @@ class Append(Struct):
             return Verdict(409, f"the stream has the content type {row.content_type}")
         # A repeated append is answered as the first one was, although its Stream-Seq is not new.
         late = Verdict(409, f"Stream-Seq: the last one was {row.seq}") if "" < self.seq <= row.seq else None
-        return late if by is None else self._produce(sql, by, now, late)
+        return late if by is None else self._produce(sql, by, late)
 
-    def _produce(self, sql: Statements, by: Producer, now: int, late: Verdict | None) -> Verdict | None:
+    def _produce(self, sql: Statements, by: Producer, late: Verdict | None) -> Verdict | None:
         """Judge the number of a producer, and store it unless the append is ``late``."""
         key = self.app, self.name, by.id
         where = f"WHERE {_KEY} AND producer = %s"
@@ -244,11 +236,11 @@ class Append(Struct):
         if late is not None:
             return late
         if rows:
-            statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s, used_ms = %s {where}"
-            sql.execute_many(statement, [(by.epoch, by.seq, now, *key)])
+            statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s {where}"
+            sql.execute_many(statement, [(by.epoch, by.seq, *key)])
         else:
-            row = (*key, by.epoch, by.seq, now)
-            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq, used_ms", [row])
+            row = (*key, by.epoch, by.seq)
+            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq", [row])
         return None
 
 
@@ -267,10 +259,15 @@ class StreamRows(Store.Rows):
     def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
         return self._store.rows(statement, values) if self._store.has_database else []
 
+    def state(self, row: StreamRow) -> int:
+        """The state of a stream. An expired one is deleted while forks read it, or gone."""
+        return self._state(row) if row.state == LIVE and row.expires_ms else row.state
+
     @Store.reading
-    def has_forks(self, sql: PooledStatements, app: str, name: str) -> bool:
-        """Whether forks read a stream."""
-        return _has_forks(sql, app, name)
+    def _state(self, sql: PooledStatements, row: StreamRow) -> int:
+        if not row.is_expired(sql):
+            return row.state
+        return DELETED if _has_forks(sql, row.app, row.name) else GONE
 
     @Store.writing
     def create(
@@ -290,16 +287,22 @@ class StreamRows(Store.Rows):
     def sweep(self, sql: PooledStatements) -> None:
         """Let expired streams be gone, some of them, with the rows of their producers."""
         where = "WHERE state = %s AND expires_ms > 0 AND expires_ms < %s LIMIT 100"
-        for app, name in sql.query(f"SELECT app, name FROM durable_streams_stream {where}", (LIVE, now_ms())):
+        values = LIVE, sql.clock_ms()
+        for app, name in sql.query(f"SELECT app, name FROM durable_streams_stream {where}", values):
             row = _lock(sql, text_of(app), text_of(name))
-            if row is not None and row.state == LIVE and row.is_expired(now_ms()):
+            if row is not None and row.state == LIVE and row.is_expired(sql):
                 _remove(sql, row)
 
     def renew(self, row: StreamRow) -> None:
         """A reader has used a stream."""
-        if until := row.renewed(now_ms()):
+        if row.ttl >= 0:
+            self._renew(row)
+
+    @Store.writing
+    def _renew(self, sql: PooledStatements, row: StreamRow) -> None:
+        if until := row.renewed(sql):
             statement = f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY} AND state = %s"
-            self._store.execute(statement, (until, row.app, row.name, LIVE))
+            sql.execute(statement, (until, row.app, row.name, LIVE))
 
 
 _OF_APP: Final = Reason("streams and their producers are of the app, and name no user")
@@ -314,7 +317,7 @@ TABLES: Final = (
     ),
     Table(
         name="durable_streams_producer",
-        types="app name500*, name name255*, producer name500* out, epoch big out, seq big out, used_ms big",
+        types="app name500*, name name255*, producer name500* out, epoch big out, seq big out",
         of_user=_OF_APP,
     ),
     """
@@ -322,7 +325,6 @@ TABLES: Final = (
         begins big, start big, skip big, parent name255, fork_offset string40, fork_sub big, ttl big,
         expires_at string64, expires_ms big, closed_at big, closed_by text, seq name500
       index durable_streams_by_parent: app parent
-    ordered durable_streams_producer: app name500*, name name255*, producer name500*, epoch big, seq big,
-        used_ms big
+    ordered durable_streams_producer: app name500*, name name255*, producer name500*, epoch big, seq big
     """,
 )

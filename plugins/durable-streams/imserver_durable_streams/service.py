@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
-from time import monotonic
+from time import monotonic, time
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
@@ -49,7 +49,7 @@ from imserver.plugin.wire import (
 from . import protocol
 from .protocol import CLOSED, CURSOR, END, NEXT, STYLE, UP_TO_DATE, Content, Offset, Wish, bad, respond
 from .reading import MOST_BYTES, Page, StreamReader
-from .rows import GONE, Append, StreamRow, StreamRows, Verdict, now_ms
+from .rows import GONE, Append, StreamRow, StreamRows, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class DurableStreams:
         wish = self._wish(target, headers)
         source = headers.get("stream-forked-from")
         before = self._rows.get(target.app, target.name)
-        is_there = before is not None and before.state != GONE and not before.is_expired(now_ms())
+        is_there = before is not None and self._rows.state(before) != GONE
         if source is not None:
             wish = self._fork(call, wish, source, is_there)
         elif "stream-fork-sub-offset" in headers:
@@ -466,14 +466,12 @@ class DurableStreams:
             type=content.type,
             body=content.body,
             meta=content.meta,
-            time_ms=now_ms(),
+            time_ms=int(time() * 1000),
             room=append.name,
         )
         waiting: AsyncResult[Any] = AsyncResult()
-        if principal.user:
-            self._messaging.send_of_user(append.app, draft, waiting.set, source=append)
-        else:
-            self._messaging.send(append.app, draft, waiting.set, source=append)
+        send = self._messaging.send_of_user if principal.user else self._messaging.send
+        send(append.app, draft, waiting.set, source=append)
         result = waiting.get()
         if isinstance(result, Appended):
             return append.verdict, result.entry
@@ -494,6 +492,11 @@ class DurableStreams:
             raise bad(404, "there is no such stream")
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
+        # This wakes its readers on all nodes. Where it is refused, they hear of it when they ask again.
+        waiting: AsyncResult[Any] = AsyncResult()
+        end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=int(time() * 1000))
+        self._messaging.send(target.app, end, waiting.set)
+        waiting.get()
         return respond(204)
 
     def head(self, call: Call) -> HttpResponse:

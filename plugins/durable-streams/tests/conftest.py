@@ -5,6 +5,7 @@ import http.client
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ SECRET = "the-secret-of-the-shop-that-nobody-guesses"
 STORED = {"history": "log", "subscribe": "anybody", "publish": "anybody"}
 CONFIG: dict[str, Any] = {
     "features": ["messages", "centrifuge", "durable_streams"],
-    "durable_streams": {"long_poll_seconds": 30},
+    "durable_streams": {"long_poll_seconds": 300, "sse_seconds": 300},
     "api": {
         "requests_per_second": 0,
         "keys": [
@@ -83,12 +84,10 @@ class Streams(NamedTuple):
         given = {name.replace("_", "-"): str(value) for name, value in headers.items()}
         given |= {"Authorization": f"Bearer {key}"} if key else {}
         connection = http.client.HTTPConnection(*self.servers[node].http, timeout=120)
-        try:
+        with closing(connection):
             connection.request(method, f"/durable/{app}/stream/{path}", body or None, given)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read(), answer.headers)
-        finally:
-            connection.close()
 
     def create(self, name: str, kind: str = "text/plain", **more: Any) -> Answer:
         """A new stream."""

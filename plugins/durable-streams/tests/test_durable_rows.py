@@ -6,13 +6,13 @@ import pytest
 from gevent.event import AsyncResult
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import Producer
-from imserver_durable_streams.rows import DELETED, GONE, LIVE, Append, StreamRow, StreamRows, now_ms
+from imserver_durable_streams.rows import DELETED, GONE, LIVE, Append, StreamRow, StreamRows
 from msgspec.structs import replace
 
 from imserver.gateway.storage.tables import StoreTables
 from imserver.messenger.messages.log.contract import AppendRequest
 from imserver.plugin.messages import Appended, Draft, MessageLog
-from imserver.plugin.storage import Store
+from imserver.plugin.storage import Statements, Store
 from tests.stores import TABLES, OpenStore
 
 APP = "shop"
@@ -120,16 +120,20 @@ def test_a_deleted_stream_stays_while_forks_read_it(store: Store, rows: StreamRo
 
 def test_a_stream_expires_when_nobody_uses_it(store: Store, rows: StreamRows) -> None:
     create(rows, ttl=100)
-    before = rows.get(APP, "s")
+    before, now = rows.get(APP, "s"), store.read_or(0, Statements.clock_ms)
     assert before is not None
-    assert 109_000 < before.expires_ms - now_ms() <= 110_000
-    assert before.renewed(before.expires_ms - 101_000) == 0  # a tenth of the time has not passed
-    assert before.renewed(before.expires_ms - 99_000) == before.expires_ms + 11_000
-    create(rows, "old", expires_ms=now_ms() - 1)
+    assert 109_000 < before.expires_ms - now <= 110_000
+    rows.renew(before)
+    assert rows.get(APP, "s") == before  # a tenth of the time has not passed
+    rows.renew(replace(before, ttl=200))
+    after = rows.get(APP, "s")
+    assert after is not None
+    assert 219_000 < after.expires_ms - now <= 230_000
+    create(rows, "old", expires_ms=now - 1)
     create(rows, "fork", parent="old")
     assert append(store, Append(APP, "old", "text/plain")) == [410]
     rows.remove(APP, "fork")
     assert append(store, Append(APP, "old", "text/plain")) == [404]
-    create(rows, "other", expires_ms=now_ms() - 1)
+    create(rows, "other", expires_ms=now - 1)
     rows.sweep()
     assert [row.state for each in ("s", "old", "other") if (row := rows.get(APP, each))] == [LIVE, GONE, GONE]

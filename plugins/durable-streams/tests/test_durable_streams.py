@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ADMIN, CONFIG, PUSH, READ, Streams, token
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import data_event, text_of_offset
@@ -18,8 +19,10 @@ from imserver_durable_streams.reading import Segment
 
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables, eventually
+from tests.docs.markdown import blocks
+from tests.docs.play import play_session
 from tests.integration.plug_ins import running
-from tests.support import Server
+from tests.support import ROOT, Server
 
 numbers = count()
 
@@ -257,6 +260,25 @@ def test_readers_hear_of_what_another_node_stores(streams: Streams, live: str) -
                 )
 
 
+def test_readers_hear_at_once_that_a_stream_was_deleted(streams: Streams) -> None:
+    """They would wait longer than these requests do."""
+    name = new_name()
+    offset = streams.create(name).next
+    with ThreadPoolExecutor(4) as pool:
+        reads = {
+            live: [
+                pool.submit(streams.ask, "GET", f"{name}?offset={offset}&live={live}", node=node)
+                for node in (0, -1)
+            ]
+            for live in ("long-poll", "sse")
+        }
+        info = f"/api/v1/channels/info?app=shop&channel={name}"
+        eventually(lambda: streams.servers[0].get(info, key=ADMIN).json["subscribers"] == 4)
+        assert streams.ask("DELETE", name).status == 204
+        assert [each.result().status for each in reads["long-poll"]] == [404, 404]
+        assert all(b"upToDate" in each.result().body for each in reads["sse"])
+
+
 def test_lines_of_events_keep_their_spaces() -> None:
     assert data_event(b" a\r\n\rb", "text/plain") == b"event: data\ndata:  a\ndata:\ndata:b\n\n"
     assert data_event(b"\xff", "image/png") == b"event: data\ndata:/w==\n\n"
@@ -277,6 +299,13 @@ def test_a_fork_has_a_part_of_its_source() -> None:
     assert Segment("s", 5, 8, 3).until((7, 4)) == Segment("s", 5, 8, 3)
 
 
+def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "guides" / "durable-streams.md"
+    (settings,), (session,) = blocks(guide, "yaml"), blocks(guide, "console")
+    with Server(tmp_path / "node", config=yaml.safe_load(settings.text), environment=installed) as server:
+        play_session(session, tmp_path, server)
+
+
 def test_its_rows_go_with_their_app() -> None:
     def fill(store: Store, app: str, user: str) -> None:
         columns = "app, name, state, content_type, begins, start, skip, parent, fork_offset, fork_sub, ttl, "
@@ -284,7 +313,7 @@ def test_its_rows_go_with_their_app() -> None:
         values = (app, user, 0, "text/plain", 0, 0, 0, "", "", 0, -1, "", 0, -1, "", "")
         marks = ", ".join(["%s"] * len(values))
         store.execute(f"INSERT INTO durable_streams_stream ({columns}) VALUES ({marks})", values)
-        producer = "INSERT INTO durable_streams_producer VALUES (%s, %s, %s, %s, %s, %s)"
-        store.execute(producer, (app, user, "p", 0, 1, 2))
+        producer = "INSERT INTO durable_streams_producer VALUES (%s, %s, %s, %s, %s)"
+        store.execute(producer, (app, user, "p", 0, 1))
 
     check_tables(FEATURE, fill)
