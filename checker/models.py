@@ -75,6 +75,29 @@ def _votes(state: State, operation: Operation) -> State:
     return _answers(operation, "accepted", counts or pair in state, (*state, pair) if counts else state)
 
 
+def _mailbox(state: State, operation: Operation) -> State:
+    """``claim`` → ``token``, ``value`` and ``after``; ``settle token value`` and ``release token``; ``get`` →
+    ``value``, the last one that was settled. Numbered messages that workers share, in their order.
+
+    Anybody may claim: the lease of the other one has ended then. ``after`` is what must have been settled
+    before. Only the last claim settles and releases; the one that has settled may do so again.
+    """
+    position, token, last = state
+    if operation.name == "get":
+        return _answers(operation, "value", position, state)
+    if operation.name == "claim":
+        is_next = operation.outcome == "ok" and operation.answer["after"] == position
+        return (position, operation.answer["token"], last) if is_next else IMPOSSIBLE
+    given = operation.arguments["token"]
+    if operation.name == "settle" and given == last and operation.outcome == "ok":
+        return state
+    if given != token:
+        return IMPOSSIBLE
+    if operation.name == "release":
+        return (position, None, last)
+    return (operation.arguments["value"], None, given)
+
+
 def _answers(operation: Operation, name: str, value: object, state: State) -> State:
     """The state if the answer is this value, or unknown; else IMPOSSIBLE."""
     return state if operation.outcome != "ok" or operation.answer[name] == value else IMPOSSIBLE
@@ -87,6 +110,7 @@ MODELS: Final[dict[str, tuple[State, Step]]] = {
     "once": (None, _once),
     "text": (None, _text),
     "votes": ((), _votes),
+    "mailbox": ((0, None, None), _mailbox),
 }
 """Model → its first state and its step. The name of an object begins with its model: ``lock:cron``."""
 
@@ -97,4 +121,5 @@ OPERATIONS: Final = {
     "once": {"decide"},
     "text": {"write", "remove", "get"},
     "votes": {"decide", "get"},
+    "mailbox": {"claim", "settle", "release", "get"},
 }

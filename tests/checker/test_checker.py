@@ -170,3 +170,50 @@ def test_it_imports_nothing_but_itself_and_the_standard_library() -> None:
             for name in names:
                 package = name.partition(".")[0]
                 assert package == "checker" or package in sys.stdlib_module_names, (file.name, name)
+
+
+def mailbox(*operations: tuple[str, dict[str, object], dict[str, object] | None]) -> Iterator[str]:
+    """One operation after the other; without an answer it is unknown what became of it."""
+    for number, (name, arguments, answer) in enumerate(operations):
+        ask = {"event": "ask", "number": number, "client": f"w{number}", "name": name, "object": "mailbox:1"}
+        yield json.dumps({**ask, "at": 2 * number, **arguments})
+        if answer is not None:
+            yield json.dumps({"event": "ok", "number": number, "at": 2 * number + 1, **answer})
+
+
+CLAIMS = (
+    ("claim", {}, {"token": "a", "after": 0, "value": 1}),
+    ("claim", {}, {"token": "b", "after": 0, "value": 1}),
+)
+LATE, SETTLED = ("settle", {"token": "a", "value": 1}, {}), ("settle", {"token": "b", "value": 1}, {})
+UNSURE = ("settle", {"token": "b", "value": 1}, None)
+FOLLOWING = ("claim", {}, {"token": "c", "after": 1, "value": 2})
+
+
+@pytest.mark.parametrize(
+    ("operations", "is_right"),
+    [
+        ((*CLAIMS, SETTLED, SETTLED, ("get", {}, {"value": 1})), True),
+        ((*CLAIMS, UNSURE, FOLLOWING), True),
+        (
+            (
+                *CLAIMS,
+                UNSURE,
+                ("claim", {}, {"token": "c", "after": 0, "value": 1}),
+                ("get", {}, {"value": 0}),
+            ),
+            True,
+        ),
+        ((CLAIMS[0], ("release", {"token": "a"}, {}), CLAIMS[1], SETTLED), True),
+        ((*CLAIMS, LATE), False),
+        ((*CLAIMS, SETTLED, LATE), False),
+        ((*CLAIMS, FOLLOWING), False),
+        ((*CLAIMS, SETTLED, CLAIMS[0]), False),
+        ((CLAIMS[0], ("release", {"token": "a"}, {}), LATE), False),
+        ((*CLAIMS, SETTLED, ("get", {}, {"value": 2})), False),
+    ],
+)
+def test_a_mailbox_is_settled_in_order_by_the_last_claim(
+    operations: Iterable[tuple[str, dict[str, object], dict[str, object] | None]], is_right: bool
+) -> None:
+    assert (rules_of(mailbox(*operations)) == set()) == is_right

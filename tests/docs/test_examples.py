@@ -55,7 +55,15 @@ test_product.py use them."""
 SCRIPTS = "centrifuge notifications oauth pusher subscribe token wechat"
 PYTHON = "agent.py cent client native notifications oauth pusher receiver token verify"
 ELSEWHERE: dict[str, set[tuple[str, ...]]] = {
-    "console": {("oauth",), ("ntfy",), ("phones",), ("ai-chat",), ("agents",), ("durable-streams",)},
+    "console": {
+        ("oauth",),
+        ("ntfy",),
+        ("phones",),
+        ("ai-chat",),
+        ("agents",),
+        ("mailbox",),
+        ("durable-streams",),
+    },
     "python": {(word,) for word in PYTHON.split()},
     "js": {(), *((word,) for word in SCRIPTS.split())},
 }

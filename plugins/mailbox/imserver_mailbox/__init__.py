@@ -1,0 +1,53 @@
+"""Mailboxes: workers share the messages of a bot. Each is acknowledged once, or is a dead letter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from imserver.plugin import FeatureRow, Parts
+from imserver.plugin.services import Core
+
+from .api import routes
+from .rows import STEPS, TABLES
+from .service import EVENTS, Mailboxes
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+__all__ = ["FEATURE", "Mailboxes"]
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Its rows of the table of metrics, at the first scrape."""
+    from imserver.plugin.metrics import Metric  # most nodes start without it
+
+    return (
+        Metric(
+            "imserver_mailbox_total",
+            "counter",
+            "What workers did with mailboxes. late: a claim had ended. dead: a message became a dead letter",
+            lambda core: {event: core.service(Mailboxes).counts[event] for event in EVENTS},
+            label="event",
+        ),
+    )
+
+
+def _build(core: Core) -> Parts:
+    mailboxes = Mailboxes(core)
+    if "mcp" in core.features:
+        from imserver_mcp import Mcp
+
+        from .tools import OFFER
+
+        core.service(Mcp).offer(OFFER)
+    return Parts((mailboxes,), run=(mailboxes.waits.run,))
+
+
+FEATURE: Final = FeatureRow(
+    "mailbox",
+    _build,
+    routes=routes.rows,
+    uses=("messages", "accounts", "bots", "mcp?"),
+    metrics=metrics,
+    tables=(*TABLES, *STEPS),
+)

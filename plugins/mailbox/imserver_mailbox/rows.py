@@ -1,0 +1,254 @@
+"""Mailboxes in the database. Each method is one transaction, may switch, and raises StorageUnavailable.
+Times are Unix milliseconds by the clock of the database.
+
+A mailbox has a row for each conversation, not for each message: so the messages of a conversation are
+claimed in their order, and 100,000 of them wait at no cost. A row of its own has a message that is a dead
+letter, or was put back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, Table
+from imserver.plugin.wire import Limit
+
+OPEN, DEAD, READER = range(3)
+"""The states of a row: it may be claimed; a dead letter; how far the log was read."""
+NEVER: Final = Limit.ID
+AT_ONCE: Final = 8
+"""Rows that a worker looks at: others take some of them meanwhile."""
+REASON_CHARACTERS: Final = 200
+_KEY: Final = "app = %s AND member = %s AND message = %s AND conversation = %s"
+_LEASED: Final = f"{_KEY} AND claim = %s AND settled < %s AND due > %s"
+"""A claim still holds: its key, its number twice, and the time."""
+_OF_USER: Final = "app = %s AND member = %s"
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """What waits in a mailbox: the messages of a conversation after ``handled``, up to ``last``. Or one
+    ``message`` (not 0), a dead letter if the ``state`` is DEAD.
+
+    ``due``: from when on it may be claimed: while it is claimed, the end of the lease; NEVER: nothing waits;
+    of a dead letter, when it died. ``claim``: the number of claims. ``settled``: the last claim that was
+    acknowledged or given back. ``tries``: claims since the last acknowledgement.
+    """
+
+    app: str
+    member: str
+    message: int = 0
+    conversation: int
+    state: int = OPEN
+    due: int = NEVER
+    handled: int
+    last: int
+    claim: int = 0
+    settled: int = 0
+    tries: int = 0
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """Of its row."""
+        return self.app, self.member, self.message, self.conversation
+
+
+class Look(Struct, frozen=True):
+    """What a worker sees. ``position``: the log was read up to there; None: there is no mailbox yet.
+    ``begin``: where the log ended when the mailbox was made. ``due``: what may be claimed, that which waits
+    longest first. ``seconds``: until more is due; None: nothing else waits."""
+
+    position: int | None
+    begin: int
+    due: Sequence[Queue]
+    seconds: float | None
+
+
+_ROWS: Final = RowsOf(Queue, "mailbox_queue")
+DUE: Final = f"{_ROWS.select} WHERE {_OF_USER} AND state = %s AND due < %s ORDER BY due LIMIT %s"
+"""What is due first."""
+
+
+class MailboxRows(Store.Rows):
+    """The mailboxes in a store. Without a database there are none."""
+
+    # --- filling --------------------------------------------------------------------------------------------
+
+    @Store.writing
+    def begin(self, sql: PooledStatements, app: str, user: str, end: int) -> None:
+        """Make a mailbox, unless there is one. ``end``: of the log."""
+        row = Queue(app=app, member=user, conversation=0, state=READER, handled=0, last=end)
+        sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
+
+    @Store.writing
+    def add(
+        self,
+        sql: PooledStatements,
+        app: str,
+        user: str,
+        before: int,
+        position: int,
+        found: Mapping[int, tuple[int, int]],
+    ) -> bool:
+        """The log was read from ``before`` to ``position``. ``found``: conversation → the first and the last
+        message in it. False: somebody else has done so."""
+        reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
+        if not sql.execute(reader, (position, app, user, 0, 0, before)):
+            return False
+        now = sql.clock_ms()
+        # MySQL sets one after the other, so what reads "due" comes before it.
+        change = (
+            "UPDATE mailbox_queue SET handled = CASE WHEN due = %s THEN %s ELSE handled END, "
+            f"due = CASE WHEN due = %s THEN %s ELSE due END, last = %s WHERE {_KEY}"
+        )
+        for conversation, (first, last) in sorted(found.items()):
+            key = app, user, 0, conversation
+            if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):
+                row = Queue(
+                    app=app, member=user, conversation=conversation, due=now, handled=first - 1, last=last
+                )
+                sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
+        return True
+
+    # --- claims ---------------------------------------------------------------------------------------------
+
+    @Store.reading_or(Look(None, 0, (), None))
+    def look(self, sql: PooledStatements, app: str, user: str) -> Look:
+        """See what may be claimed."""
+        reader = sql.query(f"SELECT handled, last FROM mailbox_queue WHERE {_KEY}", (app, user, 0, 0))
+        if not reader:
+            return Look(None, 0, (), None)
+        now = sql.clock_ms()
+        rows = list(map(_ROWS.read, sql.query(DUE, (app, user, OPEN, NEVER, AT_ONCE))))
+        due = [row for row in rows if row.due <= now]
+        following = rows[len(due)].due - now if len(due) < len(rows) else None
+        seconds = None if following is None else following / 1000
+        ((position, begin),) = reader
+        return Look(position, begin, due, seconds)
+
+    @Store.writing
+    def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
+        """Claim what a worker saw. Returns the end of the lease; None: another one has it."""
+        until = sql.clock_ms() + seconds * 1000
+        change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
+        values = row.claim + 1, until, row.tries + 1, *row.key
+        same = "AND state = %s AND claim = %s AND due = %s"
+        return until if sql.execute(change + same, (*values, OPEN, row.claim, row.due)) else None
+
+    @Store.writing
+    def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
+        """Let a claim end later. Returns the new end; None: it has ended."""
+        now = sql.clock_ms()
+        until = now + seconds * 1000
+        change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
+        return until if sql.execute(change, (until, *_claim_of(row, now))) else None
+
+    @Store.writing
+    def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
+        """The messages up to ``upto`` were handled. False: they had been before, by this claim; None: the
+        claim has ended."""
+        if row.message:
+            delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
+            return True if sql.execute(delete, _claim_of(row, sql.clock_ms())) else None
+        if _move(sql, row, upto):
+            return True
+        same = f"SELECT 1 FROM mailbox_queue WHERE {_KEY} AND claim = %s AND settled = %s AND handled >= %s"
+        return False if sql.query(same, (*row.key, row.claim, row.claim, upto)) else None
+
+    @Store.writing
+    def give_back(self, sql: PooledStatements, row: Queue, seconds: int, reason: str) -> bool:
+        """End a claim: what it has is due again after so many seconds. False: it has ended."""
+        now, claim = sql.clock_ms(), row.claim + 1
+        change = f"UPDATE mailbox_queue SET claim = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
+        values = claim, claim, now + seconds * 1000, reason, *_claim_of(row, now)
+        return bool(sql.execute(change, values))
+
+    # --- dead letters ---------------------------------------------------------------------------------------
+
+    @Store.writing
+    def bury(self, sql: PooledStatements, row: Queue, message: int) -> bool:
+        """Make a message of a claim a dead letter: the first one of a conversation, or the one that was put
+        back. ``row``: with the number of the claim, and the tries and reason until then. False: the claim
+        has ended."""
+        now = sql.clock_ms()
+        if row.message:
+            change = (
+                f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
+            )
+            values = DEAD, row.claim, now, row.reason, *_claim_of(row, now)
+            return bool(sql.execute(change, values))
+        if not _move(sql, row, message):
+            return False
+        letter = Queue(
+            app=row.app,
+            member=row.member,
+            message=message,
+            conversation=row.conversation,
+            state=DEAD,
+            due=now,
+            handled=message - 1,
+            last=message,
+            tries=row.tries,
+            reason=row.reason,
+        )
+        sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(letter)])
+        return True
+
+    @Store.reading_or(())
+    def dead(self, sql: PooledStatements, app: str, user: str, after: int, limit: int) -> Sequence[Queue]:
+        """Dead letters with an id after ``after``, ordered by id."""
+        where = f"WHERE {_OF_USER} AND message > %s AND state = %s ORDER BY message LIMIT %s"
+        return _ROWS.find(sql.query, where, app, user, after, DEAD, limit)
+
+    @Store.writing_or(False)
+    def put_back(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:
+        """Let a dead letter be claimed again. False: there is no such one."""
+        change = (
+            f"UPDATE mailbox_queue SET state = %s, tries = 0, due = %s WHERE {_OF_USER} AND message = %s "
+            "AND state = %s"
+        )
+        return bool(sql.execute(change, (OPEN, sql.clock_ms(), app, user, message, DEAD)))
+
+    @Store.writing_or(False)
+    def drop(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:
+        """Delete a dead letter. False: there is no such one."""
+        delete = f"DELETE FROM mailbox_queue WHERE {_OF_USER} AND message = %s AND state = %s"
+        return bool(sql.execute(delete, (app, user, message, DEAD)))
+
+
+def _claim_of(row: Queue, now: int) -> tuple[str | int, ...]:
+    """The values of :data:`_LEASED`."""
+    return *row.key, row.claim, row.claim, now
+
+
+def _move(sql: Statements, row: Queue, upto: int) -> bool:
+    """Let a conversation go on behind ``upto``. False: the claim has ended."""
+    now = sql.clock_ms()
+    change = (
+        "UPDATE mailbox_queue SET due = CASE WHEN last > %s THEN %s ELSE %s END, handled = %s, settled = %s, "
+        f"tries = 0, reason = '' WHERE {_LEASED} AND handled < %s AND last >= %s"
+    )
+    values = upto, now, NEVER, upto, row.claim, *_claim_of(row, now), upto, upto
+    return bool(sql.execute(change, values))
+
+
+STEPS: Final = (
+    """
+    # "message": 0, or the dead letter, or the message that was put back, of which the row is. "state": 0 may
+    # be claimed when it is "due", 1 is a dead letter, 2 (of the conversation 0) says how far the log was read
+    # ("handled"), and where it ended when the mailbox was made ("last").
+    ordered mailbox_queue: app name500*, member name255*, message big*, conversation big*, state small,
+        due big, handled big, last big, claim big, settled big, tries int, reason string200
+      index mailbox_queue_by_due: app member state due
+    """,
+)
+
+TABLES: Final = (
+    Table(
+        name="mailbox_queue",
+        types="""app name500*, member name255* out user, message big* out, conversation big* out,
+            state small out, due big out, handled big out, last big out, claim big out, settled big out,
+            tries int out, reason string200 out words""",
+    ),
+)

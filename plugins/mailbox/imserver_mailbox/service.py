@@ -1,0 +1,339 @@
+"""Mailboxes: what workers claim, acknowledge and give back, and who waits for something to claim.
+
+Nothing fills a mailbox while nobody claims. A claim first reads what the log has had since the last one, and
+moves the position of the mailbox together with the rows: so each message is added once, whichever workers
+and nodes claim at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final, Literal, TypeVar
+
+import gevent
+import msgspec
+from gevent.event import Event as News
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused, StorageUnavailable
+from imserver.plugin.messages import Entry, MessageServices, count_fitting
+from imserver.plugin.services import Core
+
+from .rows import MailboxRows, Queue
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 500
+"""Entries of the log that are read at once."""
+PAGES: Final = 20
+"""Pages that one claim reads: what follows, the next claims read."""
+LOOKS: Final = 20
+"""How often a claim looks while others take what it saw."""
+MOST_WAITS: Final = 10_000
+"""Limit of the claims that wait on a node. Others are answered at once."""
+MOST_OF_ONE: Final = 200
+"""Limit of the claims of one principal that wait."""
+LOOK_SECONDS: Final = 2.0
+"""A claim that waits looks so often, also without news: other nodes give claims back."""
+_LEASE_ENDED: Final = "The lease has ended"
+HTTP_LATE: Final = HttpProblem(
+    409, "claim_ended", "The lease has ended, or the message was acknowledged or given back."
+)
+HTTP_UNKNOWN_LETTER: Final = HttpProblem(404, "unknown_dead_letter", "There is no such dead letter.")
+EVENTS: Final = ("claim", "renew", "ack", "nack", "late", "dead", "put_back", "drop")
+T = TypeVar("T")
+EventName = Literal["claim", "renew", "ack", "nack", "late", "dead", "put_back", "drop"]
+
+
+class MailboxRefused(ServiceRefused):
+    """A request on a mailbox that is refused, with the problem that says why."""
+
+
+class Claim(Struct, frozen=True):
+    """What a worker has claimed: messages of one conversation. ``until``: Unix milliseconds. ``tries``: with
+    this one."""
+
+    token: str
+    messages: list[Entry]
+    tries: int
+    until: int
+
+
+class _Meta(Struct):
+    bots: tuple[str, ...] = ()
+
+
+_decode_meta: Final = msgspec.json.Decoder(_Meta).decode
+
+
+def token_of(row: Queue, upto: int) -> str:
+    """What a worker needs for a claim, up to a message. It is valid for this mailbox alone."""
+    return f"{row.conversation}.{row.message}.{row.claim}.{upto}"
+
+
+def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
+    """The claim that a token names, and its last message. Raises MailboxRefused."""
+    numbers = token.split(".")
+    if len(numbers) != 4 or not all(each.isdecimal() and len(each) < 19 for each in numbers):
+        raise MailboxRefused("`token`: it is not that of a claim", Problems.INVALID_REQUEST)
+    conversation, message, claim, upto = map(int, numbers)
+    row = Queue(
+        app=app, member=user, message=message, conversation=conversation, claim=claim, handled=0, last=0
+    )
+    return row, upto
+
+
+class Mailboxes:
+    """The mailboxes of bots. Each method may switch and raise StorageUnavailable."""
+
+    def __init__(self, core: Core) -> None:
+        services = core.service(MessageServices)
+        self.rows = MailboxRows(core.store)
+        self.waits = Waits(core, services)
+        self.counts: Counter[EventName] = Counter()
+        """What this node has done, since its start."""
+        self._core = core
+        self._log, self._receipts = services.log, services.receipts
+
+    def claim(
+        self, app: str, user: str, seconds: int, limit: int, tries: int, wait: float, payer: str
+    ) -> Claim | None:
+        """Claim the messages that wait longest, for so many seconds; None: there is nothing, also after
+        ``wait`` seconds. ``limit``: of the messages. ``tries``: a message that was claimed so often is a dead
+        letter. ``payer``: who makes the request. Raises MailboxRefused."""
+        if not any(each.bot for each in self._core.accounts.those_of(app, [user])):
+            raise MailboxRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
+        if wait <= 0 or self.waits.is_full(payer):
+            claim = self._claim(app, user, seconds, limit, tries)
+            return claim if isinstance(claim, Claim) else None
+        deadline = monotonic() + wait
+        with self.waits.waiting(app, user, payer) as news:
+            while True:
+                news.clear()
+                claim = self._claim(app, user, seconds, limit, tries)
+                if isinstance(claim, Claim):
+                    return claim
+                left = deadline - monotonic()
+                if left <= 0 or self._core.node.draining:
+                    return None
+                news.wait(max(0.0, min(left, claim)))
+
+    def _claim(self, app: str, user: str, seconds: int, limit: int, tries: int) -> Claim | float:
+        """A claim, or the seconds until it is worth looking again."""
+        if not self._core.store.has_database:
+            return LOOK_SECONDS
+        self._fill(app, user)
+        for _ in range(LOOKS):
+            look = self.rows.look(app, user)
+            if not look.due:
+                return LOOK_SECONDS if look.seconds is None else min(look.seconds, LOOK_SECONDS)
+            for row in look.due:
+                if (until := self.rows.claim(row, seconds)) is not None:
+                    taken = replace(row, claim=row.claim + 1)
+                    if (claim := self._take(taken, until, limit, tries)) is not None:
+                        return claim
+                    break  # it was empty, or has more
+        return 0.0
+
+    def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
+        """What a claim has. ``row``: with the number of the claim; its tries and reason are those before it.
+        None: nothing, and the claim has ended."""
+        # What failed comes alone, so that no other message dies with it.
+        messages, upto = self._read(row, 1 if row.tries else limit)
+        if not messages:
+            self.rows.settle(row, upto)
+            return None
+        if row.tries >= tries:
+            if self.rows.bury(replace(row, reason=row.reason or _LEASE_ENDED), messages[0].id):
+                self.counts["dead"] += 1
+            return None
+        self.counts["claim"] += 1
+        return Claim(token_of(row, messages[-1].id), messages, row.tries + 1, until)
+
+    def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
+        """Messages of a row that its bot may read, and up to which entry it was looked."""
+        if row.message:
+            entries = self._log.entries.readable(row.app, row.member, [row.message])
+            return [each for each in entries if each.kind == "message"], row.message
+        after, more = row.handled, True
+        for _ in range(PAGES):
+            if not more:
+                break
+            where = row.app, row.member, row.conversation, row.last + 1, 2 * limit
+            entries, more = self._log.entries.history(*where, after=after)
+            messages = [each for each in entries if each.kind == "message" and each.sender != row.member]
+            if messages:
+                sizes = (len(each.body) + len(each.meta) for each in messages[:limit])
+                return messages[: count_fitting(sizes)], messages[-1].id
+            after = entries[-1].id if more else row.last
+        return [], after
+
+    # --- what the worker has done ---------------------------------------------------------------------------
+
+    def renew(self, app: str, user: str, token: str, seconds: int) -> int:
+        """Let a claim end later. Returns its end, in Unix milliseconds. Raises MailboxRefused."""
+        row, _ = claim_of(app, user, token)
+        until = self.rows.renew(row, seconds)
+        return self._counted("renew", until)
+
+    def acknowledge(self, app: str, user: str, token: str) -> bool:
+        """The messages of a claim were handled: those who wrote them see it by the read mark of the bot.
+        False: they had been. Raises MailboxRefused."""
+        row, upto = claim_of(app, user, token)
+        moved = self._counted("ack", self.rows.settle(row, upto))
+        self._receipts.note(app, user, row.conversation, read=upto)
+        self.waits.wake(app, user)  # the conversation may have more
+        return moved
+
+    def give_back(self, app: str, user: str, token: str, seconds: int, reason: str) -> None:
+        """End a claim: others may claim its messages after so many seconds. Raises MailboxRefused."""
+        row, _ = claim_of(app, user, token)
+        self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
+        self.waits.wake(app, user)
+
+    def _counted(self, event: EventName, result: T | None) -> T:
+        self.counts["late" if result is None else event] += 1
+        if result is None:
+            raise MailboxRefused(problem=HTTP_LATE)
+        return result
+
+    # --- dead letters ---------------------------------------------------------------------------------------
+
+    def put_back(self, app: str, user: str, message: int) -> None:
+        """Let a dead letter be claimed again. Raises MailboxRefused."""
+        if not self.rows.put_back(app, user, message):
+            raise MailboxRefused(problem=HTTP_UNKNOWN_LETTER)
+        self.counts["put_back"] += 1
+        self.waits.wake(app, user)
+
+    def drop(self, app: str, user: str, message: int) -> None:
+        """Delete a dead letter. Raises MailboxRefused."""
+        if not self.rows.drop(app, user, message):
+            raise MailboxRefused(problem=HTTP_UNKNOWN_LETTER)
+        self.counts["drop"] += 1
+
+    # --- filling --------------------------------------------------------------------------------------------
+
+    def _fill(self, app: str, user: str) -> None:
+        """Add what the log has had since the last claim. A new mailbox begins with what the bot has not
+        read."""
+        look, end = self.rows.look(app, user), self._log.entries.head(app)
+        if look.position is None:
+            self.rows.begin(app, user, end)
+            look = self.rows.look(app, user)
+        position, begin = look.position or 0, look.begin
+        reads = self._reads(app, user) if position < begin else {}
+        for _ in range(PAGES):
+            if position >= end:
+                return
+            before, found = position, dict[int, tuple[int, int]]()
+            if position < begin:
+                entries, more = self._log.entries.sync(app, user, position, PAGE)
+            else:
+                entries = self._log.entries.read(app, position, PAGE)
+                more = len(entries) == PAGE
+            position = entries[-1].id if more else max(end, entries[-1].id if entries else 0)
+            for each in entries:
+                if _waits_for(each, user) and each.id > reads.get(each.conversation, 0):
+                    first, _ = found.get(each.conversation, (each.id, 0))
+                    found[each.conversation] = first, each.id
+            if not self.rows.add(app, user, before, position, found):
+                return
+
+    def _reads(self, app: str, user: str) -> dict[int, int]:
+        """Conversation → up to which entry a bot has read it."""
+        reads, version, more = dict[int, int](), 0, True
+        while more:
+            marks = self._log.marks.since(app, user, version)
+            reads |= marks.reads
+            version, more = marks.version, marks.more
+        return reads
+
+
+def _waits_for(entry: Entry, user: str) -> bool:
+    """Whether it is a message of somebody else that a bot may read."""
+    if entry.kind != "message" or entry.sender == user:
+        return False
+    if entry.members or b'"bots":' not in entry.meta:
+        return user in entry.members
+    try:
+        return user in _decode_meta(entry.meta).bots
+    except msgspec.MsgspecError:
+        return False
+
+
+class Waits:
+    """Owner of the claims that wait on this node. While some wait, one greenlet reads for whom the log has
+    something new, whichever node has stored it."""
+
+    def __init__(self, core: Core, services: MessageServices) -> None:
+        self._log, self._watch = services.log.entries, services.messaging.follower.watch
+        self._core = core
+        self._news = News()
+        self._waits: dict[tuple[str, str], list[News]] = {}
+        """App and user → those who wait."""
+        self._positions: dict[str, int] = {}
+        """App → the log was looked through up to this id."""
+        self._payers: Counter[str] = Counter()
+
+    def is_full(self, payer: str) -> bool:
+        """Whether no more claims of a principal may wait."""
+        return self._payers.total() >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
+
+    @contextmanager
+    def waiting(self, app: str, user: str, payer: str) -> Iterator[News]:
+        """A signal that is set when there may be something to claim. May switch. Raises
+        StorageUnavailable."""
+        news = News()
+        self._waits.setdefault((app, user), []).append(news)
+        self._payers[payer] += 1
+        self._watch(self._news, self._apps())
+        try:
+            if app not in self._positions:
+                self._positions.setdefault(app, self._log.head(app))
+            self._news.set()
+            yield news
+        finally:
+            self._payers -= Counter({payer: 1})
+            self._waits[app, user].remove(news)
+            if not self._waits[app, user]:
+                del self._waits[app, user]
+            self._positions = {each: self._positions[each] for each in self._apps() & self._positions.keys()}
+            self._watch(self._news, self._apps())
+
+    def _apps(self) -> set[str]:
+        return {app for app, _ in self._waits}
+
+    def wake(self, app: str, user: str) -> None:
+        """There may be something to claim. Never switches."""
+        for news in self._waits.get((app, user), ()):
+            news.set()
+
+    def run(self) -> None:
+        """Greenlet: wake those who wait, until it is killed."""
+        while True:
+            self._news.wait(LOOK_SECONDS if self._waits else None)
+            self._news.clear()
+            try:
+                self._look()
+            except StorageUnavailable as error:
+                log.debug("mailboxes could not be read: %s", error)
+                gevent.sleep(LOOK_SECONDS)
+            except Exception:
+                log.exception("mailboxes could not be read")
+                gevent.sleep(LOOK_SECONDS)
+
+    def _look(self) -> None:
+        heads = self._log.heads(list(self._positions))
+        for app, end in heads.items():
+            if (position := self._positions.get(app, end)) < end:
+                users = self._log.readers(app, position, end)
+                if app in self._positions:
+                    self._positions[app] = end
+                for user in users:
+                    self.wake(app, user)
