@@ -1,6 +1,7 @@
 """Why something was refused, and lifting it: of one node, and of two with one Redis."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,33 @@ def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(nodes: Nodes)
     assert "'eve'" not in one.log_text
 
 
+MUTES = ("Calm down.", "its owner or an admin lifts it", "To lift the rest: ")
+
+
 def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     dan = User.register(server, "shop", name="dan")
     fail_until_limited(server, "dan")
+    mute = {"app": "shop", "user": dan.user, "seconds": 3600, "reason": "Calm down."}
+    v1.good(server.http, "moderation/mute", mute, key=ADMIN)
+    lea = User.register(server, "shop", name="lea")
+    lea.post("groups/mute", group=lea.group(dan), member=dan.user, until=2**31)
     explained = run_cli("why", "shop/dan", "--url", server.http_url, IMSERVER_KEY=ADMIN)
     assert explained.returncode == 0, explained.stderr
-    for text in (f"dan is account {dan.user} of shop.", "pair: ", "imserver why shop/dan --lift", "2 times"):
+    for text in (
+        f"dan is account {dan.user} of shop.",
+        "pair: ",
+        "imserver why shop/dan --lift",
+        "2 times",
+        *MUTES,
+    ):
         assert text in explained.stdout, explained.stdout
     lifted = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
-    assert lifted.stdout.startswith("Lifted\n  rate")
+    assert re.match(
+        r"Lifted\n  rate .*\n .*\n  muted .*\n +Calm down.\nRefuses still\n  muted", lifted.stdout
+    )
     assert log_in(server, "dan") == (200, "")
     again = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
-    assert again.stdout == "Nothing refuses them now.\n"
+    assert again.stdout.startswith("Refuses still\n  muted")
     assert login_code(server.ws, "\x1b[31mred", "shop") == 1003
     shown = run_cli("why", "shop", "--url", server.http_url, IMSERVER_KEY=ADMIN).stdout
     assert "[31mred" in shown

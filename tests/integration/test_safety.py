@@ -321,6 +321,7 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert "moderation.clear" not in run_cli(*by_message[:3], str(sent[0] - 1), *by_message[4:]).stdout
     assert moderate("warn --reason Calm gochat", cid.user) == f"{who} is warned\n"
     assert f"{who} is muted until 20" in moderate("mute gochat", cid.user)
+    assert re.search(rf"\n{cid.user} +mute +20\S+ \S+ UTC +key:\S+\n", moderate("holds gochat"))
     assert moderate("unmute gochat", cid.user) == f"{who} may send\n"
     moderate("remove gochat", group, cid.user)
     assert f"{who} is banned for good" in moderate("ban gochat", login)

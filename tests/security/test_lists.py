@@ -70,6 +70,7 @@ ROWS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(("nodes/timings", "keys/deprecated"), (1_000, _ROW)),
     **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),
     "moderation/count": (10_000, 60),
+    "moderation/holds": (200, 1_500),
     **dict.fromkeys(("hooks", "accounts/devices", "notifications/endpoints", "exports"), (100, _ROW)),
     "notifications/conversations": (50_000, 80),
     "notifications/audiences": (1_000, 500),

@@ -204,6 +204,8 @@ _CLOCKS_MS: Final = 1000
 _MOST_DIGITS: Final = 18
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
+_FEW: Final = 5
+"""Acts of one name among which is the last that concerns a user: the user may have done others."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = (
     " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
@@ -381,6 +383,21 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     if member and (query.user or is_led):
         text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
     return text, values
+
+
+def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
+    """Who was the last to do one of these things to a user, as ``key:1f2e`` or ``staff:shop/7``. ``""``: it
+    is too long ago, or was done by somebody who is erased. Switches. Raises StorageUnavailable."""
+    last = ActMaker("", "", "")
+    number = 0
+    for name in names:
+        query = AuditQuery(app=app, user=user, name=name, limit=_FEW)
+        for found in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
+            act = shown(*found)
+            if act.number > number and user in (act.user, *(act.facts or {}).get("users", ())):
+                number, last = act.number, act.by
+    id = f"{last.app}/{last.id}" if last.id and last.app else last.id
+    return f"{last.kind}:{id}" if id else last.kind if id == "" else ""
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ FEATURE = FeatureRow(
     "refusals",
     build,
     routes=api.routes.rows,
-    uses=("accounts?", "erasure?"),
+    uses=("accounts?", "erasure?", "groups?"),
     answers=answers,
     commands=_commands,
 )

@@ -78,9 +78,9 @@ routes = Resource(
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
 
-    With a `user` or `address`, the answer also has what refuses them now: bans, locks and rates. Refusals
-    that name no app of this server are only for keys that reach all apps. They are in the memory of the
-    nodes: a restart forgets them.
+    With a `user` or `address`, the answer also has what refuses them now: bans, mutes, locks and rates.
+    Refusals that name no app of this server are only for keys that reach all apps. They are in the memory of
+    the nodes: a restart forgets them.
     """
     reach, user = call.principal.apps, request.user or request.account
     apps = frozenset({call.app}) if call.app else reach
@@ -111,7 +111,8 @@ def lift(
 
     Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
     no app, as requests from an address, are only lifted with a key that reaches all apps. An erasure that is
-    to begin stays, and who waits for it stays locked out.
+    to begin stays, and who waits for it stays locked out. Mutes stay: `moderation/unmute` and `groups/mute`
+    end them.
     """
     if not (user or address):
         raise ApiProblem.invalid("Give `user`, `address` or both")

@@ -12,14 +12,14 @@ from imserver.plugin.commands import ServerApi, fail
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _YEAR: Final = 366 * 24 * _HOUR
-_KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate", "erasure": "to be erased"}
+_KINDS: Final = {"ban": "banned", "mute": "muted", "lock": "locked", "erasure": "to be erased"}
 
 
 @click.command(short_help="Say why somebody was refused, and lift it.")
 @ServerApi.options
 @click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
 @click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")
-@click.option("--lift", is_flag=True, help="Lift bans, locks and rates that refuse them now.")
+@click.option("--lift", is_flag=True, help="Lift bans, mutes, locks and rates that refuse them now.")
 @click.argument("whom", metavar="[APP[/USER]]", default="")
 def why(url: str, key_file: str | None, address: str, request: str, lift: bool, whom: str) -> None:
     """Say why a user was refused within the last hour, and what refuses them now.
@@ -38,10 +38,14 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
         if user:
             api.whom(app, user)  # a typing error ends the command
         answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
-        lines = _hold_lines(answer["lifted"])
+        holds = api.get("refusals", {"app": app, "user": user, "address": address})["holds"]
+        mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
+        for hold in mutes:
+            api.post("moderation/unmute", {"app": app, "user": hold["who"]})
+        lines = _hold_lines([*answer["lifted"], *mutes])
         if lines:
             lines.insert(0, "Lifted")
-        if stays := api.get("refusals", {"app": app, "user": user, "address": address})["holds"]:
+        if stays := [hold for hold in holds if hold not in mutes]:
             lines += ["Refuses still", *_hold_lines(stays), *_way_out(app, stays)]
         _say(lines or ["Nothing refuses them now."], answer)
         return
@@ -52,8 +56,9 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
     if holds := answer["holds"]:
         more = f" --address {address}" if address else ""
         lines += ["Now", *_hold_lines(holds), *_way_out(app, holds)]
-        if any(hold["kind"] != "erasure" for hold in holds):
-            lines.append(f"  To lift all of it: imserver why {whom}{more} --lift")
+        if liftable := [hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)]:
+            what = "all of it" if len(liftable) == len(holds) else "the rest"
+            lines.append(f"  To lift {what}: imserver why {whom}{more} --lift")
         lines.append("")
     if rows := answer["refusals"]:
         lines.append("Within the last hour, the latest first")
@@ -81,9 +86,16 @@ def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
         lines.append(f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}")
         if hold["kind"] == "rate":
             lines.append(f"        {hold['name']}: {hold['detail']}")
+        elif _is_of_group(hold):
+            lines.append(f"        in group {hold['detail']}: its owner or an admin lifts it")
         elif hold["detail"]:
             lines.append(f"        {hold['detail']}")
     return lines
+
+
+def _is_of_group(hold: Mapping[str, Any]) -> bool:
+    """Whether it is a mute in one group, which those lift who run the group."""
+    return (hold["kind"], hold["name"]) == ("mute", "group")
 
 
 def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:

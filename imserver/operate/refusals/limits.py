@@ -1,4 +1,5 @@
-"""What refuses somebody now: bans, locks of accounts, rates. One act lifts all of it, on all nodes."""
+"""What refuses somebody now: bans, mutes, locks of accounts, rates. One act lifts what is no mute, on all
+nodes."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import Service, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure
@@ -25,22 +27,32 @@ _FORGET: Final = "refusals.forget"
 
 
 class Hold(Struct, array_like=True):
-    """Something that refuses now. ``name``: of a rate its name, else the kind. ``who``: whom it refuses.
-    ``until``: Unix seconds; 0: until somebody lifts it."""
+    """Something that refuses now. ``name``: of a rate its name, of a mute in one group ``group``, else the
+    kind. ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
 
     kind: Annotated[
-        Literal["ban", "lock", "rate", "erasure"],
+        Literal["ban", "lock", "rate", "erasure", "mute"],
         about(
-            "A ban, the lock of an account, a rate, or an erasure that is to begin. `users/erase/undo` takes "
-            "an erasure back, `limits/lift` does not."
+            "A ban, the lock of an account, a rate, an erasure that is to begin, or a mute. `limits/lift` "
+            "ends neither an erasure (`users/erase/undo` does) nor a mute (`moderation/unmute` does, in one "
+            "group `groups/mute`)."
         ),
     ]
-    name: Annotated[str, about("The name of the rate; of others their kind.")]
+    name: Annotated[
+        str, about("The name of the rate; `group` for a mute in one group; of others their kind.")
+    ]
     who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
     until: Annotated[
         float, about("When it ends, or the erasure begins, in Unix seconds; 0: when somebody lifts it.")
     ]
-    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a ban or lock.")]
+    detail: Annotated[
+        str, about("What the rate counts, and its setting; the id of the group; or the reason.")
+    ]
+
+    @property
+    def is_liftable(self) -> bool:
+        """Whether `limits/lift` ends it."""
+        return self.kind not in ("erasure", "mute")
 
 
 class PeopleHooks(Struct, frozen=True):
@@ -122,19 +134,20 @@ class Refusals(Service, dict=True):
         """What refuses somebody now, and the nodes that are missing. ``rows``: their refusals, whose
         addresses count too. ``everywhere``: also the limits of no app."""
         rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
-        return [*self._bans_and_locks(app, names), *rates], missing
+        return [*self._holds_of(app, names), *rates], missing
 
     def lift(
         self, by: Principal, app: str, names: Collection[str], address: str, rows: Collection[RefusalRow]
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now, as ``by`` may. Returns it, and the nodes that are missing."""
+        """Lift all that refuses somebody now but mutes, as ``by`` may. Returns it, and the nodes that are
+        missing."""
         query = self._query(app, names, address, by.apps is None, rows)
-        holds = self._bans_and_locks(app, names)
+        holds = self._holds_of(app, names)
         # A lock has made the ban of its account: who may not end the one leaves the other.
         stay = {
             hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
         }
-        lifted = [hold for hold in holds if hold.kind != "erasure" and hold.who not in stay]
+        lifted = [hold for hold in holds if hold.is_liftable and hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
@@ -150,7 +163,7 @@ class Refusals(Service, dict=True):
         self.log.forget(query.app, query.names)
         return True
 
-    def _bans_and_locks(self, app: str, names: Collection[str]) -> list[Hold]:
+    def _holds_of(self, app: str, names: Collection[str]) -> list[Hold]:
         holds = []
         for name in sorted(names):
             if (begins := self._begins(app, name)) is not None:
@@ -160,7 +173,16 @@ class Refusals(Service, dict=True):
                 holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
             if (lock := self.people.locked(app, name)) is not None:
                 holds.append(Hold("lock", "lock", name, *lock))
+            if (mute := self.core.mutes.mute_of(app, name)) is not None:
+                holds.append(Hold("mute", "mute", name, mute.until, mute.reason))
+            holds += self._mutes_in_groups(app, name)
         return holds
+
+    def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
+        if "groups" in self.core.features:
+            for own in self.core.store.part(MessageLog).conversations.memberships(app, user):
+                if own.muted_until > time() and own.left_id is None:
+                    yield Hold("mute", "group", user, own.muted_until, str(own.conversation))
 
     def _begins(self, app: str, user: str) -> int | None:
         if "erasure" not in self.core.features:

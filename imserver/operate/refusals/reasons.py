@@ -100,7 +100,9 @@ COMMANDS: Final[Mapping[str, ReasonRow]] = {
     "unknown_message": ReasonRow("There is no such message, or the user cannot read it."),
     "unknown_account": ReasonRow("The receiver has no account."),
     "not_member": ReasonRow("The user is no member of the group.", "Add the user to the group."),
-    "muted": ReasonRow("The user is muted in the group.", "Unmute the member."),
+    "muted": ReasonRow(
+        "The user is muted in the group, or in the whole app.", "See what refuses now: imserver why APP/USER."
+    ),
     "read_only": ReasonRow(
         "Only the owner and admins write in this group.",
         "Make the user an admin, or change the option `write` of the group.",
@@ -152,7 +154,7 @@ REQUESTS: Final[Mapping[str, str]] = {
     Problems.TOKEN_INVALID.code: "The client logs in again.",
     Problems.FORBIDDEN.code: "Use a key that reaches the app, or an account with the role.",
     Problems.BANNED.code: "Lift the ban: imserver why APP/USER --lift.",
-    Problems.MUTED.code: "Unmute the member.",
+    Problems.MUTED.code: "See what refuses now: imserver why APP/USER.",
     Problems.TOO_MANY_REQUESTS.code: _LIFT,
     Problems.BUSY.code: "The client tries again; raise limits.http_requests if it stays.",
     Problems.NODE_FULL.code: "Raise the limit of connections, or start another node.",

@@ -24,7 +24,7 @@ FEATURE = FeatureRow(
     build,
     routes=(*api.reports.rows, *api.moderation.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
-    uses=("messages", "groups?", "accounts?"),
+    uses=("messages", "groups?", "accounts?", "audit?"),
     settings=SETTINGS,
     tables=TABLES,
     commands=_commands,

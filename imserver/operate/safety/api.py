@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import time
 from typing import Annotated, Any, Final, Literal
 
@@ -17,7 +18,7 @@ from imserver.operate.safety.declared import (
     HTTP_UNKNOWN_REPORT,
     Outcome,
 )
-from imserver.operate.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount
+from imserver.operate.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount, UserHold
 from imserver.operate.safety.parts import Proof, SafetyParts
 from imserver.operate.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
 from imserver.operate.safety.wire import TEXT_CHARACTERS, Report
@@ -108,6 +109,7 @@ class ReportDetail(ReportShown, kw_only=True):
     names: Names
     groups: GroupNames
     ban: Annotated[str, about("Until when the user is banned, and why; empty: they are not.")] = ""
+    holds: Annotated[list[UserHold], about("The ban and the mute of the user, as far as they hold now.")]
 
 
 class ReportClosed(Struct):
@@ -150,6 +152,14 @@ class CountAnswer(Struct):
 
     count: Annotated[int, about("In all conversations together.")]
     conversations: Annotated[list[ConversationCount], about("At most 1,000, those with most messages first.")]
+
+
+class HoldsAnswer(Struct):
+    """A page of bans and mutes, in the order of users."""
+
+    holds: list[UserHold]
+    next: NextCursor
+    names: Names
 
 
 class RemovalAnswer(Struct):
@@ -331,16 +341,18 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
         _message(shown.copies[each.id], True) if each.id in shown.copies else _message(each)
         for each in shown.messages
     ]
-    report = shown.report
+    report, holds = shown.report, parts.moderation.holds(call.app, [shown.report.user])
     users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in shown.reporters)]
+    users += (each.sender for each in messages)
     return view(
         ReportDetail,
         report,
         people=shown.reporters,
         messages=messages,
-        names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),
+        names=_names_of(parts, call.app, users, holds),
         groups=parts.reports.groups(call.app, [report.conversation]),
         ban=parts.moderation.ban_of(call.app, report.user),
+        holds=holds,
     )
 
 
@@ -511,6 +523,31 @@ def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     return UserAnswer(request.user)
 
 
+@moderation.get("/moderation/holds", base=None)
+def holds(
+    parts: SafetyParts,
+    call: Call,
+    app: AccountApp = GOCHAT,
+    users: Annotated[
+        str, about("Only those of these users, separated by commas; empty: of all.", max_length=8000)
+    ] = "",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,
+) -> HoldsAnswer:
+    """List who is banned or muted now in the whole app, until when, why and by whom.
+
+    An account that is locked is listed only if it is muted, too: its lock is no ban.
+    """
+    after = read_cursor(cursor) or ""
+    if users:  # the id of a user may have a comma
+        found = sorted(each for each in {users, *users.split(",")} if each > after)[: limit + 1]
+    else:
+        found = parts.moderation.users_with_holds(call.app, after, limit + 1)
+    page, following = page_and_cursor(found, limit, lambda user: user)
+    holds = parts.moderation.holds(call.app, page)
+    return HoldsAnswer(holds, following, _names_of(parts, call.app, page, holds))
+
+
 @moderation.get("/moderation/rules", Needs.ANYONE, base=None)
 def show_rules(parts: SafetyParts, call: Call, app: AccountApp = GOCHAT) -> RulesOfHouse:
     """Show the house rules of an app, also to those who think about coming in."""
@@ -535,6 +572,13 @@ def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecide
     call.user = removal.user
     call.facts = {"act": removal.id, "messages": ids, "reason": reason}
     return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
+
+
+def _names_of(
+    parts: SafetyParts, app: str, users: Iterable[str], holds: Iterable[UserHold]
+) -> dict[str, str]:
+    """The names of users, and of the accounts that have banned or muted somebody."""
+    return parts.reports.names(app, [*users, *(each.by.rpartition("/")[2] for each in holds)])
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:

@@ -7,7 +7,7 @@ from time import time
 from typing import Any, Final, get_args
 
 import click
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from imserver.operate.safety.declared import Outcome
 from imserver.plugin.commands import ServerApi, fail, table
@@ -168,6 +168,37 @@ def unban(app: str, user: str) -> None:
     click.echo(f"{shown} may log in")
 
 
+@_verb
+@_app
+def holds(app: str) -> None:
+    """List who is banned or muted, until when and why."""
+    # Imported here: no other command needs it.
+    from imserver.operate.safety.moderation import UserHold
+
+    rows: list[UserHold] = []
+    names: dict[str, str] = {}
+    cursor: str | None = None
+    while cursor != "":
+        answer = _server().get("moderation/holds", {"app": app, "limit": "200", "cursor": cursor or ""})
+        rows += convert(answer["holds"], list[UserHold])
+        names |= answer["names"]
+        cursor = answer["next"]
+    if not rows:
+        click.echo("nobody is banned or muted")
+        return
+
+    def user(id: str) -> str:
+        return _named(id, names)
+
+    def by(label: str) -> str:
+        return names.get(label.rpartition("/")[2], label)
+
+    def until(seconds: int | None) -> str:
+        return "for good" if seconds is None else _when(seconds)
+
+    click.echo(table("user, kind, until, by, reason", rows, user=user, by=by, until=until))
+
+
 # --- reports ------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +237,9 @@ def report(app: str, report: str) -> None:
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
     if row["ban"]:
         _say(row["ban"])
+    for hold in row["holds"]:
+        if hold["kind"] == "mute":
+            _say(f"muted until {_when(hold['until'])}{hold['reason'] and ': '}{hold['reason']}")
     for each in row["people"]:
         _say(f"{_when(each['time'])}  {_named(each['user'], names)}: {each['reason']}")
         _say(*each["text"].splitlines(), indent="  ")

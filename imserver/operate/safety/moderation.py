@@ -1,10 +1,11 @@
 """What moderators do: remove messages of others, warn, mute and ban people, and remove them from groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from heapq import nsmallest
 from math import inf
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,7 @@ from imserver.operate.safety.declared import LOOK_SECONDS, LOOKS, MESSAGES_LOOKE
 from imserver.operate.safety.mutes import Mutes
 from imserver.operate.safety.removals import Removal, Removals
 from imserver.plugin.errors import Problems, ServiceRefused
+from imserver.plugin.http import about
 from imserver.plugin.identity import Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
 from imserver.plugin.runtime import Service
@@ -22,6 +24,8 @@ MOST_MESSAGES: Final = 100
 """Messages that one request removes."""
 WAIT_SECONDS: Final = 5.0
 """How long a request waits for many messages. The work goes on behind it."""
+_BANS: Final = ("moderation.ban", "ban")
+_MUTES: Final = ("moderation.mute",)
 
 
 class ConversationCount(Struct):
@@ -31,6 +35,21 @@ class ConversationCount(Struct):
     messages: int
 
 
+class UserHold(Struct, frozen=True):
+    """A ban or a mute that holds now."""
+
+    user: Annotated[str, about("The user.")]
+    kind: Annotated[Literal["ban", "mute"], about("`ban`: they do not log in; `mute`: they send nothing.")]
+    until: Annotated[int | None, about("The end, in Unix seconds; null: it is for good.")]
+    reason: Annotated[str, about("Why. The user sees it.")]
+    by: Annotated[str, about("Who has done it: a key, or an account; empty: nobody knows any more.")]
+
+
+Maker = Callable[[str, str, Sequence[str]], str]
+"""App, user and names of acts: who was the last to do one of them to the user, as ``key:1f2e`` or
+``staff:shop/7``; ``""``: unknown. May switch, and raise StorageUnavailable."""
+
+
 class Moderation(Service, dict=True):
     """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
     raises ServiceRefused."""
@@ -38,6 +57,7 @@ class Moderation(Service, dict=True):
     core: Core
     mutes: Mutes
     removals: Removals
+    maker: Maker
 
     def __post_init__(self) -> None:
         self._looks = self.core.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
@@ -132,6 +152,23 @@ class Moderation(Service, dict=True):
     def is_moderator(self, app: str, user: str) -> bool:
         """Whether a user has an account with a role that may moderate."""
         return any(each.role for each in self.core.accounts.those_of(app, [user]))
+
+    def users_with_holds(self, app: str, after: str, most: int) -> list[str]:
+        """The next users after ``after`` who are banned or muted, in the order of their ids. Never
+        switches."""
+        muted = (user for name, user in self.core.mutes.all if name == app)
+        users = {*self.core.sessions.bans(app), *muted}
+        return nsmallest(most, (user for user in users if user > after))
+
+    def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
+        """What holds now for these users. The ban of a lock is none: it ends with the lock alone."""
+        unlocked, holds = set(self.core.authority.unlocked(app, users)), list[UserHold]()
+        for user in users:
+            if user in unlocked and (ban := self.core.sessions.ban_of(app, user)) is not None:
+                holds.append(UserHold(user, "ban", ban.until, ban.reason, self.maker(app, user, _BANS)))
+            if (mute := self.core.mutes.mute_of(app, user)) is not None:
+                holds.append(UserHold(user, "mute", mute.until, mute.reason, self.maker(app, user, _MUTES)))
+        return holds
 
     def ban_of(self, app: str, user: str) -> str:
         """Until when a user is banned, and why; ``""``: they are not."""

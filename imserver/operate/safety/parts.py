@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from imserver.operate.safety.declared import HTTP_NOT_BANNED
 from imserver.operate.safety.house_rules import HouseRules
-from imserver.operate.safety.moderation import Moderation
+from imserver.operate.safety.moderation import Maker, Moderation
 from imserver.operate.safety.mutes import Mutes
 from imserver.operate.safety.removals import Removals
 from imserver.operate.safety.reports import Reports, StaffRole, commands_of
@@ -55,7 +55,8 @@ class SafetyParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build them."""
     mutes, removals = Mutes(core), Removals(core.store)
-    reports, moderation = Reports(core, _staff_of(core)), Moderation(core, mutes, removals)
+    reports = Reports(core, _staff_of(core))
+    moderation = Moderation(core, mutes, removals, _maker(core))
     rules = HouseRules(core.store, lambda app: core.tenants.get(app) is not None)
     others = _remover(core), _banned(core), rules
     parts = SafetyParts(moderation, removals, reports, *others)
@@ -131,3 +132,12 @@ def _remover(core: Core) -> Remove | None:
             raise ServiceRefused(problem=Problems.UNKNOWN_CONVERSATION)
 
     return remove
+
+
+def _maker(core: Core) -> Maker:
+    if "audit" not in core.features:
+        return lambda app, user, names: ""
+    # Imported here: a node may do without it.
+    from imserver.operate.audit.rows import last_maker
+
+    return lambda app, user, names: last_maker(core.store, app, user, names)

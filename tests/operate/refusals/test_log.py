@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import get_args
 
 import pytest
-from msgspec.json import encode
+from msgspec.json import decode, encode
 
 from imserver.gateway.auth.observer import CLOSES
 from imserver.gateway.auth.rates import Rate
@@ -146,7 +146,7 @@ def test_a_limit_that_only_redis_knows_is_shown_and_lifted(tmp_path: Path) -> No
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[tuple[ApiNode, str]]:
     """A node of an app with accounts, and the id of the account erna."""
-    features = ("messages", "accounts", "audit", "refusals", "erasure")
+    features = ("messages", "accounts", "groups", "audit", "refusals", "erasure")
     app = TenantSettings(account_tokens="required")
     node = ApiNode(tmp_path, Config(features=features, apps={"shop": app}))
     account = {"app": "shop", "name": "erna", "password": "correct horse"}
@@ -169,6 +169,22 @@ def test_an_act_names_the_account_and_says_what_was_lifted(node: tuple[ApiNode, 
     assert holds(one) == []
     act = one.get("/api/v1/audit", name="limits.lift")["acts"][0]
     assert (act["user"], act["facts"]) == (user, {"lifted": ["ban: spam"]})
+
+
+def test_mutes_are_said_with_their_end_and_stay(node: tuple[ApiNode, str]) -> None:
+    one, user = node
+    until = int(time()) + 3600
+    one.core.mutes.mute("shop", user, until, "Calm down.")
+    account = {"app": "shop", "name": "lea", "password": "correct horse"}
+    assert one.request("POST", "/api/v1/accounts/register", encode(account), kind=JSON).status == 201
+    lea = {"app": "shop", "user": one.get("/api/v1/accounts/list", app="shop")["accounts"][0]["user"]}
+    tea = encode({**lea, "name": "Tea", "members": [user]})
+    group = decode(one.request("POST", "/api/v1/groups/create", tea, kind=JSON).body)["group"]
+    one.post_json("/api/v1/groups/mute", {**lea, "group": group, "member": user, "until": until})
+    mutes = [("mute", "Calm down.", until), ("mute", group, until)]
+    assert holds(one) == mutes
+    assert one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"] == []
+    assert holds(one) == mutes
 
 
 def test_nobody_of_this_name_is_no_account(node: tuple[ApiNode, str]) -> None:

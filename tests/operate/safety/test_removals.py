@@ -224,3 +224,35 @@ def test_reports_do_not_name_an_erased_moderator(tmp_path: Path, url: str) -> No
     closed = sorted((row["closed_by"], row["note"]) for row in rows)
     assert closed == [("", ""), (f"staff:201/{bob.user}", "seen")]
     node.close()
+
+
+def test_who_is_held_is_listed_with_end_reason_and_who_did_it(tmp_path: Path, url: str) -> None:
+    """On every engine."""
+    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
+    node = Harness(config(tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features))
+    ann, bob, cid = person(node, "Ann", "moderator"), person(node, "Bob"), person(node, "Cid", "moderator")
+    operator = User(node, ALL.key, app="201")
+    operator.post("moderation/mute", user=cid.user, seconds=60)
+    ann.post("moderation/ban", user=bob.user, seconds=0, reason="Spam.")
+    until = ann.post("moderation/mute", user=bob.user, seconds=600, reason="Calm down.")["until"]
+    operator.post("accounts/lock", user=person(node, "Eve").user)  # a lock is no ban
+
+    def holds(**query: Any) -> list[tuple[Any, ...]]:
+        rows = ann.get("moderation/holds", **query)["holds"]
+        return [tuple(row.values()) for row in rows]
+
+    by_ann = f"staff:201/{ann.user}"
+    of_bob = [(bob.user, "ban", None, "Spam.", by_ann), (bob.user, "mute", until, "Calm down.", by_ann)]
+    first = ann.get("moderation/holds", limit=1)
+    assert first["names"] == {ann.user: "Ann", bob.user: "Bob"}
+    (of_cid,) = holds(cursor=first["next"])
+    assert (of_cid[:2], of_cid[3]) == ((cid.user, "mute"), "")
+    assert of_cid[4].startswith("key:")
+    assert holds() == [*of_bob, of_cid]
+    assert holds(users=f"{ann.user},{bob.user}") == of_bob
+    report = ann.post("reports/send", person=bob.user, reason="spam")["report"]
+    assert ann.get("reports/show", id=report)["holds"] == ann.get("moderation/holds", users=bob.user)["holds"]
+    ann.post("moderation/unban", user=bob.user)
+    ann.post("moderation/unmute", user=bob.user)
+    assert holds(users=bob.user) == []
+    node.close()
