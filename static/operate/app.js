@@ -8,6 +8,7 @@ import { drawApp, drawApps, drawKey } from "./apps.js";
 import { drawAudit } from "./audit.js";
 import { drawChannel, drawConnection, drawConnections, drawGroup } from "./connections.js";
 import { Finder } from "./find.js";
+import { drawHeld } from "./holds.js";
 import { drawNodes } from "./nodes.js";
 import { drawNotifications } from "./notifications.js";
 import { drawOverview, stepsOf, tasksOf } from "./overview.js";
@@ -50,6 +51,7 @@ const SECTIONS = [
 /** What links of other sections and hits lead to → the section in which it is. @type {Record<string, [string, (at: Place, ...parts: string[]) => Node[]]>} */
 const DETAILS = {
   person: ["people", drawPerson],
+  held: ["people", drawHeld],
   connection: ["connections", drawConnection],
   channel: ["connections", drawChannel],
   group: ["people", drawGroup],

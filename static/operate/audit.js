@@ -152,10 +152,10 @@ function nameOf(act, app, user) {
 
 /**
  * @param {Record<string, any>} actor
- * @param {Act} act
+ * @param {Act} act  of it, only its names are needed
  * @returns {HTMLElement}
  */
-function by({ kind, id, app }, act) {
+export function by({ kind, id, app }, act) {
   if (id === null) return name(words.admin_erased);
   const who = app ? nameOf(act, app, id) : textOf(id);
   const text = make("span", "", ...filled(words[`admin_kind_${textOf(kind)}`] ?? "{id}", { id: name(who || kind) }));

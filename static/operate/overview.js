@@ -25,6 +25,7 @@ import { addressOf, heading, keepFresh, link, number, place, size, time, words }
 const TASKS = {
   people: [
     { key: "spam", label: words.admin_task_spam, route: "POST moderation/clear", at: "#field-text", steps: [words.admin_open_person, words.admin_clear, words.admin_ban] },
+    { key: "held", label: words.admin_task_held, route: "GET moderation/holds", steps: [words.admin_held, words.admin_unban] },
     { key: "factor", label: words.admin_task_factor, route: "POST accounts/factor/remove", at: "#field-text", steps: [words.admin_open_person, words.admin_more_actions, words.admin_factor_off] },
     { key: "role", label: words.admin_task_role, route: "POST accounts/role", at: "#field-text", steps: [words.admin_open_person, words.admin_more_actions, words.admin_set_role] },
     { key: "export", label: words.admin_task_export, route: "POST exports/start", at: "#field-text", steps: [words.admin_open_person, words.admin_export] },

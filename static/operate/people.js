@@ -5,6 +5,7 @@ import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { acts } from "./audit.js";
 import { connectionTable } from "./connections.js";
 import { erase, erasureNote, exportCard } from "./data.js";
+import { endButton, holdBadges, holdTable, holdsOf } from "./holds.js";
 import { recentTable } from "./notifications.js";
 import { holdParts, refusalTable } from "./refusals.js";
 import { ask, badge, button, card, code, facts, fillPlace, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
@@ -29,7 +30,7 @@ export function drawPeople({ api, app }) {
   let wanted = { text: "", role: "", locked: "" };
   const rows = list(async (after) => {
     const answer = await api.get("accounts/list", { app, ...wanted, after, limit: PAGE });
-    return { rows: await withPresence(api, app, listOf(answer.accounts)), next: textOf(answer.next) };
+    return { rows: await withState(api, app, listOf(answer.accounts)), next: textOf(answer.next) };
   }, (accounts) => table(words.admin_people, [words.admin_name, words.admin_identifiers, words.admin_role, words.admin_state, words.admin_last_seen],
     accounts.map((account) => [
       link(name(account.nickname || account.name || account.user), "person", app, textOf(account.user)),
@@ -46,7 +47,8 @@ export function drawPeople({ api, app }) {
     wanted = { text: values.text, role: values.role, locked: values.locked };
     return rows.again();
   });
-  return [heading(words.admin_people, words.admin_people_hint), choose, card("", rows)];
+  const held = api.may("GET moderation/holds") ? [link(words.admin_held, "held", app)] : [];
+  return [heading(words.admin_people, words.admin_people_hint, ...held), choose, card("", rows)];
 }
 
 /** @returns {[string, string][]} */
@@ -66,19 +68,22 @@ function identifiers(account) {
 }
 
 /**
- * The server knows when the last connection of an account ended. Who has one now is online.
+ * The server knows when the last connection of an account ended. Who has one now is online. Besides, it says who is banned or muted.
  *
  * @param {import("./api.js").Api} api
  * @param {string} app
  * @param {any[]} accounts
  * @returns {Promise<Record<string, any>[]>}
  */
-async function withPresence(api, app, accounts) {
+async function withState(api, app, accounts) {
   const rows = accounts.map(recordOf);
-  if (!rows.length || !api.may("POST presence")) return rows;
-  const answer = await api.ask("POST", "presence", { app, users: rows.map((each) => each.user) }).catch(() => ({}));
+  const users = rows.map((each) => textOf(each.user));
+  const [answer, holds] = await Promise.all([
+    users.length && api.may("POST presence") ? api.ask("POST", "presence", { app, users }).catch(() => ({})) : {},
+    holdsOf(api, app, users),
+  ]);
   const online = new Set(listOf(recordOf(answer).users).map(recordOf).filter((each) => each.online).map((each) => each.user));
-  return rows.map((each) => ({ ...each, online: online.has(each.user) }));
+  return rows.map((each) => ({ ...each, online: online.has(each.user), holds: holds.filter((hold) => hold.user === each.user) }));
 }
 
 /** @param {Record<string, any>} account */
@@ -90,6 +95,7 @@ function lastSeen(account) {
 function stateOf(account) {
   const found = [];
   if (account.locked) found.push(badge(words.admin_locked, "bad"));
+  found.push(...holdBadges(listOf(account.holds)));
   if (account.kind === "guest") found.push(badge(words.admin_guest));
   if (account.kind === "bot") found.push(badge(words.admin_bot));
   if (account.second_factor) found.push(badge(words.admin_second_factor, "good"));
@@ -108,7 +114,7 @@ export function drawPerson(at, app, user) {
   const made = make("div", "place");
   const draw = () => fillPlace(made, async () => {
     const account = await accountOf(api, app, user);
-    return account.user || await hasTraces(api, app, user) ? account : null;
+    return account.user || account.holds.length || await hasTraces(api, app, user) ? account : null;
   }, (account) => {
     if (account) return partsOf(at, app, user, account, draw);
     const erasure = erasureNote(api, app, user, draw);
@@ -122,14 +128,15 @@ export function drawPerson(at, app, user) {
  * @param {import("./api.js").Api} api
  * @param {string} app
  * @param {string} user
- * @returns {Promise<Record<string, any>>} empty: there is none
+ * @returns {Promise<Record<string, any>>} without `user`: there is none
  */
 async function accountOf(api, app, user) {
-  if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return {};
+  const none = async () => ({ holds: await holdsOf(api, app, [user]) });
+  if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return none();
   const after = String(BigInt(user) + 1n); // the newest account before this one is that with the id, if it exists
   const answer = await api.get("accounts/list", { app, after, limit: 1 }).catch(() => ({}));
-  const [account = {}] = await withPresence(api, app, listOf(recordOf(answer).accounts).filter((each) => recordOf(each).user === user));
-  return account;
+  const [account] = await withState(api, app, listOf(recordOf(answer).accounts).filter((each) => recordOf(each).user === user));
+  return account ?? none();
 }
 
 /**
@@ -149,7 +156,7 @@ async function hasTraces(api, app, user) {
  * @param {Place} at
  * @param {string} app
  * @param {string} user
- * @param {Record<string, any>} account  empty: none
+ * @param {Record<string, any>} account  without `user`: none
  * @param {() => unknown} gone  called when the account is there no longer
  */
 function partsOf(at, app, user, account, gone) {
@@ -169,6 +176,7 @@ function partsOf(at, app, user, account, gone) {
         [words.admin_locked_until, time(account.locked_until, words.admin_for_good)], [words.admin_reason, name(account.lock_reason)],
       ]) : []),
     ]))] : []),
+    ...(account.holds.length ? [card("", holdTable(app, account.holds))] : []),
   ]);
   /** @type {HTMLElement[]} */
   const parts = [head];
@@ -224,24 +232,32 @@ function partsOf(at, app, user, account, gone) {
     const ban = api.may("POST moderation/ban") ? "moderation/ban" : api.may("POST ban") ? "ban" : "";
     const unban = api.may("POST moderation/unban") ? "moderation/unban" : "unban";
     if (api.may("POST moderation/clear", "GET moderation/count")) found.push(button(words.admin_clear, () => clearMessages(), "quiet danger"));
-    if (ban) found.push(button(words.admin_ban, () => banUser(ban, unban), "quiet danger"));
+    const held = (/** @type {string} */ kind) => account.holds.filter((/** @type {any} */ hold) => hold.kind === kind);
+    const isKnown = api.may("GET moderation/holds");
+    found.push(...account.holds.flatMap(ending));
+    if (ban && !held("ban").length) found.push(button(words.admin_ban, () => banUser(ban, unban), "quiet danger"));
     if (hasAccount && api.may("POST accounts/lock")) found.push(account.locked ? unlockButton() : lockButton());
     if (hasAccount && api.may("POST accounts/password")) found.push(button(words.admin_password, setPassword));
-    found.push(...more(hasAccount, unban));
+    found.push(...more(hasAccount, isKnown ? "" : unban, !held("mute").length));
     return found;
+  }
+
+  /** @param {import("./holds.js").Hold} hold */
+  function ending(hold) {
+    return endButton(api, app, hold, redraw);
   }
 
   /**
    * @param {boolean} hasAccount
-   * @param {string} unban
+   * @param {string} unban  the route that lifts a ban, where nobody knows whether there is one
+   * @param {boolean} isMutable
    */
-  function more(hasAccount, unban) {
+  function more(hasAccount, unban, isMutable) {
     /** @type {HTMLElement[]} */
     const found = [];
-    if (api.may(`POST ${unban}`)) found.push(button(words.admin_unban, () => done(unban, unban === "unban" ? { users: [user] } : { user }, words.admin_unbanned)));
+    if (unban && api.may(`POST ${unban}`)) found.push(button(words.admin_unban, () => done(unban, unban === "unban" ? { users: [user] } : { user }, words.admin_unbanned)));
     if (api.may("POST moderation/warn")) found.push(button(words.admin_warn, warn));
-    if (api.may("POST moderation/mute")) found.push(button(words.admin_mute, mute));
-    if (api.may("POST moderation/unmute")) found.push(button(words.admin_unmute, () => done("moderation/unmute", { user }, words.admin_unmuted)));
+    if (isMutable && api.may("POST moderation/mute")) found.push(button(words.admin_mute, mute));
     if (hasAccount && api.may("POST accounts/role")) found.push(button(words.admin_set_role, setRole));
     if (hasAccount && api.may("POST accounts/logout")) found.push(button(words.admin_end_sessions, endSessions));
     else if (api.may("POST disconnect")) found.push(button(words.admin_end_sessions, disconnect));
@@ -298,6 +314,7 @@ function partsOf(at, app, user, account, gone) {
       act: async ({ span, reason }) => {
         const answer = await api.post("moderation/clear", { app, user, since: sinceOf(span), reason });
         const act = textOf(answer.act);
+        if (answer.done && !answer.messages) return toast(words.admin_cleared_none);
         toast(fill(words.admin_cleared, { count: numberOf(answer.messages) }), { label: words.admin_undo, act: async () => {
           await api.post("moderation/undo", { app, act });
           toast(words.admin_undone);

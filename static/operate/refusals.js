@@ -1,7 +1,7 @@
 // @ts-check
 /** Why logins, commands and requests were refused, and lifting what refuses. */
 
-import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { ask, badge, button, card, code, filters, heading, link, missing, name, number, page, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -34,7 +34,7 @@ export function drawRefusals({ api, app }, request = "") {
 }
 
 /**
- * What refuses somebody now, and the button that lifts it. An erasure that is to begin is not lifted: it is undone.
+ * What refuses somebody now, and the button that lifts it. An erasure that is to begin is not lifted: it is undone. A mute in one group is lifted by those who run the group.
  *
  * @param {import("./api.js").Api} api
  * @param {Record<string, string>} whom
@@ -42,22 +42,28 @@ export function drawRefusals({ api, app }, request = "") {
  * @param {() => unknown} changed
  */
 export function holdParts(api, whom, holds, changed) {
-  const liftable = holds.filter((hold) => hold.kind !== "erasure");
+  const mutes = holds.filter((hold) => hold.kind === "mute" && hold.name !== "group" && api.may("POST moderation/unmute"));
+  const liftable = holds.filter((hold) => !["erasure", "mute"].includes(hold.kind) || mutes.includes(hold));
   const lift = async () => {
     const { lifted } = await api.post("limits/lift", whom);
-    toast(fill(words.admin_lifted, { count: listOf(lifted).length }));
+    for (const { who } of mutes) await api.post("moderation/unmute", { app: whom.app, user: who });
+    toast(fill(words.admin_lifted, { count: listOf(lifted).length + mutes.length }));
     await changed();
   };
   const isBanned = liftable.some((hold) => hold.kind === "ban");
-  const asked = () => ask({ title: words.admin_lift, text: words.admin_lift_text, content: [holdTable(liftable)], yes: words.admin_lift, act: lift });
+  const asked = () => ask({ title: words.admin_lift, text: words.admin_lift_text, content: [holdTable(whom.app, liftable)], yes: words.admin_lift, act: lift });
   const isOffered = liftable.length && api.may("POST limits/lift");
-  return [...(holds.length ? [holdTable(holds)] : []), ...(isOffered ? [button(words.admin_lift, isBanned ? asked : lift, "primary")] : [])];
+  const ofGroups = holds.some((hold) => hold.name === "group") ? [make("p", "muted", words.admin_hold_group_text)] : [];
+  return [...(holds.length ? [holdTable(whom.app, holds), ...ofGroups] : []), ...(isOffered ? [button(words.admin_lift, isBanned ? asked : lift, "primary")] : [])];
 }
 
-/** @param {Record<string, any>[]} holds */
-function holdTable(holds) {
+/**
+ * @param {string} app
+ * @param {Record<string, any>[]} holds
+ */
+function holdTable(app, holds) {
   return table(words.admin_holds, [words.admin_holds, words.admin_who, words.admin_until, words.admin_detail], holds.map((hold) => [
-    badge(words[`admin_hold_${textOf(hold.kind)}`] ?? textOf(hold.kind), "bad"), name(hold.who), time(hold.until, words.admin_for_good), name(hold.detail),
+    badge(words[`admin_hold_${hold.name === "group" ? "group" : textOf(hold.kind)}`] ?? textOf(hold.kind), "bad"), name(hold.who), time(hold.until, words.admin_for_good), hold.name === "group" ? link(code(hold.detail), "group", app, textOf(hold.detail)) : name(hold.detail),
   ]), "");
 }
 

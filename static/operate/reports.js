@@ -2,6 +2,7 @@
 /** The queue of reports, one report with its context, and what moderators do about it. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { endButton, holdTable, holdsIn } from "./holds.js";
 import { ask, badge, button, card, facts, filters, heading, link, list, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -32,7 +33,7 @@ export function drawReports({ api, app }) {
 
 /** @param {Record<string, any>} report */
 function reasonsOf(report) {
-  return Object.entries(recordOf(report.reasons)).map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
+  return report.appeal ? "" : Object.entries(recordOf(report.reasons)).map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
 }
 
 /**
@@ -70,9 +71,10 @@ export function drawReport({ api }, app, id) {
     const title = report.appeal ? words.admin_report_appeal : report.message ? words.admin_report_message : words.admin_report_person;
     return [
       heading(fill(title, { user: nameIn(report, user) }), name([group, reasonsOf(report)].filter(Boolean).join(" · ")), ...(messages.length ? [] : onMessage(report)), ...onPerson(report, user)),
+      ...heldCard(report),
       ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message, person, textOf(report.evidence)))), make("div", "actions", ...onMessage(report)))] : []),
       card(words.admin_reporters, table(words.admin_reporters, [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last], listOf(report.people).map(recordOf).map((each) => [
-        person(each.user), name(each.reason), name(each.text), time(each.time),
+        person(each.user), name(report.appeal ? "" : each.reason), name(each.text), time(each.time),
       ]), "")),
       card("", facts([
         [words.admin_reported, person(user)],
@@ -91,8 +93,12 @@ export function drawReport({ api }, app, id) {
 
   /** @param {Record<string, any>} report */
   function onMessage(report) {
+    /** @type {HTMLElement[]} */
     const found = [];
-    if (report.message && api.may("POST moderation/delete")) {
+    const { removed, text, data } = recordOf(listOf(report.messages).map(recordOf).find((each) => each.id === report.message));
+    const isGone = report.outcome === "deleted" || (removed && text === undefined && data === undefined);
+    if (!report.message || isGone) return found;
+    if (api.may("POST moderation/delete")) {
       found.push(button(words.admin_delete_message, () => ask({
         title: words.admin_delete_message,
         text: words.admin_delete_text,
@@ -109,7 +115,7 @@ export function drawReport({ api }, app, id) {
         },
       }), "quiet danger"));
     }
-    if (report.message && api.may("POST moderation/hide")) {
+    if (!removed && api.may("POST moderation/hide")) {
       found.push(button(words.admin_hide, async () => {
         const { act } = await api.post("moderation/hide", { app, messages: [report.message] });
         toast(words.admin_hidden, { label: words.admin_undo, act: () => api.post("moderation/undo", { app, act }) });
@@ -120,15 +126,28 @@ export function drawReport({ api }, app, id) {
   }
 
   /**
+   * What holds for the person now: an appeal is about it.
+   *
+   * @param {Record<string, any>} report
+   */
+  function heldCard(report) {
+    const holds = holdsIn(report);
+    const lock = report.ban && !holds.some((each) => each.kind === "ban") ? [make("p", "", badge(words.admin_locked, "bad"), " ", name(report.ban))] : [];
+    return holds.length || lock.length ? [card(words.admin_held_now, ...lock, ...(holds.length ? [holdTable(app, holds)] : []))] : [];
+  }
+
+  /**
    * @param {Record<string, any>} report
    * @param {string} user
    */
   function onPerson(report, user) {
     const found = [];
     const reason = reasonField();
-    if (report.ban && api.may("POST moderation/unban")) {
-      found.push(button(words.admin_lift_ban, async () => {
-        await api.post("moderation/unban", { app, user });
+    const holds = holdsIn(report);
+    const path = holds.some((each) => each.kind === "ban") ? "moderation/unban" : "accounts/unlock";
+    if (report.ban && api.may(`POST ${path}`)) {
+      found.push(button(path === "accounts/unlock" ? words.admin_unlock : words.admin_lift_ban, async () => {
+        await api.post(path, { app, user });
         if (!report.closed) await close("unbanned");
         else await shown.again();
       }, report.appeal ? "primary" : "quiet"));
@@ -138,8 +157,10 @@ export function drawReport({ api }, app, id) {
       return found;
     }
     if (api.may("POST moderation/warn")) found.push(act(words.admin_warn, words.admin_warn_text, "warned", "moderation/warn", user, { ...reason, required: true }));
-    if (api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
-    if (api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
+    const mutes = holds.filter((each) => each.kind === "mute");
+    found.push(...mutes.flatMap((each) => endButton(api, app, each, () => shown.again())));
+    if (!mutes.length && api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
+    if (!report.ban && api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
     if (!report.closed && api.may("POST reports/close")) {
       found.push(button(words.admin_dismiss, () => ask({
         title: words.admin_dismiss,

@@ -232,9 +232,35 @@ def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, serve
     admin.tap("Ban", within="dialog")
     admin.shows("Banned", "#toasts")
     assert admin.taps <= 5
+    admin.shows("Banned", ".section-head .badge")
+    admin.gives(HAS_BUTTON, False, "Ban")
+    admin.shows("Key ", "td")  # who has done it
     eventually(lambda: texts() == 0, what="nobody sees them any more")
     assert writer.get("presence")["online_count"] == 0
     assert [each["user"] for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]] == [mallory]
+    admin.tap("Clear messages")
+    admin.tap("Delete them", within="dialog")
+    admin.shows("sent nothing", "#toasts .toast:last-child:not(:has(button))")
+    good(server.http, "moderation/mute", {"app": "gochat", "user": mallory, "seconds": 600}, key=KEY)
+    admin.go("#people")
+    admin.tap("gochat")
+    admin.shows("Muted", ".badge")
+    admin.tap("Banned and muted", "link", ".section-head")
+    admin.tap("Unban", within="tr")
+    admin.shows("No longer banned", "#toasts")
+    admin.tap("Mallory", "link", "table")
+    admin.shows("Muted", ".section-head .badge")
+    admin.gives(HAS_BUTTON, False, "Unban")
+    admin.tap("Ban")
+    admin.tap("Cancel", within="dialog")
+    admin.tap("Unmute")
+    admin.gives(HAS_BUTTON, False, "Unmute")
+    assert good(server.http, "moderation/holds", key=KEY, app="gochat")["holds"] == []
+
+
+HAS_BUTTON = """
+return [...document.querySelectorAll("main button")].some((each) => each.textContent === arguments[0]);
+"""
 
 
 def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_words(

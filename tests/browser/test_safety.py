@@ -98,7 +98,12 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pa
     desk.sees("#manage[data-count='1']")
     desk.click(".manage .person")
     desk.has_some(".manage", "It was my brother.")
-    desk.has_some(".manage-ban", "No advertising.")
+    desk.has_some(".manage-ban", "No advertising. · by the server")
+    desk.tap("People", within=".manage .tabs")
+    desk.has_some(".manage .mark", "Banned")
+    desk.has_some(".manage .person-row", "No advertising. · by the server")
+    desk.tap("Reports", within=".manage .tabs")
+    desk.click(".manage .person")
     desk.tap("Lift the ban", within=".manage")
     desk.has_some(".toast", "Eve may log in again")
     assert key.get("bans")["count"] == 0

@@ -2,6 +2,7 @@
 /** People and their roles, guests, and invitation links. */
 
 import { field, form } from "../later.js";
+import { endButton, lineOf } from "./holds.js";
 
 /** @typedef {import("./manage.js").Desk} Desk */
 
@@ -56,7 +57,9 @@ const nameOf = (account) => account.nickname || account.name || account.user;
 async function accounts(desk, wanted) {
   const { accounts: found, next } = await desk.page.api("GET", "accounts/list", { ...wanted, limit: PAGE });
   desk.session.people.add(found.map((/** @type {any} */ { user, nickname, avatar }) => ({ user, nickname, avatar })));
-  return { found, next };
+  const users = found.map((/** @type {any} */ each) => each.user).join();
+  const { holds } = users ? await desk.page.api("GET", "moderation/holds", { users, limit: PAGE }) : { holds: [] };
+  return { found: found.map((/** @type {any} */ each) => ({ ...each, holds: holds.filter((/** @type {any} */ hold) => hold.user === each.user) })), next };
 }
 
 /** @param {Desk} desk */
@@ -74,12 +77,22 @@ export async function drawPeople(desk) {
     }, none);
     return make("section", "panel-section", make("h3", "label", label), ...parts);
   };
+  const held = async () => {
+    let isNone = false;
+    const parts = await list(desk, words.manage_held, async (cursor) => {
+      const { holds, names, next } = await page.api("GET", "moderation/holds", { cursor, limit: PAGE });
+      await desk.session.people.load(holds.map((/** @type {any} */ each) => each.user));
+      isNone = !cursor && !holds.length;
+      return { rows: holds.map((/** @type {any} */ hold) => heldRow(desk, hold, names)), next };
+    }, "");
+    return isNone ? [] : [make("section", "panel-section", make("h3", "label", words.manage_held), ...parts)];
+  };
   const draw = async () => {
     const wanted = text.value.trim();
     const sections = wanted
       ? [await people(words.manage_people, { text: wanted }, words.manage_nobody)]
-      : await Promise.all([people(words.manage_owners, { role: "owner" }, words.manage_nobody), people(words.manage_moderators, { role: "moderator" }, words.manage_nobody), people(words.manage_members, { role: "member" }, words.manage_nobody)]);
-    if (text.value.trim() === wanted) found.replaceChildren(...sections);
+      : await Promise.all([held(), people(words.manage_owners, { role: "owner" }, words.manage_nobody), people(words.manage_moderators, { role: "moderator" }, words.manage_nobody), people(words.manage_members, { role: "member" }, words.manage_nobody)]);
+    if (text.value.trim() === wanted) found.replaceChildren(...sections.flat());
   };
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let waiting;
@@ -93,6 +106,16 @@ export async function drawPeople(desk) {
 
 /**
  * @param {Desk} desk
+ * @param {any} hold
+ * @param {Record<string, string>} names
+ */
+function heldRow(desk, hold, names) {
+  const name = names[hold.user] ?? hold.user;
+  return row(desk, hold.user, name, { below: lineOf(desk, hold, names), actions: [endButton(desk, hold, name, () => desk.open("people"))] });
+}
+
+/**
+ * @param {Desk} desk
  * @param {any} account
  */
 function personRow(desk, account) {
@@ -100,7 +123,8 @@ function personRow(desk, account) {
   const { make } = page;
   const name = nameOf(account);
   const below = [account.name ? `@${account.name}` : "", account.email, account.phone].filter(Boolean).join(" · ");
-  const marks = account.locked ? [make("span", "mark danger", words.manage_locked)] : [];
+  const states = [account.locked ? words.manage_locked : "", ...account.holds.map((/** @type {any} */ { kind }) => (kind === "ban" ? words.manage_outcome_banned : words.manage_outcome_muted))];
+  const marks = states.filter(Boolean).map((each) => make("span", "mark danger", each));
   const isMine = account.user === session.user;
   const choices = ["member", "moderator", "owner"];
   if (!desk.isOwner || isMine || account.role === "owner" || !choices.includes(account.role)) return row(desk, account.user, name, { below: isMine ? [words.manage_you, below].filter(Boolean).join(" · ") : below, marks });

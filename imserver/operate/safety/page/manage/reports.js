@@ -2,6 +2,7 @@
 /** The queue of reports, and one report: its message among others, who has reported it, and what moderators do about it. */
 
 import { BANS, MUTES, actOn, field, form, reasonField, remove } from "../later.js";
+import { endButton, lineOf } from "./holds.js";
 
 /** @typedef {import("./manage.js").Desk} Desk */
 
@@ -131,10 +132,10 @@ export async function drawReport(desk, id, back) {
     const shown = report.messages.map((/** @type {any} */ each) => message(desk, report, each));
     if (!report.messages.some((/** @type {any} */ each) => each.id === report.message)) shown.push(message(desk, report, { id: report.message, sender: user, time: 0, type: "", removed: true }));
     const own = session.store.conversations.get(report.conversation);
-    const isThere = report.messages.some((/** @type {any} */ each) => each.id === report.message && !(each.removed && each.text === undefined && each.data === undefined));
+    const there = report.messages.find((/** @type {any} */ each) => each.id === report.message && !(each.removed && each.text === undefined && each.data === undefined));
     const acts = [];
-    if (isThere) {
-      acts.push(act(words.manage_delete, () => remove({ id: report.message }, () => close("deleted")), "quiet danger"));
+    if (there && report.outcome !== "deleted") acts.push(act(words.manage_delete, () => remove({ id: report.message }, () => close("deleted")), "quiet danger"));
+    if (there && !there.removed) {
       acts.push(act(words.manage_hide, async () => {
         const { act: removal } = await page.api("POST", "moderation/hide", { messages: [report.message] });
         page.toast(words.manage_hidden, { label: words.safety_undo, act: () => desk.attempt(() => page.api("POST", "moderation/undo", { act: removal })) });
@@ -147,7 +148,10 @@ export async function drawReport(desk, id, back) {
 
   const person = { user, name, group: report.groups[report.conversation] ? report.conversation : 0 };
   const on = [];
-  if (report.ban) on.push(make("p", "manage-ban", banOf(desk, report.ban)));
+  const ban = report.holds.find((/** @type {any} */ each) => each.kind === "ban");
+  const mute = report.holds.find((/** @type {any} */ each) => each.kind === "mute");
+  if (report.ban && !ban) on.push(make("p", "manage-ban", report.ban)); // of a lock
+  on.push(...report.holds.map((/** @type {any} */ each) => make("p", "manage-ban", lineOf(desk, each, report.names))));
   const lift = () => act(words.manage_lift, async () => {
       await page.api("POST", "moderation/unban", { user });
       const locked = desk.isOwner ? await page.api("GET", "accounts/list", { text: user, locked: true }) : { accounts: [] };
@@ -156,11 +160,11 @@ export async function drawReport(desk, id, back) {
       page.toast(page.fill(words.manage_lifted, { name }));
     }, report.appeal ? "wide" : "quiet");
   if (report.appeal) {
-    on.push(make("p", "panel-buttons", lift(), ...(report.closed ? [] : [act(words.manage_keep, () => close("dismissed"))])));
+    on.push(make("p", "panel-buttons", ...(report.ban ? [lift()] : []), ...(report.closed ? [] : [act(report.ban ? words.manage_keep : words.manage_nothing, () => close("dismissed"))])));
   } else {
     const acts = [
       act(words.manage_warn, () => warn(desk, person, () => close("warned"))),
-      act(words.safety_mute, () => actOn("mute", person, MUTES, () => close("muted"))),
+      mute ? endButton(desk, mute, name, back) : act(words.safety_mute, () => actOn("mute", person, MUTES, () => close("muted"))),
       ...(person.group ? [act(words.safety_remove, () => actOn("remove", person, [], () => close("removed")), "quiet danger")] : []),
       report.ban ? lift() : act(words.safety_ban, () => actOn("ban", person, BANS, () => close("banned")), "quiet danger"),
     ];
@@ -183,17 +187,6 @@ function warn({ page, words }, { user, name }, done) {
     await done();
     return () => page.toast(page.fill(words.manage_warned, { name }));
   });
-}
-
-/**
- * @param {Desk} desk
- * @param {string} text  of the server
- * @returns {string} the same in the language of the page
- */
-function banOf({ page, words, time }, text) {
-  const [, day, hour, reason] = /^banned(?: until (\S+) (\S+) UTC| for good)?(?:: (.*))?$/s.exec(text) ?? [];
-  const end = day ? page.fill(words.manage_banned_until, { when: time(Date.parse(`${day}T${hour}Z`) / 1000) }) : words.manage_banned;
-  return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }
 
 /**
