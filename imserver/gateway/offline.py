@@ -15,6 +15,7 @@ import click
 from imserver.gateway.auth.observer import Act, Observer
 from imserver.gateway.auth.principal import ALL_SCOPES, Principal
 from imserver.gateway.auth.tenants import BadTenant, Tenants, UnknownTenant
+from imserver.gateway.config.load import settings_file
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import ImserverError, StartError, StorageUnavailable
 from imserver.gateway.feature import FeatureRow
@@ -49,7 +50,7 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
     """The settings, and what is stored under them.
 
-    What goes wrong inside is said in one line, and ends the command with status 1.
+    What goes wrong inside, or a look where no server was, is said in one line, and ends with status 1.
     """
     # What a server would log is said here.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
@@ -57,15 +58,16 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     try:
         settings = load_settings(path, data_dir)
         folder = Path(settings.server.data_dir)
-        existed = folder.exists()
         features = load_features(settings)
-        tables = tables_of(features)
-        store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables)
+        store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables_of(features))
         tenants = _tenants_of(settings, store, features)
         store.start()
+        is_empty = not any(folder.glob("*"))
         yield settings, store, tenants
-        if folder.exists() and not existed:
+        if is_empty and any(folder.glob("*")):
             click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
+        elif is_empty and not (store.has_database or path or settings_file(os.environ)):
+            fail(f"no settings are here, and {folder.absolute()} has no database of a server")
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:

@@ -49,8 +49,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
     with opened(path, data_dir) as (_, _, tenants):
         rows = list(tenants.all())
     where = {True: "configuration", False: "database"}.__getitem__
-    columns = "name, defined in: configured, login policy: policy, same as"
-    click.echo(table(columns, rows, configured=where))
+    click.echo(table("name, defined in: configured, login policy: policy, same as", rows, configured=where))
 
 
 @app.command()
@@ -59,9 +58,8 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Print an app's settings as YAML; secrets are hidden."""
     with opened(path, data_dir) as (_, _, tenants):
-        tenant = tenants.get(name)
-    if tenant is None:
-        fail(f"app {name} does not exist")
+        if (tenant := tenants.get(name)) is None:
+            fail(f"app {name} does not exist")
     click.echo(dump(tenant, tenants.declared), nl=False)
 
 

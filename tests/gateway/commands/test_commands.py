@@ -63,15 +63,19 @@ def test_a_key_is_shown_once_stored_as_a_digest_and_revoked_by_its_id(run: Run, 
 
 
 def test_to_ask_makes_nothing_and_configured_keys_are_listed_by_digest(run: Run, tmp_path: Path) -> None:
-    assert rows(run("key", "list").stdout) == []
-    assert len(rows(run("app", "list").stdout)) == 8
-    run("app", "show", "101")
-    assert "no key has the id" in run("key", "revoke", "none", fails=True).stderr
+    (tmp_path / "imserver.yaml").write_text("{}")
+    settings: tuple[str, str] = ("-c", str(tmp_path / "imserver.yaml"))
+    lost = run("key", "list", fails=True)
+    assert (lost.stdout, f"{tmp_path / 'data'} has no database of a server" in lost.stderr) == ("", True)
+    empty = run("key", "list", *settings)
+    assert (rows(empty.stdout), empty.stderr) == ([], "")
+    assert len(rows(run("app", "list", *settings).stdout)) == 8
+    run("app", "show", "101", *settings)
+    assert "no key has the id" in run("key", "revoke", "none", *settings, fails=True).stderr
     run("app", "set", "none", "max_channels=1", fails=True)
     assert not (tmp_path / "data").exists()
-    listed = run(
-        "key", "list", IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
-    ).stdout
+    keys = "[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
+    listed = run("key", "list", *settings, IMSERVER_API_KEYS=keys).stdout
     assert rows(listed)[0][:3] == ["config:609ca13a", "push", "101"]
     assert "secret-key" not in listed
     away = run("key", "list", fails=True, IMSERVER_STORAGE_URL="postgresql://u:pw@127.0.0.1:1/x").stderr
@@ -160,7 +164,7 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
         (("app", "create", "105", "max_channels=[1"), "not valid YAML"),
         (("app", "create", " 105"), "an app cannot be called ' 105'"),
         (("app", "set", "101", "max_channels=1"), "is defined in the configuration"),
-        (("app", "show", "105"), "app 105 does not exist"),
+        (("app", "show", "105"), "has no database of a server"),
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 printable"),
         (("key", "create", "--scope", "push", "--note", "a\nb"), "--note: expected one line of at most"),
         (("key", "create", "metrics", "--app", "gochat"), "leave --app out"),
