@@ -506,3 +506,7 @@ class AsyncApi:
     apps = _in_thread(Api.apps)
     create_app = _in_thread(Api.create_app)
     set_app = _in_thread(Api.set_app)
+    claim = _in_thread(Api.claim)
+    renew = _in_thread(Api.renew)
+    ack = _in_thread(Api.ack)
+    nack = _in_thread(Api.nack)

@@ -23,6 +23,7 @@ from imserver_client.results import (
     ChannelSubscriberPage,
     Counts,
     HistoryPage,
+    MailboxClaim,
     PieceResult,
     Presence,
     PushAnswer,
@@ -115,6 +116,11 @@ def _publication(
     )
     del given["app"]
     return given if with_history else given | {"with_history": False}
+
+
+def _without_user(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without an empty ``user``: the token of a bot names it."""
+    return {name: value for name, value in body.items() if name != "user" or value}
 
 
 class Api:
@@ -417,6 +423,33 @@ class Api:
         """Change settings of an app that was created at run time; ``unset`` ones get their default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
         return decode_answer(self._request("POST", "apps/set", None, body, None), App)
+
+    # --- mailboxes ------------------------------------------------------------------------------------------
+
+    def claim(
+        self, app: str, *, user: str = "", seconds: int = 60, wait: int = 0, limit: int = 1, tries: int = 5
+    ) -> MailboxClaim:
+        """Claim the messages of a bot that wait longest, for so many seconds. ``wait``: so many seconds the
+        server waits for one; fewer than ``timeout_seconds``. ``user``: the bot, if the key is none of it."""
+        body = {"app": app, "user": user, "seconds": seconds, "wait": wait, "limit": limit, "tries": tries}
+        answer = self._request("POST", "mailbox/claim", None, _without_user(body), None)
+        return decode_answer(answer, MailboxClaim)
+
+    def renew(self, app: str, token: str, seconds: int = 60, *, user: str = "") -> int:
+        """Let a claim end later. Returns its end, in Unix milliseconds. Refused with ``claim_ended``."""
+        body = _without_user({"app": app, "user": user, "token": token, "seconds": seconds})
+        return self._post("mailbox/renew", body, int, "until")
+
+    def ack(self, app: str, token: str, *, user: str = "") -> None:
+        """Acknowledge the messages of a claim: nobody gets them again. Refused with ``claim_ended`` if its
+        lease has ended: somebody else gets them."""
+        self._post("mailbox/ack", _without_user({"app": app, "user": user, "token": token}), dict)
+
+    def nack(self, app: str, token: str, seconds: int = 0, reason: str = "", *, user: str = "") -> None:
+        """Give the messages of a claim back: they may be claimed again after so many seconds. Refused with
+        ``claim_ended``."""
+        body = {"app": app, "user": user, "token": token, "seconds": seconds, "reason": reason}
+        decode_answer(self._request("POST", "mailbox/nack", None, _without_user(body), None), dict)
 
     # --- requests -------------------------------------------------------------------------------------------
 

@@ -192,6 +192,19 @@ class ChannelSubscriberPage(Struct, frozen=True):
     missing_nodes: tuple[str, ...] = ()
 
 
+class MailboxClaim(Struct, frozen=True):
+    """Messages of one conversation that a worker has claimed, the oldest first; none: nothing waits.
+
+    ``until``: when the lease ends, in Unix milliseconds of the server. ``tries``: how often the first message
+    was claimed, with this time. The messages have the fields of the HTTP API.
+    """
+
+    token: str = ""
+    messages: tuple[dict[str, Any], ...] = ()
+    tries: int = 0
+    until: int = 0
+
+
 class BatchResult(Struct, frozen=True):
     """The answer to one command of a batch, the same as without a batch."""
 

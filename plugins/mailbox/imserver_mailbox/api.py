@@ -94,7 +94,6 @@ routes = Resource(
     "mailbox",
     lambda core, _: MailboxApi(core, core.service(Mailboxes)),
     base=Acting,
-    hot=False,
     need=Needs.ADMIN_OR_BOT,
     chapter="The messages of a bot, for workers that share them.",
 )
@@ -136,6 +135,8 @@ def claim(
     What is not acknowledged by then is claimed again. A mailbox begins with what the bot has not read. Its
     own messages are not in it, nor are messages that were recalled before they were claimed.
     """
+    if call.is_back_end:
+        api.mailboxes.require_bot(call.app, call.user)
     headers = call.request.headers
     proof = api.core.authority.proof(call.principal, headers) if wait > 0 and call.credential != "" else ""
     found = api.mailboxes.claim(call.app, call.user, seconds, limit, tries, wait, call.principal.label)

@@ -24,7 +24,7 @@ from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused, Storag
 from imserver.plugin.messages import Entry, MessageServices, count_fitting
 from imserver.plugin.services import Core
 
-from .rows import MailboxRows, Queue
+from .rows import Look, MailboxRows, Queue
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +100,17 @@ class Mailboxes:
         self._core = core
         self._log, self._receipts = services.log, services.receipts
 
+    def require_bot(self, app: str, user: str) -> None:
+        """Raise MailboxRefused if a user is no bot."""
+        if not any(each.bot for each in self._core.accounts.those_of(app, [user])):
+            raise MailboxRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
+
     def claim(
         self, app: str, user: str, seconds: int, limit: int, tries: int, wait: float, payer: str
     ) -> Claim | None:
         """Claim the messages that wait longest, for so many seconds; None: there is nothing, also after
         ``wait`` seconds. ``limit``: of the messages. ``tries``: a message that was claimed so often is a dead
-        letter. ``payer``: who makes the request. Raises MailboxRefused."""
-        if not any(each.bot for each in self._core.accounts.those_of(app, [user])):
-            raise MailboxRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
+        letter. ``payer``: who makes the request."""
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
             return claim if isinstance(claim, Claim) else None
@@ -127,9 +130,9 @@ class Mailboxes:
         """A claim, or the seconds until it is worth looking again."""
         if not self._core.store.has_database:
             return LOOK_SECONDS
-        self._fill(app, user)
+        look = self._fill(app, user)
         for _ in range(LOOKS):
-            look = self.rows.look(app, user)
+            look = look or self.rows.look(app, user)
             if not look.due:
                 return LOOK_SECONDS if look.seconds is None else min(look.seconds, LOOK_SECONDS)
             for row in look.due:
@@ -138,6 +141,7 @@ class Mailboxes:
                     if (claim := self._take(taken, until, limit, tries)) is not None:
                         return claim
                     break  # it was empty, or has more
+            look = None
         return 0.0
 
     def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
@@ -219,18 +223,20 @@ class Mailboxes:
 
     # --- filling --------------------------------------------------------------------------------------------
 
-    def _fill(self, app: str, user: str) -> None:
+    def _fill(self, app: str, user: str) -> Look | None:
         """Add what the log has had since the last claim. A new mailbox begins with what the bot has not
-        read."""
+        read. Returns what may be claimed; None: that has changed."""
         look, end = self.rows.look(app, user), self._log.entries.head(app)
         if look.position is None:
             self.rows.begin(app, user, end)
             look = self.rows.look(app, user)
         position, begin = look.position or 0, look.begin
+        if position >= end:
+            return look
         reads = self._reads(app, user) if position < begin else {}
         for _ in range(PAGES):
             if position >= end:
-                return
+                break
             before, found = position, dict[int, tuple[int, int]]()
             if position < begin:
                 entries, more = self._log.entries.sync(app, user, position, PAGE)
@@ -243,7 +249,8 @@ class Mailboxes:
                     first, _ = found.get(each.conversation, (each.id, 0))
                     found[each.conversation] = first, each.id
             if not self.rows.add(app, user, before, position, found):
-                return
+                break
+        return None
 
     def _reads(self, app: str, user: str) -> dict[int, int]:
         """Conversation → up to which entry a bot has read it."""

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import CONFIG, KEY, Site
 
 from imserver.plugin.testing import eventually
+from imserver_client import Api, RequestRefused
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.support import ROOT, Server
@@ -126,6 +128,40 @@ def test_a_claim_waits_until_somebody_writes(site: Site) -> None:
     site.ann.post("messages/send", to=site.bot.user, text="wake up")
     waiting.join(30)
     assert texts(got[0]) == ["wake up"]
+
+
+def test_the_python_client_and_agents_work_together(site: Site) -> None:
+    for text in ("one", "two"):
+        site.ann.post("messages/send", to=site.bot.user, text=text)
+    url = site.servers[-1].http_url
+    with Api(url, site.bot.token) as worker, Api(url, KEY) as back_end:
+        first = worker.claim("gochat", limit=20)
+        assert [each["text"] for each in first.messages] == ["one", "two"]
+        assert worker.renew("gochat", first.token, 600) > first.until
+        back_end.nack("gochat", first.token, reason="no", user=site.bot.user)
+        second = back_end.claim("gochat", user=site.bot.user)
+        assert (second.messages[0]["text"], second.tries) == ("one", 2)
+        worker.ack("gochat", second.token)
+        worker.ack("gochat", second.token)
+        with pytest.raises(RequestRefused, match="claim_ended"):
+            worker.ack("gochat", first.token)
+    third = tool(site, "claim", seconds=60)
+    assert third["messages"][0]["text"] == "two"
+    assert third["names"] == {site.ann.user: "Ann"}
+    assert tool(site, "ack", token=third["token"]) == {"repeated": False}
+    assert tool(site, "claim") == {"token": "", "messages": [], "tries": 0, "until": 0, "names": {}}
+
+
+def tool(site: Site, name: str, **arguments: Any) -> Any:
+    """What a tool of MCP answers."""
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": arguments},
+    }
+    answer = site.servers[0].post("/mcp", call, key=site.bot.token).json
+    return answer["result"]["structuredContent"]
 
 
 def test_only_bots_have_mailboxes(site: Site) -> None:

@@ -74,17 +74,21 @@ with open(file, "a", encoding="utf-8") as out:
             await work(call)
 
     async def by_http(url: str) -> None:
-        from imserver_client import Api, RequestRefused
+        from imserver_client import AsyncApi, RequestRefused
 
-        with Api(url, token, timeout_seconds=30) as api:
+        async with AsyncApi(url, token, timeout_seconds=30) as api:
 
             async def call(name: str, given: dict[str, Any]) -> dict[str, Any]:
+                if name == "claim":
+                    claim = await api.claim("gochat", **given)
+                    return {"token": claim.token, "messages": claim.messages}
                 try:
-                    return api.call("POST", f"mailbox/{name}", {"app": "gochat", **given})
+                    await {"ack": api.ack, "nack": api.nack}[name]("gochat", **given)
                 except RequestRefused as refused:
                     if refused.code == "claim_ended":
                         raise Refused from None
                     raise
+                return {}
 
             await work(call)
 
