@@ -100,16 +100,24 @@ export function erasureNote(api, app, user, changed) {
   /** @type {Filled} */
   const note = place(() => api.get(`${path}/show`, whom), ({ state, ends }) => {
     if (state === "none") return [];
-    if (state !== "ended") again(note);
-    const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
-    const text = make("p", "", state === "waiting" ? fill(waits, { span: duration(left) }) : state === "ended" ? ended : goes);
-    if (state !== "waiting") text.setAttribute("role", "status");
+    const text = make("p", "", state === "ended" ? ended : goes);
+    if (state === "waiting") count();
+    else text.setAttribute("role", "status");
+    if (state === "under way") again(note);
     const undo = state === "waiting" && api.may(`POST ${path}/undo`) ? [button(words.admin_undo, async () => {
       await api.post(`${path}/undo`, whom);
       toast(undone);
       await Promise.all([note.again(), changed()]);
     }, "primary")] : [];
     return [make("div", "card notice", text, ...undo)];
+
+    /** Only the text changes until it begins: who is about to press the button keeps it. */
+    function count() {
+      const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
+      text.textContent = fill(waits, { span: duration(left) });
+      if (left) setTimeout(() => text.isConnected && count(), LOOK_MS);
+      else again(note);
+    }
   });
   return note;
 }

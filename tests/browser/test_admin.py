@@ -303,6 +303,10 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     admin.shows("is locked out, and is erased in", ".notice")
     login = {"app": "gochat", "login": "bobby", "password": PASSWORD}
     assert refused(server.http, "accounts/login", login)[0] == 403
+    admin.run("window.left = document.querySelector('.notice p').textContent")
+    admin.run("window.undo = document.querySelector('.notice button'); window.undo.focus()")
+    admin.gives("return document.querySelector('.notice p').textContent === window.left", False)
+    admin.gives("return document.activeElement === window.undo", True)  # it is counted down beside the button
     admin.tap("Undo")
     admin.shows("may log in again", "#toasts")
     assert good(server.http, "accounts/login", login)["token"]
