@@ -178,7 +178,7 @@ function backupTile(nodes) {
   const last = Math.max(0, ...scheduled.map((each) => each.last_backup));
   const isLate = Date.now() / 1000 - last > BACKUP_SECONDS;
   if (!scheduled.length) return tile("nodes", words.admin_backup, words.admin_never, words.admin_backup_none, "warn");
-  return tile("nodes", words.admin_backup, time(last, words.admin_never), words.admin_backup_proven, last ? (isLate ? "warn" : "good") : "bad");
+  return tile("nodes", words.admin_backup, time(last, words.admin_never), last ? words.admin_backup_proven : words.admin_backup_no_proof, last ? (isLate ? "warn" : "good") : "bad");
 }
 
 // --- what waits -----------------------------------------------------------------------------------------------------

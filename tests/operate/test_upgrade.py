@@ -133,7 +133,7 @@ def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> Non
     command = f"{sys.executable} -c 'raise SystemExit(3)'"
     assert "status 3" in here.run("upgrade", "--restart", command, new, fails=True)
     assert here.links()["imserver"] == old
-    (tmp_path / "imserver.yaml").write_text("server: {data_dir: data}\nbackups: {folder: absent}\n", "utf-8")
+    (tmp_path / "imserver.yaml").write_text("server: {data_dir: data}\nbackups: {folder: /absent}\n", "utf-8")
     assert "fail  backups" in here.run("upgrade", "--back")
     (tmp_path / "imserver.yaml").write_text("unknown: {}\n", "utf-8")
     assert "unknown" in here.run("upgrade", "--back", fails=True)

@@ -50,6 +50,7 @@ FEATURE = FeatureRow(
     "audit",
     build,
     routes=api.routes.rows,
+    uses=("accounts?",),
     metrics=metrics,
     answers=answers,
     settings=SETTINGS,

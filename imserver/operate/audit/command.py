@@ -41,7 +41,9 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @audit.command("list")
 @settings_options
 @click.option("--app", default="", metavar="NAME", help="Acts in this app.")
-@click.option("--user", default="", metavar="ID", help="Acts of this user of --app, or on them.")
+@click.option(
+    "--user", default="", metavar="USER", help="Acts of this user of --app, or on them (id or login)."
+)
 @click.option(
     "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
 )
@@ -61,11 +63,21 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
     acts: list[ActShown] = []
     position: int | None = None
     with opened(path, data_dir) as (_, store, tenants):
-        wanted["app"] = wanted["app"] and tenants.resolve(wanted["app"])
+        app = wanted["app"] = wanted["app"] and tenants.resolve(wanted["app"])
+        tenant = tenants.find(app) if wanted["user"] else None
+        if tenant is not None and tenant.wants_accounts(app):
+            # Imported here: a server may have no accounts.
+            from imserver.people.accounts import AccountStore
+
+            if row := AccountStore(store).by_id_or_login(app, wanted["user"]):  # else it may have been one
+                wanted["user"] = row[0].user
         while len(acts) < limit and position != 0:
             page = AuditQuery(**wanted, after=position or 0, limit=min(_PAGE, limit - len(acts)))
             rows, position = page_of(store, page)
             acts += [shown(row, names) for row, names in rows]
+    if not acts:
+        click.echo("no act fits; what users do with their own messages leaves none")
+        return
     texts = {
         "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "by": _who,

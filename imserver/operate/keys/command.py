@@ -42,6 +42,9 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
+    if not rows:
+        click.echo("nothing is recorded; uses are recorded once a minute")
+        return
     click.echo(table("minute: time, address, route, app, answered, refused", rows, **_TEXTS))
 
 

@@ -155,7 +155,7 @@ REQUESTS: Final[Mapping[str, str]] = {
     Problems.FORBIDDEN.code: "Use a key that reaches the app, or an account with the role.",
     Problems.BANNED.code: "Lift the ban: imserver why APP/USER --lift.",
     Problems.MUTED.code: "See what refuses now: imserver why APP/USER.",
-    Problems.TOO_MANY_REQUESTS.code: _LIFT,
+    Problems.TOO_MANY_REQUESTS.code: f"{_LIFT} A quota is raised: imserver app set.",
     Problems.BUSY.code: "The client tries again; raise limits.http_requests if it stays.",
     Problems.NODE_FULL.code: "Raise the limit of connections, or start another node.",
 }

@@ -52,12 +52,21 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
 @click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
 @click.argument("level", type=click.Choice([*get_args(Level), "default"]), required=False)
 def log(url: str, key_file: str | None, minutes: int, **wish: Any) -> None:
-    """Let all nodes log from this level on, without a restart. Level "default": as the settings say."""
-    if wish["level"] == "default":
-        wish, minutes = {}, 0
-    answer = ServerApi(url, key_file).post("nodes/log", {**wish, "seconds": minutes * 60})
+    """Let all nodes log from this level on, without a restart. Level "default": as the settings say.
+
+    Without any wish it says what the nodes log now, and until when (UTC).
+    """
+    server, end = ServerApi(url, key_file), f"for {minutes} min"
+    if all(value in (None, "") for value in wish.values()):
+        answer = server.get("nodes/timings", {"limit": "1"})
+        wish = answer["log"] or {}
+        end = f"until {_TIMES['time'](wish.pop('until'))}" if wish else ""
+    else:
+        if wish["level"] == "default":
+            wish, minutes = {}, 0
+        answer = server.post("nodes/log", {**wish, "seconds": minutes * 60})
     wishes = ", ".join(f"{key} {value}" for key, value in wish.items() if value not in (None, ""))
-    click.echo(f"{wishes}, for {minutes} min" if minutes else "as the settings say")
+    click.echo(f"{wishes}, {end}" if wishes else "as the settings say")
     _end(answer)
 
 

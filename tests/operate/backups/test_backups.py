@@ -149,6 +149,12 @@ def test_old_backups_are_a_failure_and_do_not_fill_the_disk_while_new_ones_fail(
     assert [(each.created - BEGAN) // 86_400 for each in backups_of(machine.backups)] == [2, 1]
 
 
+def test_a_folder_that_depends_on_where_one_is_is_refused(machine: Machine) -> None:
+    text = machine.settings.read_text("utf-8").replace(str(machine.backups), "backups")
+    machine.settings.write_text(text, "utf-8")
+    assert "backups.folder: expected" in machine.run(fails=True).stderr
+
+
 def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
     machine: Machine, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.gateway.api.api_node import JSON, ApiNode, with_keys
 from tests.integration.clusters import name_of, nodes_of
 from tests.integration.cmd import logged_in
 from tests.integration.v1 import good
-from tests.support import eventually
+from tests.support import eventually, run_cli
 
 ALL, SHOP = "an-admin-key-of-this-test", "an-admin-key-of-the-shop"
 
@@ -136,10 +136,13 @@ def test_a_command_logs_more_than_the_others_for_a_while(start_server: StartServ
     server = start_server()
     with logged_in(server.ws, "ann", 101):
         good(server.http, "nodes/log", {"level": "debug", "share": 1, "name": "Login"})
+    output = run_cli("log", "--url", server.http_url).stdout
+    assert re.fullmatch(r"level debug, name Login, share 1\.0, until \d\d:\d\d:\d\d\n", output)
     for user in ("bob", "b b"):
         with logged_in(server.ws, user, 101) as one:
             one.ask_cmd("heartbeat", {})
-    good(server.http, "nodes/log", {"seconds": 0})
+    assert run_cli("log", "default", "--url", server.http_url).returncode == 0
+    assert run_cli("log", "--url", server.http_url).stdout == "as the settings say\n"
     with logged_in(server.ws, "dan", 101):
         pass
     lines = server.log_text.splitlines()
