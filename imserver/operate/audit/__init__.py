@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from imserver.operate.audit import api
 from imserver.operate.audit.audit_log import AuditLog, answers, build, offline
+from imserver.operate.audit.chain import AuditRow, Name
 from imserver.operate.audit.declared import SETTINGS, TABLES
 from imserver.plugin import FeatureRow
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
+
+
+__all__ = ["FEATURE", "AuditLog", "AuditRow", "Name"]
 
 
 def metrics() -> tuple[Metric, ...]:

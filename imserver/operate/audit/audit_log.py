@@ -14,6 +14,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct
 
 from imserver.operate.audit.acts import entry_of, line_of
+from imserver.operate.audit.chain import AuditRow, Name
 from imserver.operate.audit.declared import AuditSettings
 from imserver.operate.audit.rows import (
     NO_ACTS,
@@ -32,7 +33,7 @@ from imserver.plugin.identity import Act, Needs, Observer, Principal
 from imserver.plugin.runtime import every, retry_pause
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import ArchivedFiles, Store
+from imserver.plugin.storage import ArchivedFiles, PooledStatements, Store
 
 log = logging.getLogger(__name__)
 lines = logging.getLogger("imserver.audit")
@@ -99,6 +100,20 @@ class AuditLog(Observer, ArchivedFiles):
     def _write_line(self, act: Act) -> None:
         self.logged += 1
         lines.info("%s", line_of(act).decode())
+
+    @staticmethod
+    def add(sql: PooledStatements, act: Act) -> int:
+        """Append an act in the transaction that does it. Returns its number. Raises ImserverError."""
+        batch = ActBatch([NewAct(*entry_of(act), monotonic())])
+        append(batch, sql)
+        return batch.number
+
+    def newest(self, app: str, name: str, about: str) -> tuple[AuditRow, list[Name]] | None:
+        """The newest act of this name in an app on a thing, as ``message:7``: as it is hashed, with what is
+        left of its names. None: there is none. Switches. Raises StorageUnavailable."""
+        query = AuditQuery(app=app, name=name, about=about, limit=1)
+        acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
+        return acts[0] if acts else None
 
     # --- greenlets ------------------------------------------------------------------------------------------
 

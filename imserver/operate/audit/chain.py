@@ -59,6 +59,12 @@ class AuditRow(Struct, frozen=True):
         """The hash that its content has."""
         return hash_of(self.number, self.time, self.entry, self.previous)
 
+    def hashed(self) -> bytes:
+        """What is hashed, and the hash, as JSON."""
+        whole = {**msgspec.to_builtins(self), **msgspec.structs.asdict(self.entry)}
+        del whole["entry"]
+        return msgspec.json.encode({**whole, "names": self.entry.names.decode()})
+
 
 def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
     """The hash of a row with this content."""

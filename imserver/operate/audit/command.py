@@ -111,14 +111,15 @@ def show(path: str | None, data_dir: str | None, number: int) -> None:
 @audit.command()
 @settings_options
 @click.option("--app", default="", metavar="NAME", help="Acts in this app.")
-def export(path: str | None, data_dir: str | None, app: str) -> None:
+@click.option("--hashes", is_flag=True, help="As they are hashed, without names: a chain to verify.")
+def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> None:
     """Print all acts as JSON lines, the oldest first, with their hashes."""
     with opened(path, data_dir) as (_, store, _):
         number = -1
         while page := store.read_or(NO_ACTS, partial(after, number, _PAGE)):
             for row, names in page:
                 if app in ("", row.entry.app):
-                    click.echo(_line(row, names))
+                    click.echo(row.hashed() if hashes else _line(row, names))
             number = page[-1][0].number
 
 

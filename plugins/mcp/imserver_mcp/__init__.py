@@ -32,7 +32,7 @@ FEATURE: Final = FeatureRow(
     NAME,
     _build,
     routes=ROUTES,
-    uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?"),
+    uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?", "audit?"),
     settings=SETTINGS,
     tables=(*TABLES, *STEPS),
 )

@@ -44,6 +44,7 @@ from .protocol import (
     error_response,
     read_message,
 )
+from .receipts import KEY, receipt_of
 from .tasks import Later, Tasks, TaskTurn, shown
 from .tools import TOOLS, permission
 from .turn import InputRequired, RouteRefused, Turn
@@ -167,11 +168,14 @@ class Mcp:
             raise McpError(Code.NO_METHOD, f"Method not found: {method}")
         turn.read_round()
         result: Any = run(self, turn) if run is not None else offered[0](turn)
+        if turn.permitted_by and (receipt := receipt_of(self.core, turn.app, turn.permitted_by)):
+            result = {**result, "_meta": {KEY: receipt}} if isinstance(result, dict) else result
         if isinstance(result, InputRequired):
             result = turn.next_round(result)
         if result is None or not is_modern:
             return None if result is None else dict(result)
-        return {"resultType": "complete", **result, "_meta": {f"{META}serverInfo": self._info}}
+        meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
+        return {"resultType": "complete", **result, "_meta": meta}
 
     # --- the methods ----------------------------------------------------------------------------------------
 

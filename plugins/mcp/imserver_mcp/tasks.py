@@ -18,15 +18,19 @@ from msgspec.structs import replace
 
 from imserver.plugin.errors import StorageUnavailable, Unavailable
 from imserver.plugin.http import HttpRequest
+from imserver.plugin.identity import Act
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import PooledStatements, Runner, Store
 from imserver.plugin.wire import Limit
 
 from .declared import TASKS, Round, Task, TaskCall
 from .protocol import MODERN, Code, McpError, Message
+from .receipts import KEY, act_of, audit_of, receipt_of
 from .turn import InputRequired, RouteRefused, Turn
 
 if TYPE_CHECKING:
+    from imserver.operate.audit import AuditLog
+
     from .service import Mcp
 
 log = logging.getLogger(__name__)
@@ -85,6 +89,17 @@ class TaskRows(Store.Rows):
         sets = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
         return sql.execute(statement, (*fields.values(), task.app, task.id)) > 0
+
+    @Store.writing
+    def use(self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None) -> bool:
+        """Use the yes of a task, and store the act that says so. Whether it was not used before."""
+        condition = f"{_ONE} AND state IN ('working', 'held') AND audit = 0"
+        if not sql.execute(f"UPDATE mcp_task SET audit = -1 {condition}", (task.app, task.id)):
+            return False
+        if audit is not None:
+            values = audit.add(sql, act), task.app, task.id
+            sql.execute(f"UPDATE mcp_task SET audit = %s {_ONE}", values)
+        return True
 
     @Store.writing
     def respond(self, sql: PooledStatements, task: Task, given: Mapping[str, Any]) -> bool:
@@ -166,7 +181,12 @@ class Tasks:
         task = Task(app=turn.app, user=turn.user, state=state, what=what, question=later.question)
         task = replace(task, rounds=Round(state=later.state))
         pause = LEAST_PAUSE if later.question else 0
-        task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
+        try:
+            task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
+        except McpError:  # there are too many: nobody would hear the answer
+            if later.question:
+                turn.run("POST", "/asks/cancel", id=later.question)
+            raise
         if task.state == "working" and later.question:
             self._positions.setdefault(turn.app, later.question)
             self._mcp.hooks.log.work.news.set()
@@ -174,10 +194,11 @@ class Tasks:
             self.runner.start(task.app, task.id)
         return task
 
-    def use(self, task: Task) -> bool:
-        """Use the yes of a person. False: it was used before, or the task was cancelled. Switches. Raises
-        StorageUnavailable."""
-        if self.rows.change(task, "state IN ('working', 'held') AND audit = 0", audit=-1):
+    def use(self, task: Task, asked: dict[str, Any]) -> bool:
+        """Use the yes of a person to the question of a task. False: it was used before, or the task was
+        cancelled. Switches. Raises StorageUnavailable."""
+        core = self._mcp.core
+        if self.rows.use(task, act_of(task, asked, task.what.principal), audit_of(core)):
             return True
         now = self.rows.get(task.app, task.id) if task.state == "working" else None
         return now is not None and now.state == "working"  # this node has just lost the answer to it
@@ -199,7 +220,10 @@ class Tasks:
         if task.state == "working" and task.question and not self._waits(task):
             self.rows.wake(task.app, [task.question])
             self.runner.wake()
-        content = msgspec.json.decode(task.content) if task.content else None
+        content: Any = msgspec.json.decode(task.content) if task.content else None
+        is_permitted = task.state == "completed" and task.audit > 0
+        if is_permitted and (receipt := receipt_of(turn.core, task.app, task.question)):
+            content["_meta"] = {KEY: receipt}
         more: dict[str, Any] = {"completed": {"result": content}, "failed": {"error": content}}
         more["input_required"] = {"inputRequests": task.rounds.requests}
         return {**shown(task), **more.get(task.state, {})}

@@ -16,6 +16,7 @@ from imserver.plugin.wire import Limit, id_of
 
 from .declared import Task, rules_of
 from .offers import Tool, users_in
+from .receipts import receipt_of
 from .tasks import Later
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
 
@@ -257,8 +258,24 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
 def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
     """Use the answer to a question; see :func:`permission`."""
     if [each.get("value") for each in asked["answers"]] == [YES]:
-        return "" if turn.tasks.use(task) else "This yes was used before."
+        turn.permitted_by = task.question
+        return "" if turn.tasks.use(task, asked) else "This yes was used before."
     return f"{asked['answers'][0]['user']} said no." if asked["answers"] else "Nobody has answered."
+
+
+class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose receipt is wanted."""
+
+    question: Annotated[int, Meta(description="The id of the message with the question.", ge=1, le=Limit.ID)]
+
+
+def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
+    """Show the receipt of a yes, to whoever may read the question."""
+    turn.run("POST", "/asks/get", id=given.question)
+    found = receipt_of(turn.core, turn.app, given.question)
+    if found is None:
+        raise RouteRefused("unknown_message", "No call was permitted by an answer to this question")
+    return found
 
 
 def _owner_of(turn: Turn) -> str:
@@ -361,5 +378,16 @@ TOOLS: Final = (
             answers=_LIST,
         ),
         names=True,
+    ),
+    Tool(
+        name="receipt",
+        title="Prove a yes",
+        description="Show the receipt of a person's yes: which call it has permitted, who gave it and when, "
+        "and its place in the audit log. Keep it: `verify_receipt.py` verifies it without the server.",
+        run=receipt,
+        route=("POST", "/asks/get"),
+        input=ReceiptArguments,
+        output=_object(question={}, row={"type": "object"}, names=_LIST),
+        kind="reads",
     ),
 )

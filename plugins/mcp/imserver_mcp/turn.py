@@ -83,6 +83,8 @@ class Turn:
     """
 
     task: Task | None = None
+    permitted_by = 0
+    """The question whose yes was used; 0: none."""
 
     def __init__(
         self, core: Core, api: Api, tasks: Tasks, seal: Seal, stream: Stream, head: Head, request: HttpRequest

@@ -111,7 +111,10 @@ def rpc(url: str, token: str, method: str, **params: Any) -> Any:
 
 BY_TASKS = {
     **META,
-    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+    "io.modelcontextprotocol/clientCapabilities": {
+        "elicitation": {},
+        "extensions": {"io.modelcontextprotocol/tasks": {}},
+    },
 }
 
 

@@ -1,20 +1,34 @@
 """Tasks: who sees them, that what a person permits happens once, and nodes that are killed meanwhile."""
 
+import json
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CONFIG, Site, begun, ended, of_task, people, question, rpc, running
+from conftest import BY_TASKS, CONFIG, KEY, Site, begun, ended, of_task, people, question, rpc, running, tool
+from imserver_mcp import verify_receipt
+from imserver_mcp.declared import Task, TaskCall
 from imserver_mcp.protocol import Code
+from imserver_mcp.receipts import KEY as KEY_OF_META
+from imserver_mcp.receipts import act_of, receipt
+from imserver_mcp.tasks import MOST_OPEN
+from imserver_mcp.verify_receipt import PERMIT, Wrong, check, check_chain, main
 
+from imserver.operate.audit.acts import entry_of
+from imserver.operate.audit.chain import AuditRow, hash_of
+from imserver.plugin.identity import Act, Principal
 from imserver.plugin.testing import eventually
 from tests.integration.clusters import nodes_of
 from tests.sdk.node import run
+from tests.support import Server
 from tests.users import User
 
 HERE = Path(__file__).parent
+IMSERVER = (sys.executable, "-m", "imserver")
 OPTIONS = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 SEND_ASKS = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 3600}}}
 
@@ -22,6 +36,11 @@ SEND_ASKS = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 3600}}}
 def texts(user: User) -> list[str]:
     got = user.get("messages/sync", after=0, limit=200)["messages"]
     return [each["text"] for each in got if each["kind"] == "message" and each["from"] != user.user]
+
+
+def acts(server: Server, question: int) -> int:
+    """How many acts say that the yes to a question was used."""
+    return len(User(server, KEY).get("audit", name=PERMIT, about=f"message:{question}")["acts"])
 
 
 def test_a_question_is_a_task_until_it_has_its_answer(site: Site) -> None:
@@ -49,6 +68,21 @@ def test_a_task_that_is_cancelled_asks_nobody_any_more(site: Site) -> None:
     assert of_task("get", site.url(), site.bot.token, task)["status"] == "cancelled"
     answer = site.bob.post("asks/answer", id=asked, value="yes")
     assert (answer["accepted"], answer["ask"]["state"]) == (False, "cancelled")
+
+
+def test_who_has_too_many_tasks_asks_nobody(site: Site) -> None:
+    bot = site.ann.bot("busy_bot")
+    for _ in range(MOST_OPEN):
+        begun(site.url(), bot.token, "confirm_delete")
+    given = {"to": site.bob.user, "text": "One more?", "options": OPTIONS}
+    refused = rpc(site.url(), bot.token, "tools/call", name="ask", arguments=given, _meta=BY_TASKS)
+    assert (refused["code"], refused["data"]["max"]) == (Code.EXHAUSTED, MOST_OPEN)
+    asked = [
+        each
+        for each in site.bob.get("messages/sync", after=0, limit=200)["messages"]
+        if each["from"] == bot.user
+    ]
+    assert [each["meta"]["ask"]["state"] for each in asked if each["kind"] == "message"] == ["cancelled"]
 
 
 def test_the_client_of_pypi_takes_a_task(site: Site) -> None:
@@ -81,7 +115,103 @@ def test_what_a_person_permits_is_done_once_and_what_they_do_not_never(
         assert texts(bob) == ["sent after yes", "later"]
 
 
-@pytest.mark.sqlite_first
+def test_a_yes_leaves_one_receipt_that_holds_without_the_server(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    with (
+        running(tmp_path / "nodes", installed, 2, apps=SEND_ASKS) as (first, last),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        ann, bob, bot = people(first)
+        url, there = f"{first.http_url}/mcp", f"{last.http_url}/mcp"
+        given = {"to": bob.user, "text": "with a receipt, für ann \x1f"}
+        task = begun(url, bot.token, "send", **given)
+        asked = question(ann, bot.user)["id"]
+        places = (ann, User(last, ann.token, ann.user))
+        answers = list(
+            pool.map(lambda who, value: who.post("asks/answer", id=asked, value=value), places, ["yes", "no"])
+        )
+        is_yes = answers[0]["accepted"]
+        assert [each["accepted"] for each in answers] == [is_yes, not is_yes]
+        result = ended(there, bot.token, task)["result"]
+        assert (acts(first, asked), KEY_OF_META in result.get("_meta", {})) == (is_yes, is_yes)
+        waiting = pool.submit(rpc, there, bot.token, "tools/call", name="send", arguments=given)
+        asked = question(ann, bot.user)["id"]
+        ann.post("asks/answer", id=asked, value="yes")
+        found = waiting.result(60)["_meta"][KEY_OF_META]
+        for who, of in ((bot, url), (ann, there)):
+            assert tool(of, who.token, "receipt", question=asked) == found
+        assert rpc(url, bob.token, "tools/call", name="receipt", arguments={"question": asked})["isError"]
+        says = check(found, given)
+        assert (says["by"], says["person"], says["answer"]) == (bot.user, ann.user, "yes")
+        with pytest.raises(Wrong):
+            check(found, {**given, "text": "another"})
+        config = str(first.config_file)
+        chain = run([*IMSERVER, "audit", "export", "--hashes", "-c", config], tmp_path, **installed)
+        head = run([*IMSERVER, "audit", "verify", "-c", config], tmp_path, **installed).split()[-1]
+        (tmp_path / "chain.jsonl").write_text(chain, encoding="utf-8")
+        (tmp_path / "receipt.json").write_text(json.dumps(found), encoding="utf-8")
+        command = [sys.executable, "-I", verify_receipt.__file__, "receipt.json", "--chain", "chain.jsonl"]
+        shown = run([*command, "--head", head], tmp_path)
+        assert shown.startswith(f"{ann.user} has said yes to {bot.user} at "), shown
+        assert main([str(tmp_path / "receipt.json"), "--arguments", str(tmp_path / "receipt.json")]) == 1
+
+
+def made(number: int) -> tuple[bytes, list[bytes]]:
+    """A receipt, and a chain with its row between two others."""
+    bot = Principal("bot", apps=frozenset({"shop"}), user="helper")
+    given = {"to": "bob", "text": f"für bob\n\x1f {number}"}
+    task = Task(app="shop", user="helper", what=TaskCall(bot, "", "send", given, {}, True), question=7)
+    text = f"May I use `send`? {given}"
+    asked = {"id": 7, "text": text, "answers": [{"user": "ann", "value": "yes", "time": 1_700_000_000_000}]}
+    rows, previous, names = [], "", ()
+    for act in (Act("node.start", Principal("node", key="n1")), act_of(task, asked, bot), Act("x", bot)):
+        entry, of_act = entry_of(act)
+        place = number + len(rows), 1_700_000_000_000 + number, entry, previous
+        rows.append(AuditRow(*place, hash_of(*place)))
+        previous, names = rows[-1].hash, of_act if act.name == PERMIT else names
+    return json.dumps(receipt(rows[1], names, text), ensure_ascii=False).encode(), [
+        row.hashed() + b"\n" for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "number", [1, *(pytest.param(n, marks=pytest.mark.full("sampled")) for n in range(2, 101))]
+)
+def test_each_changed_bit_of_a_receipt_and_of_its_chain_is_found(number: int) -> None:
+    whole, chain = made(number)
+    original = json.loads(whole)
+    check(original)
+    assert check_chain(chain, original["row"], f"{number + 2}:{json.loads(chain[2])['hash']}") == 3
+    same = 0
+    for changed in flipped(whole):
+        with suppress(ValueError):
+            now = json.loads(changed)
+            same += now == original
+            if now != original:
+                with pytest.raises(Wrong):
+                    check(now)
+    assert same <= 2 * whole.count(b"\\u001f")  # \u001F is the same text
+    for place, line in enumerate(chain):
+        for changed in flipped(line):
+            with pytest.raises(Wrong):
+                check_chain(
+                    [*chain[:place], *changed.splitlines(keepends=True), *chain[place + 1 :]], original["row"]
+                )
+
+
+def flipped(content: bytes) -> Iterator[bytes]:
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "empty_url",
+    ["sqlite", *(pytest.param(each, marks=pytest.mark.full("sampled")) for each in ("postgresql", "mysql"))],
+    indirect=True,
+)
 def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
     empty_url: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
@@ -113,3 +243,4 @@ def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
         results = [ended(f"{third.http_url}/mcp", bot.token, task)["result"] for task in tasks]
         assert not any(each["isError"] for each in results)
         assert texts(bob) == ["task 0", "task 1", "task 2"]
+        assert [acts(third, each) for each in asked] == [1, 1, 1]

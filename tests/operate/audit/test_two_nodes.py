@@ -116,9 +116,14 @@ def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number
             way = acting.command if step % 50 == 25 else rare.get(step) or acting.choice.choice(ways)
             way(step)
         assert acting.acts() - before == acting.done
-    verified, exported = (
-        run_cli("audit", each, "-c", str(first.config_file)) for each in ("verify", "export")
+    verified, exported, hashed = (
+        run_cli("audit", *each, "-c", str(first.config_file))
+        for each in (["verify"], ["export"], ["export", "--hashes"])
     )
     assert (verified.returncode, exported.returncode) == (0, 0), (verified, exported)
+    chain = [json.loads(line) for line in hashed.stdout.splitlines()]
+    assert verified.stdout.split()[-1] == f"{chain[-1]['number']}:{chain[-1]['hash']}"
+    hashed_fields = {"number", "time", "name", "kind", "app", "request", "names", "previous", "hash"}
+    assert all(each.keys() == hashed_fields for each in chain)
     numbers = [json.loads(line)["number"] for line in exported.stdout.splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))

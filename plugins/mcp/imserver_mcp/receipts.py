@@ -1,0 +1,66 @@
+"""Receipts: what proves that a person has permitted a call, and which one.
+
+The yes is used by an act of the audit log, in one transaction with the row of the task. The act names the
+person, and has the digests of the question and of the arguments. A receipt is this act as it is hashed, with
+the names that are left of it: nothing of it is stored besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from imserver.plugin.identity import Act, Principal
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.services import Core
+
+from .verify_receipt import PERMIT, digest
+
+if TYPE_CHECKING:
+    from imserver.operate.audit import AuditLog, AuditRow, Name
+
+    from .declared import Task
+
+KEY: Final = "imserver/receipt"
+"""Where results have theirs, in ``_meta``."""
+
+
+def audit_of(core: Core) -> AuditLog | None:
+    """The audit log; None: this node has none."""
+    if "audit" not in core.features:
+        return None
+    from imserver.operate.audit import AuditLog  # the node has loaded it
+
+    return core.service(AuditLog)
+
+
+def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
+    """That a person has permitted a call. ``asked``: the question as it is now."""
+    (answer,) = asked["answers"]
+    facts = {
+        "message": asked["id"],
+        "question": digest(asked["text"]),
+        "tool": task.what.tool,
+        "arguments": digest(task.what.arguments),
+        "answer": answer["value"],
+        "answered": answer["time"],
+    }
+    return Act(PERMIT, by, task.app, answer["user"], facts=facts)
+
+
+def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
+    """The receipt of the yes to a question; None: there is none. Switches. Raises StorageUnavailable."""
+    audit = audit_of(core)
+    found = None if audit is None else audit.newest(app, PERMIT, f"message:{question}")
+    if found is None:
+        return None
+    entry = core.store.part(MessageLog).asks.get(app, "", question)
+    return receipt(*found, None if entry is None else entry.body.decode("utf-8", "replace"))
+
+
+def receipt(row: AuditRow, names: Sequence[Name], question: str | None) -> dict[str, Any]:
+    """The receipt of an act. ``question``: None if its message is gone."""
+    left = [{**msgspec.to_builtins(each), "salt": each.salt.hex()} for each in names]
+    return {"question": question, "row": msgspec.json.decode(row.hashed()), "names": left}
