@@ -28,7 +28,7 @@ from imserver.dialects.protobuf.wire import (
     FullProtobufDialect,
     ProtobufDialect,
     Recovered,
-    account,
+    account_number,
 )
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import LoginDecision
@@ -233,7 +233,7 @@ class ProtobufService:
             return LoginDecision(ReplyCode.UNAUTHORIZED)
         decision = self._logins.check(app, "", command.token, name, connection, command.device)
         # Uncached: a user who only listens takes no place in the cache.
-        if decision.ok and not account.__wrapped__(decision.user):
+        if decision.ok and not account_number(decision.user):
             self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
             return LoginDecision(ReplyCode.BAD_USER)
         return decision

@@ -152,13 +152,15 @@ def type_number(name: str) -> int:
     return _NUMBERS["custom"]
 
 
-@lru_cache(maxsize=8192)
-def account(user: str) -> int:
+def account_number(user: str) -> int:
     """The number of an account; 0 for other users."""
     if user.isdecimal() and user.isascii() and len(user) <= 19:
         number = int(user)
         return number if number <= _MAX_ID else 0
     return 0
+
+
+account: Final = lru_cache(maxsize=8192)(account_number)
 
 
 # --- what clients send --------------------------------------------------------------------------------------
