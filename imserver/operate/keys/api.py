@@ -349,12 +349,12 @@ def deprecated(
     The node that answers stores its uses before, other nodes once a minute. They are kept for
     `keys.usage_days`. A key or account that reaches only some apps sees the uses in these apps.
     """
-    api.core.service(KeyUsage).store()
     rows = {
         f"{endpoint.name} {form}".rstrip(): instead
         for endpoint in api.api.endpoints.values()
         for form, instead in endpoint.route.deprecated.items()
     }
+    api.core.service(KeyUsage).store(rows)
     since, uses = uses_of_routes(api.core.store, tuple(rows)) if rows else (0, {})
     reached = call.principal.apps
     return DeprecatedAnswer(

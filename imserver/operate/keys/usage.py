@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 from time import time
 from typing import Annotated, Final
@@ -181,8 +181,9 @@ class KeyUsage(Service, dict=True):
             return LastUse(rows[0].time, rows[0].address)
         return here
 
-    def store(self) -> None:
-        """Store what keys did since the last call. May switch."""
+    def store(self, routes: Container[str] | None = None) -> None:
+        """Store what keys did since the last call; with ``routes``, only if one of them is among it. May
+        switch."""
         with self._turn:
             minute, self._minute = self._minute, int(self.clock()) // MINUTE
             for (key, route, app, address), (answered, refused) in self.take().items():
@@ -195,6 +196,8 @@ class KeyUsage(Service, dict=True):
                     row = minute, self.node, self._number(), key, route, app, address, answered, refused
                     self._rows.append(row)
             del self._rows[:-10_000]  # while the database is away, the oldest are lost
+            if routes is not None and not any(row[4] in routes for row in self._rows):
+                return
             try:
                 if self._rows:
                     rows = tuple(self._rows)  # an attempt before may have stored them

@@ -96,6 +96,15 @@ def test_both_nodes_count_for_a_key(store: Store, clock: Clock) -> None:
     assert nodes[0].usage.last_use("config:none") == LastUse()
 
 
+def test_a_look_at_some_routes_stores_only_if_one_of_them_was_used(store: Store, clock: Clock) -> None:
+    node = Node(store, clock, 1)
+    node.did("k")
+    node.usage.store({"GET /other"})
+    assert listed(store, "k") == []
+    node.usage.store({PUSH})
+    assert [use.route for use in listed(store, "k")] == [PUSH]
+
+
 def test_uses_of_a_route_are_added_up_over_days_and_nodes(store: Store, clock: Clock) -> None:
     assert uses_of_routes(store, (PUSH,)) == (0, {})
     nodes = [Node(store, clock, number) for number in (1, 2)]
