@@ -24,6 +24,7 @@ import { drawWebhook, drawWebhooks } from "./webhooks.js";
  * @typedef {object} Place
  * @property {Api} api
  * @property {string} app  the app that is looked at; empty: all
+ * @property {string[]} apps  those that may be looked at
  * @property {() => boolean} isShown  whether the section is still shown
  */
 
@@ -250,7 +251,7 @@ function show() {
   const [key = "", ...parts] = location.hash.slice(1).split("/").map(decoded);
   const mine = ++turn;
   const [inside, drawDetail] = DETAILS[key] ?? ["", null];
-  const at = { api, app, isShown: () => mine === turn };
+  const at = { api, app, apps, isShown: () => mine === turn };
   element("app", HTMLSelectElement).value = inside && apps.includes(parts[0]) ? parts[0] : app;
   const section = SECTIONS.find((each) => each.key === (inside || key) && (inside || isThere(each)));
   for (const each of document.querySelectorAll("[data-section]")) {

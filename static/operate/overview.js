@@ -48,6 +48,8 @@ const TASKS = {
   audit: [{ key: "deleted", label: words.admin_task_deleted, route: "GET audit", at: "#field-message", steps: [words.admin_task_deleted_text] }],
 };
 const RECENT = 100;
+/** Apps whose figures are added up. */
+const MOST_ASKED = 20;
 const LOOK_MS = 30_000;
 /** Shares of a disk that should be free. */
 const FEW = 0.05;
@@ -187,21 +189,25 @@ function backupTile(nodes) {
  * @param {Place} at
  * @param {Set<string>} has  the sections that are there
  */
-function waitingOf({ api, app, isShown }, has) {
+function waitingOf({ api, app, apps, isShown }, has) {
+  const isCut = !app && apps.length > MOST_ASKED;
   /** @param {string} path @param {Record<string, any>} query */
   const asked = (path, query) => api.get(path, query).catch(() => null);
+  /** What a route says of each app that is looked at. @param {string} path @param {Record<string, any>} query */
+  const ofEach = async (path, query) => {
+    const answers = await Promise.all((app ? [app] : apps.slice(0, MOST_ASKED)).map((each) => asked(path, { ...query, app: each })));
+    return answers.filter((each) => each !== null);
+  };
   const shown = place(() => Promise.all([
     has.has("webhooks") ? asked("webhooks", { app }) : null,
     has.has("refusals") ? asked("refusals", { app, limit: RECENT }) : null,
-    has.has("reports") && app ? asked("reports", { app, state: "open", limit: RECENT }) : null,
-    has.has("notifications") && app ? asked("notifications/recent", { app, limit: RECENT }) : null,
+    has.has("reports") ? ofEach("reports", { state: "open", limit: RECENT }) : null,
+    has.has("notifications") ? ofEach("notifications/recent", { limit: RECENT }) : null,
   ]), ([webhooks, refusals, reports, notifications]) => [make("div", "tiles",
     ...(webhooks ? [webhooksTile(listOf(webhooks.webhooks).map(recordOf))] : []),
     ...(refusals ? [refusalsTile(listOf(refusals.refusals).map(recordOf))] : []),
-    ...(has.has("reports") && !app ? [tile("reports", words.admin_reports, "–", words.admin_choose_app)] : []),
-    ...(has.has("notifications") && !app ? [tile("notifications", words.admin_notifications, "–", words.admin_choose_app)] : []),
-    ...(reports ? [reportsTile(listOf(reports.reports).length, Boolean(reports.next))] : []),
-    ...(notifications ? [notificationsTile(listOf(notifications.deliveries).map(recordOf))] : []),
+    ...(reports?.length ? [reportsTile(reports.flatMap((each) => listOf(each.reports)).length, isCut || reports.some((each) => each.next))] : []),
+    ...(notifications?.length ? [notificationsTile(notifications.flatMap((each) => listOf(each.deliveries)).map(recordOf))] : []),
   )]);
   keepFresh(shown, isShown, LOOK_MS);
   return shown;
