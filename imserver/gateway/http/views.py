@@ -101,7 +101,7 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
     blueprint = Blueprint("streams", __name__)
     for path, row in streams.paths.items():
         blueprint.add_url_rule(
-            path.replace("*", "<s{}>").format(*range(path.count("*"))),
+            path.replace("*", "<segment>", 1).replace("*", "<next_segment>", 1),
             endpoint=path.strip("/").replace("/", "_"),
             view_func=partial(_open_stream, streams, row.method, body_bytes),
             methods=[row.method, "OPTIONS"],

@@ -137,7 +137,7 @@ def ended(url: str, token: str, task: str, status: str = "completed") -> Any:
         now = of_task("get", url, token, task)
         return now if now["status"] not in ("working", "input_required") else None
 
-    last = eventually(look, what="the end of the task", seconds=30)
+    last = eventually(look, what="the end of the task", seconds=90)  # a lease has 60
     assert last["status"] == status, last
     return last
 
