@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, Table
+from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table
 from imserver.plugin.wire import Limit
 
 OPEN, DEAD, READER = range(3)
@@ -250,5 +250,8 @@ TABLES: Final = (
         types="""app name500*, member name255* out user, message big* out, conversation big* out,
             state small out, due big out, handled big out, last big out, claim big out, settled big out,
             tries int out, reason string200 out words""",
+        imported=Reason(
+            "an import gives messages other ids: the mailbox begins with what the bot has not read"
+        ),
     ),
 )

@@ -23,14 +23,14 @@ async function call(client, tool, given) {
 async function work(client) {
     while (!ended) {
         write({ ask: "claim" });
-        const claim = await call(client, "claim", { seconds: 3, wait: 2, tries: 2 });
+        const claim = await call(client, "claim", { seconds: 5, wait: 2, tries: 2 });
         if (!claim.token) continue;
         const [{ conversation, text }] = claim.messages;
         const what = { conversation, text, token: claim.token };
         write({ ok: "claim", ...what });
         if (Math.random() < Number(chance)) process.kill(process.pid, "SIGKILL");
         const tool = Math.random() < 0.1 ? "nack" : "ack";
-        if (Math.random() < 0.03) await pause(3500); // so the lease ends
+        if (Math.random() < 0.03) await pause(6000); // so the lease ends
         write({ ask: tool, ...what });
         const done = await call(client, tool, { token: claim.token });
         write({ [done ? "ok" : "fail"]: tool, ...what });

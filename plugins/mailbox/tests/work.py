@@ -32,7 +32,7 @@ with open(file, "a", encoding="utf-8") as out:
         """Claim, handle, acknowledge, until the node dies or the input ends."""
         while not select.select([sys.stdin], [], [], 0)[0]:
             write(ask="claim")
-            claim = await call("claim", {"seconds": 3, "wait": 2, "tries": 2})
+            claim = await call("claim", {"seconds": 5, "wait": 2, "tries": 2})
             if not claim["token"]:
                 continue
             message, held = claim["messages"][0], {"token": claim["token"]}
@@ -42,7 +42,7 @@ with open(file, "a", encoding="utf-8") as out:
                 os.kill(os.getpid(), signal.SIGKILL)
             name = "nack" if random.random() < 0.1 else "ack"
             if random.random() < 0.03:
-                await asyncio.sleep(3.5)  # so the lease ends
+                await asyncio.sleep(6)  # so the lease ends
             write(ask=name, **what)
             try:
                 await call(name, held)
