@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from time import monotonic, sleep
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
+from time import monotonic
 from typing import Final
 
 import click
@@ -12,11 +17,11 @@ from msgspec.structs import asdict
 
 from imserver.operate.erasure.declared import MOST_SECONDS, NotWaiting
 from imserver.operate.erasure.deletion import AppDeletion
-from imserver.operate.erasure.waiting import DUE, due_runner
+from imserver.operate.erasure.waiting import DUE, due_runner, facts_of
 from imserver.plugin.commands import ServerApi, fail, offline_parts, opened, record_act, settings_options
 from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
-from imserver.plugin.storage import Erasure
+from imserver.plugin.storage import Erasure, Store
 
 _UNDO_SECONDS: Final = 60
 _SAY_SECONDS: Final = 15
@@ -83,7 +88,7 @@ def erase(
     whom = {"app": app, "user": user}
     if undoes:
         server.post("users/erase/undo", whom)
-        click.echo(f"{shown} is not erased; the ban by the erasure has ended")
+        click.echo(f"{shown} is not erased, and no longer locked out by this")
         return
     is_stored = server.get("users/erase/show", whom).get("stored", True)
     seconds = _seconds(after)
@@ -99,7 +104,7 @@ def erase(
 def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
     """Say this, and wait until a user is erased, or it takes too long. Ctrl-C takes it back."""
     began = last = 0.0
-    try:
+    with _ctrl_c() as pressed:
         click.echo(text, err=True)
         while (state := server.get("users/erase/show", whom)["state"]) in ("waiting", "under way"):
             if state == "under way":
@@ -110,12 +115,27 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
                 if seconds > last + _SAY_SECONDS:
                     last = seconds
                     click.echo(f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True)
-            sleep(0.5)
-    except KeyboardInterrupt:
-        server.post("users/erase/undo", whom)
-        state = "none"
+            if pressed.wait(0.5):
+                server.post("users/erase/undo", whom)
     if state == "none":
-        fail("the erasure was taken back: the user is not erased; the ban by the erasure has ended")
+        fail("the erasure was taken back: the user is not erased, and no longer locked out by this")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Event]:
+    """The event that Ctrl-C sets, for a command that looks at it between its steps: a query of a database
+    that is interrupted leaves a connection of no use. A second Ctrl-C interrupts, as without this."""
+    pressed = Event()
+
+    def handle(_number: int, _frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @click.command(short_help="Delete an app with all that belongs to it.")
@@ -134,61 +154,71 @@ def delete_app(
     servers close its sessions with 4506. Until the deletion begins, the app is locked, and Ctrl-C or --undo
     takes it back. Apps of the configuration file are removed there. An app with aliases cannot be deleted.
     """
-    with (
-        opened(path, data_dir) as (settings, store, tenants),
-        offline_parts(settings, store, Erasure) as parts,
-    ):
+    with opened(path, data_dir) as (settings, store, tenants):
         deletion = AppDeletion(store, tenants, settings.storage.look_seconds)
-        erasures = [erasure for _, erasure in parts]
-        reasons = {"reason": reason} if reason else {}
-
-        def undo() -> None:
-            deletion.undo(name)
-            record_act(settings, store, "apps.delete.undo", name)
-
-        problems: list[Unavailable] = []
-
-        def begin(app: str, _: str) -> None:
-            try:
-                if deletion.begin(app, erasures):
-                    record_act(settings, store, "apps.delete.end", app, **reasons)
-            except Unavailable as error:
-                problems.append(error)
-                raise
-
+        record = partial(record_act, settings, store)
         try:
             if undoes:
-                undo()
+                _undo(deletion, record, name)
                 click.echo(_UNDONE)
                 return
             goes = ", ".join(f"{number} {what}" for what, number in asdict(deletion.contents(name)).items())
             click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
             if not yes:
                 _confirm(name)
-            if seconds := _seconds(after):
-                try:
-                    deletion.plan(name, seconds, reason)
-                    record_act(settings, store, "apps.delete", name, seconds=seconds, **reasons)
-                    until = f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back"
-                    click.echo(until, err=True)
-                    runner = due_runner(store, f"id = '' AND {DUE}", begin)
-                    while deletion.waiting.get(name) is not None:
-                        runner.look()
-                        if problems:
-                            raise problems[0]
-                        sleep(0.5)
-                except KeyboardInterrupt:
-                    undo()
-                if not store.is_deleted(name):
-                    fail(f"the deletion was taken back: {_UNDONE}")
-            else:
-                deletion.delete(name, erasures)
-                record_act(settings, store, "apps.delete", name, **reasons)
+            with offline_parts(settings, store, Erasure) as parts:
+                erasures = [erasure for _, erasure in parts]
+                if seconds := _seconds(after):
+                    _delete_later(store, deletion, erasures, record, name, seconds, reason)
+                else:
+                    deletion.delete(name, erasures)
+                    record("apps.delete", name, **facts_of(reason))
         except Unavailable as error:
             fail(f"{error}: not everything is deleted, try again later")
         except NotWaiting as error:
             fail(error.problem.message)
     click.echo(f"app {name} deleted")
+
+
+def _delete_later(
+    store: Store,
+    deletion: AppDeletion,
+    erasures: list[Erasure],
+    record: Callable[..., None],
+    name: str,
+    seconds: int,
+    reason: str,
+) -> None:
+    """Lock an app, and delete it in so many seconds. Ctrl-C takes it back."""
+    problems: list[Unavailable] = []
+
+    def begin(app: str, _: str) -> None:
+        due = deletion.waiting.get(app)
+        try:
+            if deletion.begin(app, erasures):
+                record("apps.delete.end", app, **facts_of("" if due is None else due.reason))
+        except Unavailable as error:
+            problems.append(error)
+            raise
+
+    with _ctrl_c() as pressed:
+        deletion.plan(name, seconds, reason)
+        record("apps.delete", name, seconds=seconds, **facts_of(reason))
+        click.echo(f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back", err=True)
+        runner = due_runner(store, f"id = '' AND {DUE}", begin)
+        while deletion.waiting.get(name) is not None:
+            runner.look()
+            if problems:
+                raise problems[0]
+            if pressed.wait(0.5) and deletion.waiting.get(name) is not None:
+                _undo(deletion, record, name)
+    if not store.is_deleted(name):
+        fail(f"the deletion was taken back: {_UNDONE}")
+
+
+def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None:
+    deletion.undo(name)
+    record("apps.delete.undo", name)
 
 
 def _confirm(name: str) -> None:

@@ -66,6 +66,11 @@ def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Ru
     return Runner(store, "erasure_due", due, work, lease_seconds=600, look_seconds=5.0)
 
 
+def facts_of(reason: str) -> dict[str, str]:
+    """What the audit log keeps of an erasure with this reason."""
+    return {"reason": reason} if reason else {}
+
+
 AppName = Annotated[str, about("The app.", min_length=1, max_length=191)]
 Seconds = Annotated[
     int, about("The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS)
