@@ -272,6 +272,7 @@ class Problems:
     APP_CONFIGURED: Final = _problem(
         409, "app_configured", "This app is defined in the configuration file; change it there."
     )
+    TO_BE_ERASED: Final = _problem(409, "to_be_erased", "The user is to be erased: undo that erasure first.")
     TOO_MANY_APPS: Final = _problem(
         409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
     )

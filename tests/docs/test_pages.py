@@ -61,7 +61,7 @@ FOR_PROGRAMS = """
     headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
     not_an_upgrade not_waiting not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
     signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets
-    tus_version unknown_act unknown_app unknown_audience
+    to_be_erased tus_version unknown_act unknown_app unknown_audience
     unknown_connection unknown_encoding unknown_key unknown_report upload_locked uri_too_long version_required
 """
 """Problems that a program must solve, or that the page solves itself: a person sees their code."""

@@ -287,8 +287,7 @@ class Core(Services):
         name = "" if keeps_messages else new_name()
         if is_stored:
             name = self.user_erasures.begin(app, user)
-            if store.has_ban(app, user):
-                sessions.unban(app, [user])
+            sessions.unban(app, [user])
         # Twice: a request that was served meanwhile may have added something.
         for _ in range(2):
             for program in programs_of(self.erasures, app, user):

@@ -574,11 +574,6 @@ def _unpacked_body(limits: Limits, call: Call) -> bytes:
     return inflate(call.body, limits.body_bytes)
 
 
-def _require_no_ban(api: Api, app: str, user: str) -> None:
-    if ban := api.sessions.ban_of(app, user):
-        raise ApiProblem(Problems.BANNED, ban.text)
-
-
 def authorise(api: Api, route: Route, call: Call) -> None:
     """Raise :class:`ApiProblem` if an admitted principal may not do this for app and user. May switch."""
     principal, rule = call.principal, route.app
@@ -586,8 +581,10 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         _require_settings(api, route, call)
     elif rule:
         require_app(api, principal, route.need, call.app, rule)
+    acting = principal.user or principal.staff
+    if acting and (ban := api.sessions.ban_of(principal.app, acting)):
+        raise ApiProblem(Problems.BANNED, ban.text)
     if principal.user:
-        _require_no_ban(api, principal.app, principal.user)
         if route.user_in and call.params.get(route.user_in) != principal.user:
             raise ApiProblem(Problems.FORBIDDEN)
         if route.user:
@@ -600,11 +597,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             and (voice is True or voice(call.input))
         ):
             raise ApiProblem(Problems.MUTED, mute.text)
-    else:
-        if principal.staff:
-            _require_no_ban(api, principal.app, principal.staff)
-        if route.user == "required" and not call.user:
-            raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
+    elif route.user == "required" and not call.user:
+        raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):

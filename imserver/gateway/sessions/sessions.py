@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from time import monotonic, time
@@ -72,7 +72,7 @@ class Ban(Struct, frozen=True):
     @property
     def until(self) -> int | None:
         """Its end in Unix seconds; None: it is for good."""
-        return None if self.seconds > MAX_BAN_SECONDS else int(time() + self.seconds)
+        return None if self.seconds > MAX_BAN_SECONDS else round(time() + self.seconds)
 
     @property
     def text(self) -> str:
@@ -195,6 +195,8 @@ class Sessions:
         self._store = store
         self._others = others
         self._bans: dict[tuple[str, str], Ban] = {}
+        self.holds: dict[tuple[str, str], Ban] = {}
+        """Whom :meth:`hold` keeps out, as (app, user)."""
         self.kicks = RecentKicks()
         self._notices = Buckets(LOGIN_NOTICES)
 
@@ -281,8 +283,7 @@ class Sessions:
 
     def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
         """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
-        if self._bans:
-            self._require_no_ban(login.app, login.user)
+        self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)
@@ -485,17 +486,16 @@ class Sessions:
             [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
             for user in query.users
         ]
-        code = CloseCode.BANNED if query.ban_seconds > 0 else CloseCode.KICKED
         closed = [len(each) for each in victims]
         for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
-            ban = self.ban_of(query.app, connection.user or "") if query.ban_seconds > 0 else None
+            ban = self.ban_of(query.app, connection.user or "")
+            code = CloseCode.KICKED if ban is None else CloseCode.BANNED
             connection.close(code, "" if ban is None else ban.text)
         return closed
 
     def forget_app(self, app: str) -> None:
         """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
-        for user in [user for name, user in self._bans if name == app]:
-            del self._bans[app, user]
+        self._bans = {key: ban for key, ban in self._bans.items() if key[0] != app}
         self._close_app(app)
 
     def app_changed(self, tenant: Tenant) -> None:
@@ -540,6 +540,14 @@ class Sessions:
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
 
+    def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
+        """Keep users out of this node, whatever becomes of their bans, as long as they are in the last call.
+        ``users``: (app, user) → Unix seconds; they and the ``reason`` are shown. Never switches."""
+        new, now = users.keys() - self.holds.keys(), monotonic() - time()
+        self.holds = {user: Ban(now + end, reason) for user, end in users.items()}
+        for app, user in new:
+            self.close_here(CloseSessions(app, [user], online=[user]))
+
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
@@ -564,9 +572,8 @@ class Sessions:
         return refused.code
 
     def bans(self, app: str) -> dict[str, Ban]:
-        """Banned user → the ban, according to this node's list. Never switches."""
-        now = monotonic()
-        return {user: ban for (name, user), ban in self._bans.items() if name == app and ban.ends > now}
+        """Banned user → the ban, according to this node's list; without :attr:`holds`. Never switches."""
+        return {user: ban for (name, user), ban in self._bans.items() if name == app and ban.seconds > 0}
 
     def banned_until(self, app: str, user: str) -> float:
         """When the ban of a user ends, in Unix seconds, according to this node's list; 0: there is none.
@@ -579,12 +586,12 @@ class Sessions:
         return self.ban_of(app, user) is not None
 
     def ban_of(self, app: str, user: str) -> Ban | None:
-        """The ban of a user, according to this node's list. Never switches."""
+        """What keeps a user out, according to this node's list. Never switches."""
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
+            ban = None
             del self._bans[app, user]
-            return None
-        return ban
+        return self.holds.get((app, user), ban)
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
         """Ping ``rivals`` and wait until one answers or the time is over."""

@@ -494,10 +494,6 @@ class Store:
                 # One by one, so that writers wait only briefly.
                 self.write(partial(app_rows.delete_of_user, app, user, table))
 
-    def has_ban(self, app: str, user: str) -> bool:
-        """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
-        return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))
-
     def compact(self) -> None:
         """Write the database anew, without what was deleted from it. Takes long: no server should run. Raises
         StorageUnavailable."""

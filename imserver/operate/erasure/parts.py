@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
+from gevent.lock import BoundedSemaphore
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
@@ -20,6 +20,7 @@ from imserver.operate.erasure.waiting import (
     ReasonText,
     Seconds,
     due_runner,
+    facts_of,
 )
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems
@@ -34,14 +35,13 @@ Proof = Callable[[Call, str, str], None]
 """Gets a password and a code. Raises if the caller is the owner of an account and has proved nothing."""
 
 
-_BAN_REASON: Final = "to be erased"
-"""Of the bans of an erasure that is to begin: others stay when it is undone."""
+_LOAD: Final = "erasure.load"
 
 
 class UserErasure:
     """Erases users, at once or a while later, goes on with erasures that were interrupted, and writes the
-    journal. An erasure that is to begin, also of an app, is a row of ``runner``. Methods raise Unavailable,
-    and switch."""
+    journal. An erasure that is to begin, also of an app, is a row of ``runner``: it keeps the user and their
+    bots out, whoever bans them or ends their bans. Methods raise Unavailable, and switch."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -52,48 +52,49 @@ class UserErasure:
         self.waiting = DueErasures(core.store)
         self.deletion = AppDeletion(core.store, core.tenants, core.config.storage.look_seconds)
         self.runner = due_runner(core.store, DUE, self._begin)
+        self._loading = BoundedSemaphore()
+        core.queries.add(_LOAD, bool, self.load)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
         """Let the erasure of a user begin in so many seconds, if it does not begin already. The user is
-        banned, so that nothing new appears."""
-        core = self._core
-        everybody = core.authority.with_programs(app, [user])
-        free = [each for each in everybody if not core.sessions.is_banned(app, each)]
-        self.waiting.add(app, user, seconds, reason, user in free)
-        if free:
-            core.sessions.close(app, free, None, inf, _BAN_REASON)
+        locked out, so that nothing new appears. Raises NotWaiting if somebody has taken it back."""
+        self.waiting.add(app, user, seconds, reason)
+        self._load_everywhere()
         return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun, and its bans. Raises NotWaiting if there is none."""
+        """Take back an erasure that has not begun. Raises NotWaiting if there is none."""
         if not self.waiting.take_back(app, user):
             raise NotWaiting
-        bans, everybody = self._core.sessions.bans(app), self._core.authority.unlocked(app, [user])
-        own = [each for each in everybody if each in bans and bans[each].reason == _BAN_REASON]
-        if own:
-            self._core.sessions.unban(app, own)
+        self._load_everywhere()
 
-    def begins(self, app: str, user: str) -> int | None:
-        """When the erasure begins until which a user is locked out, in Unix seconds; 0: it is that of the
-        owner of this bot. None: no erasure locks the user out."""
-        if (due := self.waiting.get(app, user)) is not None:
-            return due.ends
-        ban = self._core.sessions.ban_of(app, user)
-        return None if ban is None or ban.reason != _BAN_REASON else 0
+    def load(self, _query: bool = True) -> bool:
+        """Lock out on this node whoever is to be erased, with their bots, and nobody else."""
+        with self._loading:  # what was read last counts
+            users = {
+                (due.app, each): due.ends
+                for due in self.waiting.of_users()
+                for each in self._core.authority.with_programs(due.app, [due.id])
+            }
+            self._core.sessions.hold(users, "to be erased")
+        return True
+
+    def _load_everywhere(self) -> None:
+        self.load()
+        self._core.ask_others(_LOAD, True, bool)
 
     def _begin(self, app: str, user: str) -> None:
         """Erase a user or an app whose time has come: the row goes with all others."""
         due = self.waiting.get(app, user)
+        reason = "" if due is None else due.reason
         if user:
-            self.erase(app, user)
-        elif not self.deletion.begin(app, self._core.erasures):
-            return
-        self._record(app, user, "" if due is None else due.reason)
+            self.erase(app, user, reason)
+        elif self.deletion.begin(app, self._core.erasures):
+            self._record("apps.delete.end", app, "", reason)
 
-    def _record(self, app: str, user: str, reason: str) -> None:
-        by, facts = Principal("node", key=self._core.node_name), {"reason": reason} if reason else {}
-        name = "users.erase.end" if user else "apps.delete.end"
-        self._core.observer.acted(Act(name, by, app, user, facts=facts, gone=bool(user)))
+    def _record(self, name: str, app: str, user: str, reason: str) -> None:
+        by = Principal("node", key=self._core.node_name)
+        self._core.observer.acted(Act(name, by, app, user, facts=facts_of(reason), gone=bool(user)))
 
     def ended(self, app: str, user: str) -> int | None:
         """When the newest erasure of a user ended, in Unix seconds; 0: it is under way. None: there was none.
@@ -107,17 +108,27 @@ class UserErasure:
         """Whether the database has rows of a user. Switches. Raises Unavailable."""
         return any(True for _ in self._core.store.rows_of_user(app, user))
 
-    def erase(self, app: str, user: str) -> None:
-        """Erase a user of any kind. Switches. Raises Unavailable."""
+    def erase_for(self, call: Call, act: str, user: str, reason: str = "") -> ErasedAnswer:
+        """Erase a user at once, for whoever asks. The audit log has the ``act`` before: this node may die."""
+        who = call.principal, call.app, user, call.request.host, call.request.id
+        self._core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
+        call.act = ""  # it was told
+        self.erase(call.app, user, reason)
+        return ErasedAnswer()
+
+    def erase(self, app: str, user: str, reason: str = "") -> None:
+        """Erase a user of any kind. ``reason``: for the audit log. Switches. Raises Unavailable."""
         self._core.erase_user(app, user)
+        self._record("users.erase.end", app, user, reason)
+        if (app, user) in self._core.sessions.holds:
+            self._load_everywhere()
         self._write_journal()
 
     def look(self) -> None:
         """Go on with erasures that were interrupted, and note what other nodes have erased. Switches. Raises
         Unavailable."""
         for app, user in self._core.user_erasures.interrupted():
-            self._core.erase_user(app, user)
-            self._record(app, user, "")
+            self.erase(app, user)
             log.info("an interrupted erasure in %s has ended", app)
         self._write_journal()
 
@@ -132,7 +143,13 @@ def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
     look = every(60.0, erasure.look, "erasures could not go on")
-    return Parts((erasure, erasure.deletion), run=(look, erasure.runner.run), stop=erasure.runner.stop)
+    load = every(core.config.storage.look_seconds, erasure.load, "the erasures that wait could not be read")
+    return Parts(
+        (erasure, erasure.deletion),
+        configure=lambda config: erasure.load(),
+        run=(look, load, erasure.runner.run),
+        stop=erasure.runner.stop,
+    )
 
 
 def _proof_of(core: Core) -> Proof:
@@ -201,14 +218,12 @@ def erase(
     Entries keep their ids, without content. Others see a deleted user. A ban ends. A request that failed may
     be repeated, and goes on.
 
-    With `seconds` the user is banned at once, and `users/erase/undo` takes it back until then.
+    With `seconds` the user is locked out at once, and `users/erase/undo` takes it back until then.
     """
     _check(erasure, call, user)
     if seconds:
         return ErasedAnswer(False, erasure.plan(call.app, user, seconds, reason).ends)
-    erasure.erase(call.app, user)
-    call.gone = True
-    return ErasedAnswer()
+    return erasure.erase_for(call, "users.erase", user, reason)
 
 
 @routes.post(
@@ -221,7 +236,7 @@ def erase(
 def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> ErasureShown:
     """Take back an erasure that has not begun.
 
-    The ban that came with it ends.
+    The user may log in again, unless banned or locked.
     """
     _check(erasure, call, user)
     erasure.undo(call.app, user)
@@ -268,6 +283,4 @@ def erase_self(
     if not call.is_back_end:
         erasure.prove(call, password, code)
         call.request.by = ""  # its line in the log comes after the erasure
-    erasure.erase(call.app, call.user)
-    call.gone = True
-    return ErasedAnswer()
+    return erasure.erase_for(call, "users.erase.self", call.user)

@@ -15,13 +15,12 @@ DUE: Final = "ends <= {now}"
 
 class PlannedErasure(Struct, frozen=True):
     """An erasure that is to begin: ``ends`` is when, in Unix seconds by the clock of the database. ``id``:
-    the user; ``""``: the whole app. ``banned``: the user is banned until then, and was not before."""
+    the user; ``""``: the whole app."""
 
     app: str
     id: str
     created: int
     ends: int
-    banned: bool
     reason: str
 
 
@@ -36,14 +35,16 @@ class DueErasures(Store.Rows):
         """The erasure of a user or an app that is to begin, or has begun just now."""
         return _ROWS.first(self._store.rows, _ROW, app, user)
 
+    def of_users(self) -> list[PlannedErasure]:
+        """The erasures of users."""
+        return _ROWS.find(self._store.rows, "WHERE id <> ''")
+
     @Store.writing
-    def add(
-        self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str, banned: bool = False
-    ) -> None:
+    def add(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> None:
         """Let an erasure begin in so many seconds, if it does not begin already."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        new = PlannedErasure(app, user, now, now + seconds, banned, reason)
-        sql.insert_new("erasure_due", f"{_ROWS.columns}, leased", [(*_ROWS.values(new), now)])
+        new = PlannedErasure(app, user, now, now + seconds, reason)
+        sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [(*_ROWS.values(new), 0, now)])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
         """The erasure that was added. Raises NotWaiting if somebody has taken it back."""

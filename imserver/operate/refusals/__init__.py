@@ -19,7 +19,7 @@ FEATURE = FeatureRow(
     "refusals",
     build,
     routes=api.routes.rows,
-    uses=("accounts?", "erasure?", "groups?"),
+    uses=("accounts?", "groups?"),
     answers=answers,
     commands=_commands,
 )

@@ -166,8 +166,8 @@ class Refusals(Service, dict=True):
     def _holds_of(self, app: str, names: Collection[str]) -> list[Hold]:
         holds = []
         for name in sorted(names):
-            if (begins := self._begins(app, name)) is not None:
-                holds.append(Hold("erasure", "erasure", name, begins, ""))
+            if (ban := self.core.sessions.holds.get((app, name))) is not None:
+                holds.append(Hold("erasure", "erasure", name, ban.until or 0, ""))
                 continue  # whoever waits for it stays locked out
             if (ban := self.core.sessions.ban_of(app, name)) is not None:
                 holds.append(Hold("ban", "ban", name, ban.until or 0, ban.reason))
@@ -183,14 +183,6 @@ class Refusals(Service, dict=True):
             for own in self.core.store.part(MessageLog).conversations.memberships(app, user):
                 if own.muted_until > time() and own.left_id is None:
                     yield Hold("mute", "group", user, own.muted_until, str(own.conversation))
-
-    def _begins(self, app: str, user: str) -> int | None:
-        if "erasure" not in self.core.features:
-            return None
-        # Imported here: a node may have no erasure.
-        from imserver.operate.erasure.parts import UserErasure
-
-        return self.core.service(UserErasure).begins(app, user)
 
     def _query(
         self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]

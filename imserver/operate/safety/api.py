@@ -516,7 +516,7 @@ def ban(
     return BanUserAnswer(user, int(time()) + seconds if seconds else None, closed)
 
 
-@moderation.post("/moderation/unban", problems=_PROTECTED)
+@moderation.post("/moderation/unban", problems=(*_PROTECTED, Problems.TO_BE_ERASED))
 def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a banned user log in again."""
     parts.moderation.unban(call.principal, call.app, request.user)

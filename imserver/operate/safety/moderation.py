@@ -140,8 +140,10 @@ class Moderation(Service, dict=True):
         return closed
 
     def unban(self, by: Principal, app: str, user: str) -> None:
-        """Let a user log in again. A lock stays."""
+        """Let a user log in again. A lock stays. Raises ServiceRefused if the user is to be erased."""
         self.check(by, app, user)
+        if (app, user) in self.core.sessions.holds:
+            raise ServiceRefused(problem=Problems.TO_BE_ERASED)
         self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
         self._record(by, app, user, "unban", "")
 
@@ -163,8 +165,9 @@ class Moderation(Service, dict=True):
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
         """What holds now for these users. The ban of a lock is none: it ends with the lock alone."""
         unlocked, holds = set(self.core.authority.unlocked(app, users)), list[UserHold]()
+        bans = self.core.sessions.bans(app)
         for user in users:
-            if user in unlocked and (ban := self.core.sessions.ban_of(app, user)) is not None:
+            if user in unlocked and (ban := bans.get(user)) is not None:
                 holds.append(UserHold(user, "ban", ban.until, ban.reason, self.maker(app, user, _BANS)))
             if (mute := self.core.mutes.mute_of(app, user)) is not None:
                 holds.append(UserHold(user, "mute", mute.until, mute.reason, self.maker(app, user, _MUTES)))

@@ -57,6 +57,8 @@ def test_an_interrupted_erasure_goes_on(tmp_path: Path) -> None:
     assert core.user_erasures.interrupted() == []
     (row,) = core.user_erasures.ended()
     assert [each.name for each in read_journal(tmp_path / JOURNAL)] == [row.name]
+    acts = User(node, ALL.key, app="201").get("audit", name="users.erase.end")["acts"]
+    assert [(act["by"]["kind"], act["user"]) for act in acts] == [("node", None)]
     node.close()
 
 

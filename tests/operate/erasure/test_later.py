@@ -24,7 +24,7 @@ from imserver.plugin.testing import Answer, NodeProcess, check_tables, eventuall
 from tests.processes import end, spawn
 from tests.support import run_cli
 
-FEATURES = ("messages", "accounts", "audit", "erasure")
+FEATURES = ("messages", "accounts", "audit", "erasure", "safety")
 KEY = "admin-key-of-the-tests"
 SHOP_KEY = "key-of-the-app-of-the-tests"
 ANN = {"app": "shop", "name": "annlee", "password": "correct horse"}
@@ -125,13 +125,39 @@ def test_to_undo_it_lifts_no_ban_of_a_moderator(nodes: tuple[NodeProcess, NodePr
     eventually(lambda: bans(one) == bans(two) == {("ann", "spam"), ("bob", "spam")})
 
 
+def test_no_end_of_a_ban_lets_in_who_is_to_be_erased(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+    one, two = nodes
+    user = good(one.post("/api/v1/accounts/register", ANN, key=KEY))["account"]["user"]
+    whom, banned = {"app": "shop", "user": user}, {"app": "shop", "users": [user]}
+    words = {"reason": "to be erased"}  # nothing that a moderator writes is taken for the erasure
+
+    good(one.post("/api/v1/users/erase", {**whom, "seconds": 3600}, key=KEY))
+    good(two.post("/api/v1/ban", {**banned, "seconds": 1, **words}, key=KEY))
+    eventually(lambda: good(one.get("/api/v1/bans?app=shop", key=KEY))["count"] == 0)
+    for node in nodes:
+        for path, body in (("unban", banned), ("moderation/unban", whom)):
+            assert node.post(f"/api/v1/{path}", body, key=KEY).json["code"] == "to_be_erased"
+    good(two.post("/api/v1/accounts/lock", {**whom, "seconds": 0}, key=KEY))
+    good(one.post("/api/v1/accounts/unlock", whom, key=KEY))
+    assert [login(node).status for node in nodes] == [403, 403]
+    with one.another() as third:  # it starts while the erasure waits
+        assert login(third).status == 403
+    good(two.post("/api/v1/ban", {**banned, "seconds": 0, **words}, key=KEY))
+    good(one.post("/api/v1/users/erase/undo", whom, key=KEY))
+    assert [login(node).status for node in nodes] == [403, 403]
+    good(two.post("/api/v1/unban", banned, key=KEY))
+    assert [login(node).status for node in nodes] == [200, 200]
+
+
 def test_an_erasure_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     one, two = nodes
     whom = {"app": "shop", "user": "bob"}
     good(one.post("/api/v1/users/erase", {**whom, "seconds": 3600}, key=KEY))
     assert good(two.post("/api/v1/users/erase", whom, key=KEY)) == {"erased": True}
     assert state(one, "bob") == "ended"
-    assert good(one.get("/api/v1/bans?app=shop", key=KEY))["bans"] == []
+    end, begun, waiting = acts(one)
+    assert end == ("users.erase.end", None, {})
+    assert [begun[:2], waiting[:2]] == [("users.erase", None)] * 2
 
 
 def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:

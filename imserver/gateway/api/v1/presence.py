@@ -301,13 +301,16 @@ def ban(
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
-@sessions.post("/unban", schema=("UnbanRequest", "The users whose bans to lift."))
+@sessions.post("/unban", schema=("UnbanRequest", "Whose bans to lift."), problems=(Problems.TO_BE_ERASED,))
 def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
-    You may also name users who are not banned. The ban of a lock ends with the lock alone.
+    You may also name users who are not banned. The ban of a lock ends with the lock alone. Whoever is to be
+    erased stays out until `users/erase/undo`.
     """
     _require_below(api, call, users)
+    if any((call.app, user) in api.core.sessions.holds for user in users):
+        raise ApiProblem(Problems.TO_BE_ERASED)
     users = api.core.authority.unlocked(call.app, users)
     return UnbanAnswer(list(api.core.sessions.unban(call.app, users)))
 
