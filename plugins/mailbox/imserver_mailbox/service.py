@@ -55,13 +55,18 @@ class MailboxRefused(ServiceRefused):
 
 
 class Claim(Struct, frozen=True):
-    """What a worker has claimed: messages of one conversation. ``until``: Unix milliseconds. ``tries``: with
-    this one."""
+    """What a worker has claimed: messages of one conversation. ``row``: as it was before the claim, with its
+    number. ``until``: Unix milliseconds."""
 
-    token: str
+    row: Queue
     messages: list[Entry]
-    tries: int
     until: int
+
+    @property
+    def token(self) -> str:
+        """What a worker needs for it. It is valid for this mailbox alone."""
+        row = self.row
+        return f"{row.conversation}.{row.message}.{row.claim}.{self.messages[-1].id}"
 
 
 class _Meta(Struct):
@@ -69,11 +74,6 @@ class _Meta(Struct):
 
 
 _decode_meta: Final = msgspec.json.Decoder(_Meta).decode
-
-
-def token_of(row: Queue, upto: int) -> str:
-    """What a worker needs for a claim, up to a message. It is valid for this mailbox alone."""
-    return f"{row.conversation}.{row.message}.{row.claim}.{upto}"
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
@@ -157,7 +157,7 @@ class Mailboxes:
                 self.counts["dead"] += 1
             return None
         self.counts["claim"] += 1
-        return Claim(token_of(row, messages[-1].id), messages, row.tries + 1, until)
+        return Claim(row, messages, until)
 
     def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
         """Messages of a row that its bot may read, and up to which entry it was looked."""
