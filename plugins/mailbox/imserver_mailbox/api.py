@@ -144,8 +144,8 @@ def claim(
         raise ApiProblem(Problems.TOKEN_INVALID if call.principal.user else Problems.UNAUTHORIZED)
     if found is None:
         return ClaimAnswer()
-    messages, tries = [each.view() for each in found.messages], found.row.tries + 1
-    return ClaimAnswer(found.token, messages, tries, found.until)
+    messages = [each.view() for each in found.messages]
+    return ClaimAnswer(found.token, messages, found.row.tries + 1, found.until)
 
 
 @routes.post("/mailbox/renew", schema=("RenewRequest", "A claim."), act="", problems=(HTTP_LATE,))

@@ -55,8 +55,7 @@ class MailboxRefused(ServiceRefused):
 
 
 class Claim(Struct, frozen=True):
-    """What a worker has claimed: messages of one conversation. ``row``: as it was before the claim, with its
-    number. ``until``: Unix milliseconds."""
+    """Messages of one conversation. ``row``: before the claim, with its number. ``until``: Unix milliseconds."""
 
     row: Queue
     messages: list[Entry]
@@ -65,8 +64,8 @@ class Claim(Struct, frozen=True):
     @property
     def token(self) -> str:
         """What a worker needs for it. It is valid for this mailbox alone."""
-        row = self.row
-        return f"{row.conversation}.{row.message}.{row.claim}.{self.messages[-1].id}"
+        row, last = self.row, self.messages[-1].id
+        return f"{row.conversation}.{row.message}.{row.claim}.{last}"
 
 
 class _Meta(Struct):
