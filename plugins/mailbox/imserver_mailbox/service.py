@@ -55,7 +55,7 @@ class MailboxRefused(ServiceRefused):
 
 
 class Claim(Struct, frozen=True):
-    """Messages of one conversation. ``row``: before the claim, with its number. ``until``: Unix milliseconds."""
+    """Messages of one conversation. ``row``: before the claim, with its number. ``until``: in Unix ms."""
 
     row: Queue
     messages: list[Entry]
