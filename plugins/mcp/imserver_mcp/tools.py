@@ -258,8 +258,10 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
 def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
     """Use the answer to a question; see :func:`permission`."""
     if [each.get("value") for each in asked["answers"]] == [YES]:
+        if not turn.tasks.use(task, asked):
+            return "This yes was used before."
         turn.permitted_by = task.question
-        return "" if turn.tasks.use(task, asked) else "This yes was used before."
+        return ""
     return f"{asked['answers'][0]['user']} said no." if asked["answers"] else "Nobody has answered."
 
 

@@ -17,6 +17,7 @@ from conftest import KEY, META, Site, people, post, question, rpc, running, tool
 from imserver_mcp import FEATURE
 from imserver_mcp.declared import Hook, Hooks, Task, TaskCall, What
 from imserver_mcp.protocol import Code, McpError, Seal, plain_header
+from imserver_mcp.receipts import KEY as KEY_OF_META
 from imserver_mcp.tasks import TaskRows
 from standardwebhooks import Webhook
 
@@ -175,8 +176,11 @@ def test_the_yes_of_a_person_counts_once(installed: dict[str, str], tmp_path: Pa
         assert late["resultType"] == "input_required"
         ann.post("asks/answer", id=question(ann, bot.user)["id"], value="yes")
         again = {**call, "requestState": late["requestState"]}
-        assert rpc(url, bot.token, "tools/call", **again)["isError"] is False
-        assert rpc(url, bot.token, "tools/call", **again)["isError"] is True
+        results = [rpc(url, bot.token, "tools/call", **again) for _ in range(2)]
+        assert [(each["isError"], KEY_OF_META in each["_meta"]) for each in results] == [
+            (False, True),
+            (True, False),
+        ]
         assert [each.get("text") for each in bob.get("messages/sync", after=0)["messages"]] == ["once"]
 
 
