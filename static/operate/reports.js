@@ -161,14 +161,16 @@ export function drawReport({ api }, app, id) {
     found.push(...mutes.flatMap((each) => endButton(api, app, each, () => shown.again())));
     if (!mutes.length && api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
     if (!report.ban && api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
+    const isBanned = path === "moderation/unban"; // perhaps from the page of the person
     if (!report.closed && api.may("POST reports/close")) {
+      if (isBanned) found.push(button(words.admin_close_banned, () => close("banned"), "primary"));
       found.push(button(words.admin_dismiss, () => ask({
         title: words.admin_dismiss,
         text: words.admin_dismiss_text,
         fields: [{ name: "note", label: words.admin_note, hint: words.admin_note_hint, type: "textarea", most: 500 }],
         yes: words.admin_dismiss,
         act: ({ note }) => close("dismissed", note),
-      }), "primary"));
+      }), isBanned ? "quiet" : "primary"));
     }
     return found;
   }
