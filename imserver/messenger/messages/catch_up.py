@@ -17,7 +17,6 @@ from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Backlog, LogSubscription, Service
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection, app_and_user
-from imserver.gateway.transport.stream import Stream
 from imserver.messenger.messages.acks import (
     ACK_SECONDS,
     ACK_TRANSITIONS,
@@ -463,8 +462,8 @@ class StreamStarts(Service):
             log.warning("a stream of %s begins without stored messages: the database does not answer", app)
             return StreamStart(None, False)
 
-    def send(self, stream: Stream, start: StreamStart) -> None:
-        """Deliver what is stored, from ``start`` on. May switch."""
+    def send(self, stream: Connection, start: StreamStart) -> None:
+        """Deliver what is stored, from ``start`` on; also again, from another one. May switch."""
         cursor, first = start.cursor, start.first
         if cursor is None:
             return

@@ -16,17 +16,32 @@ from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyReq
 from imserver.plugin.messages import Appended, Draft, Message, MessageLog, MessageServices, Rejected
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.wire import Connection, Head, Stream, StreamEncoding, StreamPath, host_of
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Head,
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    app_and_user,
+    host_of,
+)
 
 from .requests import Asked, Chat, read_message
 from .wire import (
     NAME,
     Answer,
     AnswerDialect,
+    Asking,
     Chunk,
     ChunkedEncoding,
+    Socket,
+    SocketDialect,
     ag_ui_line,
     metadata_of,
+    socket_frame,
+    socket_line,
     ui_line,
     whole_chunks,
 )
@@ -37,6 +52,8 @@ PAGE: Final = 50
 SILENT_SECONDS: Final = 10.0
 """How long a client waits for the first sign of a bot that has no connection."""
 MESSAGES: Final = Rate("ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second")
+MOST_ANSWERS: Final = 16
+"""Answers that one WebSocket receives at once."""
 _TYPE: Final = "text/event-stream; charset=utf-8"
 _OPEN_QUERY: Final = f"{NAME}.open"
 _EMPTY: Final = HttpResponse(204, b"")
@@ -108,21 +125,26 @@ class AiChat:
         """Store the message of a request, and stream the answer to it. May switch."""
         asked = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
+        answer = self._answer(
+            stream, principal, asked.chat, form.line, partial(stream.close, CloseCode.NORMAL)
+        )
+        answer.thread, answer.run = asked.thread, asked.run
+        self._begin(form, stream, head, principal, answer, *self._put(principal, asked, answer))
+
+    def _put(self, principal: Principal, asked: Asked, answer: Answer) -> tuple[int, Message | None]:
+        """Store a question. Returns its id, and its answer if that is stored, too. May switch."""
         self._check_bot(principal, asked.chat)
         # A message that is sent again is answered already, or will be: by any stream.
         known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
         open_before = () if known else self._open_streams(principal, asked.chat)
         entry = self._store(principal, asked)
-        answer = self._answer(stream, principal, asked.chat, form)
-        answer.thread, answer.run = asked.thread, asked.run
         answer.skipped = frozenset(open_before)
-        stored = None
-        if known:
-            app, user = principal.app, principal.user
-            entries, _ = self._log.entries.history(app, user, entry.conversation, 0, PAGE, entry.id)
-            stored = next((each for each in entries if answer.is_of(each)), None)
-        self._begin(form, head, principal, answer, entry.id, stored)
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
+        if not known:
+            return entry.id, None
+        app, user = principal.app, principal.user
+        entries, _ = self._log.entries.history(app, user, entry.conversation, 0, PAGE, entry.id)
+        return entry.id, next((each for each in entries if answer.is_of(each)), None)
 
     def _resume(self, stream: Stream, head: Head) -> None:
         """Stream an answer from its beginning: the one that is open, or (``message``) one that may have ended
@@ -133,7 +155,8 @@ class AiChat:
         cursor, streams = self._log.entries.head(principal.app), self._open_streams(principal, chat)
         if not streams:  # what is open must not wait for it
             self._check_bot(principal, chat)
-        answer = self._answer(stream, principal, chat, self._ui)
+        close = partial(stream.close, CloseCode.NORMAL)
+        answer = self._answer(stream, principal, chat, self._ui.line, close)
         stored = self._log.entries.sent(principal.app, chat.bot, message) if message else None
         if stored is not None and not self._log.entries.readable(principal.app, principal.user, [stored.id]):
             stored = None
@@ -143,13 +166,13 @@ class AiChat:
             stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
             return
         answer.stream = message or (streams[-1] if streams else "")
-        self._begin(self._ui, head, principal, answer, cursor, stored)
+        self._begin(self._ui, stream, head, principal, answer, cursor, stored)
         if message and message not in streams and not answer.over:
             gevent.spawn_later(30.0, self._give_up, answer, "the answer is lost")
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""
-        while answer.connection.is_open and not answer.begun:
+        while answer.connection.is_open and not (answer.begun or answer.over):
             has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
             if not has_stream and not self._core.presence.is_online((principal.app,), chat.bot):
                 self._give_up(answer, "the bot does not answer")
@@ -159,13 +182,22 @@ class AiChat:
     def _give_up(self, answer: Answer, why: str) -> None:
         """End an answer of which nothing has come."""
         if not answer.begun:
-            answer.connection.send(answer.encode(answer, {"type": "error", "errorText": why}))
-            answer.connection.close(CloseCode.NORMAL)
+            if line := answer.encode(answer, {"type": "error", "errorText": why}):
+                answer.connection.send(line)
+            answer.close()
 
-    def _answer(self, stream: Stream, principal: Principal, chat: Chat, form: Form) -> Answer:
+    def _answer(
+        self,
+        connection: Connection,
+        principal: Principal,
+        chat: Chat,
+        line: Callable[[Answer, Chunk], bytes],
+        close: Callable[[], object],
+    ) -> Answer:
         return Answer(
-            connection=stream,
-            encode=form.line,
+            connection=connection,
+            close=close,
+            encode=line,
             user=principal.user,
             bot=chat.bot,
             conversation=chat.conversation,
@@ -176,6 +208,7 @@ class AiChat:
     def _begin(
         self,
         form: Form,
+        stream: Stream,
         head: Head,
         principal: Principal,
         answer: Answer,
@@ -183,12 +216,9 @@ class AiChat:
         stored: Message | None,
     ) -> None:
         """Begin a session that receives an answer; it is ``stored``, or comes behind ``cursor``."""
-        app, user, stream = principal.app, principal.user, answer.connection
+        app, user = principal.app, principal.user
         start = None if stored is not None else self._starts.start(app, user, cursor)
-        sessions = self._core.sessions
-        token = str(head.headers.get("authorization", "")).partition(" ")[2].strip()
-        # Each stream is a device of its own: a second one does not end the first.
-        if not sessions.begin_for(stream, app, principal, token, NAME, f"{NAME}-{uuid4().hex[:12]}"):
+        if not self._begin_session(stream, principal, head.headers.get("authorization", "")):
             return
         log, host = self._core.node.request_log, host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(b"\r\n")
@@ -201,6 +231,72 @@ class AiChat:
             stream.send(answer.take_message(stored))
         elif start is not None:
             self._starts.send(stream, start)
+
+    def _begin_session(self, connection: Connection, principal: Principal, authorization: str) -> bool:
+        """Begin a session of a user; False: the connection was closed. May switch."""
+        token, device = authorization.partition(" ")[2].strip(), f"{NAME}-{uuid4().hex[:12]}"
+        # Each connection is a device of its own: a second one does not end the first.
+        return self._core.sessions.begin_for(connection, principal.app, principal, token, NAME, device)
+
+    # --- sockets --------------------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection, _head: Head) -> None:
+        """A WebSocket is open. Its session begins with its first request."""
+        connection.dialect_state = Socket()
+
+    def run(self, connection: Connection, asking: Asking) -> None:
+        """Run a request of a WebSocket. May switch."""
+        socket = connection.dialect_state
+        assert isinstance(socket, Socket)
+        if asking.kind == "abort":
+            if (answer := socket.answers.pop(asking.request, None)) is not None:
+                answer.over = True
+            return
+        try:
+            self._answer_on(connection, socket, asking)
+        except (ApiProblem, Unavailable) as error:
+            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            connection.send(socket_frame("error", asking.request, errorText=str(problem)))
+
+    def _answer_on(self, connection: Connection, socket: Socket, asking: Asking) -> None:
+        """Stream an answer to a WebSocket: to a message, or the open one from its beginning. May switch.
+        Raises ApiProblem and Unavailable."""
+        request, send = asking.request, connection.send
+        principal = self._user_of({"authorization": asking.authorization}, host_of(connection.peer))
+        if connection.user is None:
+            if not self._begin_session(connection, principal, asking.authorization):
+                return
+            connection.dialect_state = socket
+        elif app_and_user(connection) != (principal.app, principal.user):
+            raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
+        if len(socket.answers) >= MOST_ANSWERS:
+            raise ApiProblem(Problems.TOO_MANY_REQUESTS)
+        asked = read_message(asking.body) if asking.kind == "send" else None
+        chat = Chat.of(asking.chat) if asked is None else asked.chat
+
+        def close() -> None:
+            if socket.answers.get(request) is answer:
+                del socket.answers[request]
+                send(socket_frame("end", request))
+
+        answer = self._answer(connection, principal, chat, socket_line, close)
+        answer.request = request
+        if asked is not None:
+            cursor, stored = self._put(principal, asked, answer)
+        else:
+            self._check_member(principal, chat)
+            cursor, stored = self._log.entries.head(principal.app), None
+            if not (streams := self._open_streams(principal, chat)):
+                send(socket_frame("no-active", request))
+                return
+            answer.stream = streams[-1]
+        start = None if stored is not None else self._starts.start(principal.app, principal.user, cursor)
+        socket.answers[request] = answer
+        send(socket_frame("start", request))
+        if stored is not None:
+            answer.take_message(stored)
+        elif start is not None:
+            self._starts.send(connection, start)
 
     def _open_streams(self, principal: Principal, chat: Chat) -> list[str]:
         """The open streams of a bot in a chat on all nodes, the oldest first. May switch."""
@@ -322,6 +418,7 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
 
 UI: Final = AnswerDialect(b"data: [DONE]\n\n")
 AG_UI: Final = AnswerDialect()
+SOCKET: Final = SocketDialect()
 
 
 def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]) -> Route:
@@ -332,7 +429,8 @@ def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpRespon
 
 def _build(core: Core) -> Parts:
     ai_chat = AiChat(core)
-    return Parts((ai_chat,), streams=ai_chat.paths)
+    commands: CommandTable = {Asking: CommandRow(ai_chat.run, needs_session=False)}
+    return Parts((ai_chat,), commands, {NAME: ai_chat.opened}, streams=ai_chat.paths)
 
 
 ROUTES: Final = (
@@ -341,5 +439,5 @@ ROUTES: Final = (
     *(_route("OPTIONS", path, lambda _ai_chat, _call: _EMPTY) for path in ("", "/ag-ui", "/*/stream")),
 )
 FEATURE: Final = FeatureRow(
-    NAME, _build, (UI,), ROUTES, uses=("messages", "bots"), settings=SettingsRow({NAME: AiChatSettings})
+    NAME, _build, (SOCKET,), ROUTES, uses=("messages", "bots"), settings=SettingsRow({NAME: AiChatSettings})
 )

@@ -6,14 +6,25 @@ AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import gevent
 import msgspec
+from msgspec import Struct, field
 
-from imserver.plugin.errors import CloseCode
+from imserver.plugin.errors import CloseCode, ReplyCode
 from imserver.plugin.messages import Message
-from imserver.plugin.wire import Dialect, DialectState, Event, Stream, StreamEncoding
+from imserver.plugin.wire import (
+    BadFrame,
+    Command,
+    Connection,
+    Dialect,
+    DialectState,
+    Event,
+    Reply,
+    Request,
+    StreamEncoding,
+)
 
 NAME: Final = "ai_chat"
 """Name of the feature and its dialect, and the type of messages whose text is chunks, one on each line."""
@@ -68,10 +79,12 @@ class Answer(DialectState, kw_only=True, gc=True):
 
     ``place``: where its conversation is, as streams of texts name it. ``stream``: its id; ``""``: the first
     of the bot that is not ``skipped``. ``length``: the characters that were sent. ``piece``: the number of
-    the last piece; -1: none.
+    the last piece; -1: none. ``close`` is called behind its end. ``request``: of several answers on one
+    connection, the request for it; ``sequence``: the number of its next chunk.
     """
 
-    connection: Stream
+    connection: Connection
+    close: Callable[[], object]
     encode: Callable[[Answer, Chunk], bytes]
     user: str
     bot: str
@@ -81,6 +94,8 @@ class Answer(DialectState, kw_only=True, gc=True):
     stream: str = ""
     run: str = ""
     thread: str = ""
+    request: str = ""
+    sequence: int = 0
     type: str = "text"
     begun: bool = False
     over: bool = False
@@ -155,14 +170,27 @@ class Answer(DialectState, kw_only=True, gc=True):
         return (*(() if last is None else (last,)), *self._finish(metadata))
 
     def _finish(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
-        """The end, after which the connection is closed."""
         self.over = True
-        gevent.spawn(self.connection.close, CloseCode.NORMAL)
+        gevent.spawn(self.close)
         reason = "interrupted" if "incomplete" in metadata else "stop"
         return ({"type": "finish", "finishReason": reason, "messageMetadata": metadata},)
 
     def _joined(self, chunks: Iterable[Chunk]) -> bytes:
         return b"".join([self.encode(self, chunk) for chunk in chunks])
+
+
+class Socket(DialectState, kw_only=True, gc=True):
+    """The answers that a WebSocket receives, by the ids of their requests. Each sends its frames itself."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def take_piece(self, event: Event) -> bytes:
+        """See :meth:`Answer.take_piece`."""
+        return b"".join([each.take_piece(event) for each in tuple(self.answers.values())])
+
+    def take_message(self, message: Message) -> bytes:
+        """See :meth:`Answer.take_message`."""
+        return b"".join([each.take_message(message) for each in tuple(self.answers.values())])
 
 
 class AnswerDialect(Dialect):
@@ -180,15 +208,72 @@ class AnswerDialect(Dialect):
         """A piece of a streamed message."""
         if event.kind != "piece":
             return None
-        return lambda _, state: state.take_piece(event) if isinstance(state, Answer) else b""
+        return lambda _, state: state.take_piece(event) if isinstance(state, Answer | Socket) else b""
 
     def encode_message(self, message: Message) -> Callable[[str, DialectState | None], bytes]:
         """A stored message."""
-        return lambda _, state: state.take_message(message) if isinstance(state, Answer) else b""
+        return lambda _, state: state.take_message(message) if isinstance(state, Answer | Socket) else b""
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end. After any other one than that of the answer the client comes back."""
         return self._done if code == CloseCode.NORMAL else None
+
+
+class Asking(Command, frozen=True):
+    """A request of ``WebSocketChatTransport``: a message, the open answer, or no more of an answer."""
+
+    kind: Literal["send", "resume", "abort"]
+    request: str
+    chat: str
+    authorization: str
+    body: bytes
+
+
+class _Frame(Struct, rename="camel"):
+    type: Literal["send", "resume", "abort"]
+    request_id: str
+    id: str = ""
+    headers: dict[str, str] = {}
+
+
+_read_frame: Final = msgspec.json.Decoder(_Frame).decode
+
+
+class SocketDialect(AnswerDialect):
+    """The codec of ``WebSocketChatTransport`` of the AI SDK: answers to several requests on one WebSocket."""
+
+    path = "/ai-chat/socket"
+    ping = b""
+
+    def decode(self, payload: bytes) -> Request:
+        """A request. Raises BadFrame."""
+        try:
+            frame = _read_frame(payload)
+        except (ValueError, RecursionError):
+            raise BadFrame(None, CloseCode.POLICY) from None
+        token = next((text for name, text in frame.headers.items() if name.lower() == "authorization"), "")
+        asking = Asking(frame.type, frame.request_id, frame.id, token, payload)
+        return Request(frame.request_id, frame.type, asking)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The refusal of a request."""
+        return None if reply.code == ReplyCode.OK else socket_frame("error", request.seq, errorText="refused")
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """Nothing: the close frame says it."""
+        return None
+
+
+def socket_frame(type: str, request: str, **more: object) -> bytes:
+    """A frame for ``WebSocketChatTransport``."""
+    return _encode({"type": type, "requestId": request, **more})
+
+
+def socket_line(answer: Answer, chunk: Chunk) -> bytes:
+    """Send a chunk to ``WebSocketChatTransport``, in a frame of its own. Nothing is left for the caller."""
+    sequence, answer.sequence = answer.sequence, answer.sequence + 1
+    answer.connection.send(socket_frame("chunk", answer.request, sequence=sequence, chunk=chunk))
+    return b""
 
 
 class ChunkedEncoding(StreamEncoding):

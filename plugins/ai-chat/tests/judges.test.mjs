@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HttpAgent } from '@ag-ui/client';
-import { AbstractChat, DefaultChatTransport } from 'ai';
+import { AbstractChat, DefaultChatTransport, WebSocketChatTransport } from 'ai';
 import { ImserverChatTransport } from 'imserver-ai-chat';
 
 const { url, api, token, bot, chat: chatId } = JSON.parse(process.env.PLACE);
@@ -31,6 +31,8 @@ class Chat extends AbstractChat {
 }
 
 const plain = () => new DefaultChatTransport({ api: `${url}/ai-chat`, headers: { Authorization: `Bearer ${token}` } });
+const socket = () =>
+  new WebSocketChatTransport({ url: `${url}/ai-chat/socket`, headers: { Authorization: `Bearer ${token}` } });
 const own = () => new ImserverChatTransport({ url, token });
 const textOf = (message) => message.parts.map((part) => (part.type === 'text' ? part.text : '')).join('');
 
@@ -65,16 +67,18 @@ const append = (stream, piece, text) => produce('stream/append', { pieces: [{ st
 for (const [name, transport] of [
   ['DefaultChatTransport', plain],
   ['ImserverChatTransport', own],
+  ['WebSocketChatTransport', socket],
 ]) {
   test(`${name}: an answer, and a second device that joins it`, async () => {
-    const chat = new Chat({ id: chatId, transport: transport() });
+    const [first, other] = [transport(), transport()];
+    const chat = new Chat({ id: chatId, transport: first });
     const question = `Question of ${name}`;
     const sent = chat.sendMessage({ text: question });
     const stream = await answerTo(question);
     await append(stream, 1, 'one ');
     await eventually(() => textOf(chat.messages.at(-1)) === 'one ', 'the first piece');
     assert.equal(chat.status, 'streaming');
-    const second = new Chat({ id: chatId, transport: transport(), messages: [] });
+    const second = new Chat({ id: chatId, transport: other, messages: [] });
     const resumed = second.resumeStream();
     await append(stream, 2, 'two ☕');
     await produce('stream/close', { stream });
@@ -86,6 +90,7 @@ for (const [name, transport] of [
     }
     await second.resumeStream();
     assert.equal(second.messages.length, 1);
+    for (const each of [first, other]) each.close?.();
   });
 }
 

@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 from conftest import APP, CONFIG, KEY, PLUGIN, Chunk, Producer, Reader, message, said
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
 
 from imserver_client import Entry, Messenger
 from tests.bots import ExampleBot
@@ -232,6 +234,40 @@ def test_what_is_refused(chat: Chat) -> None:
     assert chat.get("messages").document() == {"messages": [], "before": 0}
 
 
+def test_what_a_socket_refuses(chat: Chat) -> None:
+    eve = User.register(chat.here, APP, key=KEY)
+
+    def ask(request: str, token: str, **more: Any) -> tuple[str, str]:
+        head = {"Authorization": f"Bearer {token}"}
+        socket.send(json.dumps({"type": "send", "requestId": request, "headers": head, **more}))
+        while (answer := json.loads(socket.recv(60)))["requestId"] != request:
+            pass
+        return answer["type"], answer.get("errorText", "")
+
+    good = message(chat.id, "Tea?", "m1")
+    bot, (host, port) = chat.bot.bot, chat.here.http
+    with (
+        Messenger(chat.there.ws_url, APP, bot.user, bot.token, cursor=None),  # it is online, and silent
+        connect(f"ws://{host}:{port}/ai-chat/socket") as socket,
+    ):
+        assert ask("1", "wrong", **good)[0] == "error"
+        assert ask("2", chat.ann.token, **{**good, "id": "tea"})[0] == "error"
+        assert ask("3", eve.token, **good) == ("error", "The WebSocket is of another user")
+        for number in range(16):
+            assert ask(f"m{number}", chat.ann.token, **message(chat.id, "Tea?", f"m{number}")) == (
+                "start",
+                "",
+            )
+        assert ask("4", chat.ann.token, **message(chat.id, "Tea?", "m16"))[0] == "error"
+        socket.send(json.dumps({"type": "abort", "requestId": "m0"}))
+        assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m16")) == ("start", "")
+        socket.send("tea")
+        with pytest.raises(ConnectionClosedError):
+            socket.recv(60)
+    asked = [each["id"] for each in chat.get("messages").document()["messages"]]
+    assert asked == [f"m{number}" for number in range(17)]
+
+
 def test_a_page_of_another_origin_may_ask(chat: Chat) -> None:
     for path in ("/ai-chat", "/ai-chat/ag-ui", f"/ai-chat/{chat.id}/stream", f"/ai-chat/{chat.id}/stop"):
         connection = http.client.HTTPConnection(*chat.here.http, timeout=60)
@@ -256,14 +292,17 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.needs("node")
-def test_the_judges_chat_with_a_bot(servers: tuple[Server, Server], project: Path) -> None:
+@pytest.mark.parametrize(
+    "script", ["judges.test.mjs", pytest.param("socket.test.mjs", marks=pytest.mark.full("programs"))]
+)
+def test_the_judges_chat_with_a_bot(servers: tuple[Server, Server], project: Path, script: str) -> None:
     here, there = servers
     ann = User.register(here, APP, key=KEY)
     bot = ann.bot(f"judge{next(_names)}_bot")
     users = {"chat": bot.user, "bot": {"token": bot.token, "user": ann.user}}
     place = {"url": here.http_url, "api": there.http_url, "token": ann.token, **users}
-    shutil.copy(HERE / "judges.test.mjs", project)
-    run_node(str(project / "judges.test.mjs"), PLACE=json.dumps(place))
+    shutil.copy(HERE / script, project)
+    run_node(str(project / script), PLACE=json.dumps(place))
 
 
 @pytest.mark.needs("tsc")
