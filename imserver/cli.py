@@ -271,8 +271,8 @@ def _check_production(path: str | None) -> None:
         file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
-    for setting, what in findings:
-        click.echo(f"{setting}: {what}")
+        for setting, what in findings:
+            click.echo(f"{setting}: {what}")
     if findings:
         sys.exit(1)
     click.echo("nothing is open")

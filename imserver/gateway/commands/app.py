@@ -58,8 +58,9 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Print an app's settings as YAML; secrets are hidden."""
     with opened(path, data_dir) as (_, _, tenants):
-        if (tenant := tenants.get(name)) is None:
-            fail(f"app {name} does not exist")
+        tenant = tenants.get(name)
+    if tenant is None:
+        fail(f"app {name} does not exist")
     click.echo(dump(tenant, tenants.declared), nl=False)
 
 
@@ -76,8 +77,7 @@ def change(
     An example: quotas.pushes_per_day=1000. Apps of the configuration file are changed in that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        before = tenants.get(name)
-        given = {} if before is None else plain(before)
+        given = {} if (before := tenants.get(name)) is None else plain(before)
         whole = [each for each in unset if "." not in each]
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)

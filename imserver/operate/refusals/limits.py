@@ -16,7 +16,6 @@ from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import Needs, Principal
-from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import Service, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure
@@ -180,6 +179,8 @@ class Refusals(Service, dict=True):
 
     def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
         if "groups" in self.core.features:
+            from imserver.plugin.messages import MessageLog  # a node may have none
+
             for own in self.core.store.part(MessageLog).conversations.memberships(app, user):
                 if own.muted_until > time() and own.left_id is None:
                     yield Hold("mute", "group", user, own.muted_until, str(own.conversation))
