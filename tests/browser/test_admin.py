@@ -341,7 +341,7 @@ def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:
     admin.tap("Undo")
     admin.shows("The app is as it was", "#toasts")
     admin.shows("Delete this app")
-    whom = {"app": "kiosk", "confirm": "kiosk", "seconds": 1}
+    whom = {"app": "kiosk", "confirm": "kiosk", "seconds": 8}  # the page is there before
     assert good(server.http, "apps/delete", whom, key=KEY)["ends"]
     admin.driver.refresh()
     admin.shows("was deleted", ".notice")
