@@ -222,7 +222,7 @@ class OpenStreams:
                 self.add(OpenStream(stream.id, app, part.name, head, text, stream.piece, monotonic()))
                 return True
             return False
-        if known is None or stream.piece > known.piece + 1:
+        if known is None or stream.piece > known.piece + bool(event.text):  # a sign of life has none
             self.gaps[stream.id] = app, part.name
             self.news.set()
             return False
