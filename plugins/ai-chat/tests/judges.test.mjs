@@ -80,6 +80,7 @@ for (const [name, transport] of [
     assert.equal(chat.status, 'streaming');
     const second = new Chat({ id: chatId, transport: other, messages: [] });
     const resumed = second.resumeStream();
+    await eventually(() => second.messages.length, 'the second device has joined');
     await append(stream, 2, 'two ☕');
     await produce('stream/close', { stream });
     await Promise.all([sent, resumed]);
