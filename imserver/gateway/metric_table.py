@@ -3,8 +3,6 @@
 ``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set

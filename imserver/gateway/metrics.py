@@ -3,8 +3,6 @@
 The public metrics are the table in :mod:`imserver.gateway.metric_table`.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 from bisect import bisect_left

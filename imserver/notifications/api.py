@@ -1,7 +1,5 @@
 """Notifications of a user: endpoints of devices, what the user wishes, and a test."""
 
-from __future__ import annotations
-
 from time import time
 from typing import Annotated, Any, Final, Literal
 

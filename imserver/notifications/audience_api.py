@@ -1,7 +1,5 @@
 """Notifications to large audiences: start one, follow its progress, cancel it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from secrets import token_hex
 from time import time

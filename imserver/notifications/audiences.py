@@ -5,8 +5,6 @@ it are one transaction, so a node that is killed leaves nothing to be sent twice
 to be sent at a time: other notifications need not wait for it, and it can be cancelled.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence

@@ -3,8 +3,6 @@
 The node that notifies sends them, with one consumer for all apps, because all go to one mail server.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence

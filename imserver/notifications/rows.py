@@ -3,8 +3,6 @@
 Each method is one transaction, may switch, and raises StorageUnavailable.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256

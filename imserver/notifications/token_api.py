@@ -1,7 +1,5 @@
 """What the holder of a token may do without another credential: act on a notification, end mails."""
 
-from __future__ import annotations
-
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """``imserver status``: whether a server is well, and its state."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime

@@ -7,8 +7,6 @@ nothing but the worker. The worker has the content of the page in its text. If t
 text changes, the text changes; browsers then install the new worker, which stores the new page and its files.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import cache, lru_cache

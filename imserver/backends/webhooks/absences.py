@@ -1,7 +1,5 @@
 """Absences: which back ends hear that a user is offline and has not read a stored message."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Durable events: read them from a cursor, list dead ones, replay them; the state of webhooks."""
 
-from __future__ import annotations
-
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from secrets import token_hex

@@ -4,8 +4,6 @@ Requests and answers have the form of Centrifugo's proxies. One address of the a
 kind of request.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

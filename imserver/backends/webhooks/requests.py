@@ -1,7 +1,5 @@
 """Requests to back ends: the queue of an app's events, and the authorisation of logins."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Reviews: the back end of an app allows, replaces or rejects what users send, before it takes effect."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping

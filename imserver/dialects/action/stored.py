@@ -6,8 +6,6 @@ Stored members have one from the first message, other users from their first log
 without proof of arrival (the pong to a ping after it) is sent again at the next login.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress

@@ -6,8 +6,6 @@ an error has a status of its own and is the whole body. A refused principal and 
 status of the problem. Older clients send ``{"method", "params"}`` to ``POST /api``.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Mapping

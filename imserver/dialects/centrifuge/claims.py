@@ -1,7 +1,5 @@
 """The claims of Centrifugo's connection tokens besides user and end."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

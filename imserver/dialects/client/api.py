@@ -4,8 +4,6 @@ Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1.
 answered with 400, and a method other than POST with 405, both without a body, as in the original.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from time import time
 from typing import Annotated, Any, Final, Generic, TypeVar

@@ -1,7 +1,5 @@
 """Messages from protobuf clients, which number them on their connection. They are stored in order, once."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from random import SystemRandom

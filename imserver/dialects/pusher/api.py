@@ -4,8 +4,6 @@ Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as
 Where the tests of Pusher's libraries name a text, it is Pusher's.
 """
 
-from __future__ import annotations
-
 import re
 from time import time
 from typing import Any, Final

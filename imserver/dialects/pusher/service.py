@@ -5,8 +5,6 @@ channel counts in this channel only. The beginning of a channel's name decides w
 back end signs it.
 """
 
-from __future__ import annotations
-
 import logging
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 They are JSON Web Tokens that a key of the app has signed, like session tokens. They need no ``app``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 

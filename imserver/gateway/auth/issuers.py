@@ -5,8 +5,6 @@ discovery document. Each issuer has its own cache. An issuer that does not answe
 own tokens, and only until the first time-out.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus

@@ -4,8 +4,6 @@ This module checks what depends on the app: existence, login rule, dialects, ori
 and back end. Login policies and bans belong to :mod:`imserver.gateway.sessions.sessions`.
 """
 
-from __future__ import annotations
-
 import logging
 from time import time
 from typing import Final, Protocol

@@ -1,8 +1,6 @@
 """Questions that the core asks features: who holds a token, may users reach each other, may a client or a
 message pass. Each has the answers of a node where no feature gives any."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
 

@@ -5,8 +5,6 @@ up at a steady rate. The rows of features are in their ``settings``. And the use
 whole app for a time, as this node knows them.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -5,8 +5,6 @@ the others within ``storage.look_seconds``, or at once when they look up an unkn
 configured and stored, the configuration wins.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import attrgetter

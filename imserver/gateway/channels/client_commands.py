@@ -1,7 +1,5 @@
 """Commands of clients on channels: one rule for all dialects decides who may subscribe, publish and read."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar, Final, Literal

@@ -1,7 +1,5 @@
 """Connections by their ids, on any node: push to one, close it, let it join or leave a channel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial

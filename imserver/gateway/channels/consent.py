@@ -1,7 +1,5 @@
 """Channels for which the back end of the app (``back_end``) or a group (``members``) decides."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec

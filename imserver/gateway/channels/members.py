@@ -1,7 +1,5 @@
 """Members of channels, on all nodes; names of channels, and why a call is refused."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections import deque

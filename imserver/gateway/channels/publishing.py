@@ -1,7 +1,5 @@
 """Publications to channels, to other nodes and on this one. Notices of who subscribes and leaves."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

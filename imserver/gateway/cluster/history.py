@@ -1,7 +1,5 @@
 """The last publications of channels, in the memory of this node. Nodes with a Redis share those in it."""
 
-from __future__ import annotations
-
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """``imserver app``: the tenants."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, get_origin
 

@@ -17,8 +17,6 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``api``: limits that requests of ``/api/v1`` have besides, as arguments of :class:`msgspec.Meta`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache

@@ -4,8 +4,6 @@ Keys are compared without underscores, dashes and letter case, so the original s
 ``minIDleConns`` are accepted unchanged.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fields of many shapes of ``/api/v1``, with their descriptions in the document."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Struct

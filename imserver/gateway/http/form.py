@@ -1,7 +1,5 @@
 """Parsers for requests: queries, urlencoded and multipart forms, JSON objects, ids of apps, page cursors."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -5,8 +5,6 @@ token, and each client address of other requests (for IPv6, its network). A requ
 one for each command.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from time import time

@@ -6,8 +6,6 @@ with a ``description`` if its docstring is not the published one. What all route
 is added here.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence

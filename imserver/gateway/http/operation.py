@@ -5,8 +5,6 @@ carries and what it is answered with are msgspec Structs: they check what comes 
 the document.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 

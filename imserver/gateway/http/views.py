@@ -1,7 +1,5 @@
 """Flask's views of the API: one thin adapter for each row of the table, and event streams."""
 
-from __future__ import annotations
-
 import _socket
 import socket
 from collections.abc import Iterator, Mapping

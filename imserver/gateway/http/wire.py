@@ -1,7 +1,5 @@
 """Parts of requests and answers of ``/api/v1``: queries, compressed bodies, pages of lists."""
 
-from __future__ import annotations
-
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence, Sized

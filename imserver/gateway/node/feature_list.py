@@ -1,7 +1,5 @@
 """The features and foreign dialects of this server, in the order in which a node builds them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module

@@ -6,8 +6,6 @@ behind them. A node that stops passes its pending pushes to others of its cluste
 killed.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this no
 :class:`imserver.gateway.push.routing.ClusterReach` on all nodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """The targets of a push, who stores pushes for users and groups, and the channels of users with a history."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Annotated
 

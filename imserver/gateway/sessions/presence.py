@@ -1,7 +1,5 @@
 """Presence: which users are online, where their sessions are, and how many there are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 

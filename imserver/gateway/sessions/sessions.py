@@ -1,7 +1,5 @@
 """Sessions: logging in under an app's policy, logging out, closing sessions and banning."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -283,7 +281,8 @@ class Sessions:
 
     def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
         """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
-        self._require_no_ban(login.app, login.user)
+        if self._bans or self.holds:
+            self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)

@@ -1,7 +1,5 @@
 """The address of the database, from the settings. Needs no driver."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final, Literal
 

@@ -1,8 +1,6 @@
 """The rows of an app and of a user in all tables: how many there are, how an export reads them, in pages, and
 their deletion in small transactions."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, Final

@@ -5,8 +5,6 @@ digest of app and user, by a key of the server, says whose it was. A restored da
 user is erased again.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 from collections.abc import Callable, Iterable, Sequence

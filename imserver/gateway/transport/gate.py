@@ -1,7 +1,5 @@
 """Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2)."""
 
-from __future__ import annotations
-
 import _socket
 import binascii
 import logging

@@ -1,7 +1,5 @@
 """Uploaded files: lists, deletion. The views of this package take in and send the files themselves."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 

@@ -6,8 +6,6 @@ leave bytes without a row; they cannot be requested. Pictures are stored upright
 and HEIC without places.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator

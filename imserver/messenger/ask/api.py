@@ -1,7 +1,5 @@
 """Questions over ``/api/v1``: ask, wait, answer, cancel, remind, escalate."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field

@@ -1,7 +1,5 @@
 """Groups: create, invite, join, leave, remove, rename, roles, mute, lists."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from time import time
 from typing import Annotated, Final, Literal

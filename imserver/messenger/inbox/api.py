@@ -1,7 +1,5 @@
 """The inbox of a user: what they keep about their conversations."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

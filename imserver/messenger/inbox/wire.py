@@ -1,7 +1,5 @@
 """What clients say about their inboxes: commands, and how they are read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final
 

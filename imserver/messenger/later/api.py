@@ -1,7 +1,5 @@
 """Scheduled messages and reminders over ``/api/v1``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from secrets import token_hex
 from typing import Annotated, Any, Final

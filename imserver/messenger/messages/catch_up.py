@@ -1,7 +1,5 @@
 """Catch-up: a connection begins to follow the log, and receives what it missed before anything new."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile

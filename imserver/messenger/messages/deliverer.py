@@ -9,8 +9,6 @@ not continue at the position waits. If the gap is not filled in a moment, the mi
 the log. Each second the positions of apps without news are compared with the ends of their logs.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial

@@ -5,8 +5,6 @@ of joining and leaving keep the followers of groups up to date. So a message to 
 member.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from imserver.gateway.model import Backlog, LogSubscription

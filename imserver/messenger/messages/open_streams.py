@@ -1,7 +1,5 @@
 """The texts so far of open streamed messages, on this node."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping
 from time import monotonic

@@ -4,8 +4,6 @@ A signal is sent at once to the subscribed connections on all nodes and stored n
 have no use for typing notices; receipts and marks they can ask for.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from time import monotonic

@@ -1,7 +1,5 @@
 """Channels whose history is the message log: publications become entries, and entries publications."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b

@@ -4,8 +4,6 @@ A push with a key is stored once for good: the ``client_msg_id`` of its messages
 log remembers it as long as the messages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import perf_counter, time

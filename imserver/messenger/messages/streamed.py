@@ -4,8 +4,6 @@ The connections that receive stored messages of the conversation receive the pie
 ordinary stored message, whose ``client_msg_id`` is the id of the stream.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from time import time
 from typing import Final

@@ -7,8 +7,6 @@ subscribers have a copy of the text for late subscribers. If the publisher or th
 closed as incomplete.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence

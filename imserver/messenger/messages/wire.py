@@ -4,8 +4,6 @@ Nearly every message is read by msgspec's typed decoder, all others as in
 :mod:`imserver.gateway.protocol.forgiving`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain

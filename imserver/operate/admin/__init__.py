@@ -2,8 +2,6 @@
 ``/api/v1`` cannot do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

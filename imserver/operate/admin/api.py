@@ -1,7 +1,5 @@
 """What the admin page asks besides the routes of others: search, rights, connections, nodes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal

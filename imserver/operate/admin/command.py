@@ -1,7 +1,5 @@
 """``imserver drain``: takes the clients off a node."""
 
-from __future__ import annotations
-
 import sys
 from time import sleep
 from typing import Any

@@ -3,8 +3,6 @@
 Services of features find their own things (:class:`Finds`); those of the core are found here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Protocol, get_args, runtime_checkable
 

@@ -1,7 +1,5 @@
 """The parts of the admin page on one node."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from time import time

@@ -1,7 +1,5 @@
 """``imserver backup``: copies of what a server has stored, by a schedule too, and their trial."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path

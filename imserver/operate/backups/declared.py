@@ -1,7 +1,5 @@
 """What the feature declares: settings."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct

@@ -3,8 +3,6 @@
 ``imserver backup`` writes them and deletes the old ones. Nodes and ``imserver doctor`` only list them.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from pathlib import Path

@@ -4,8 +4,6 @@ It is a tar file without compression. Its last members are the names of files th
 checksum of the members before, and the word that it is complete.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

@@ -3,8 +3,6 @@
 A backup runs while servers use the database; a restore needs them stopped.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import time

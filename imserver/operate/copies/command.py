@@ -1,7 +1,5 @@
 """``imserver restore`` and ``imserver move``: a copy replaces the database, or the database moves."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import sys

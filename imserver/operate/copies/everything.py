@@ -1,7 +1,5 @@
 """The archive of ``imserver backup --everything``, and how ``imserver restore`` puts it back."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 import tempfile

@@ -5,8 +5,6 @@ transaction of each page. The row of ``directory``, without which no server open
 Code here blocks: it runs in a process of its own, not in a node.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -3,8 +3,6 @@
 Code here blocks: it runs in a process of its own, not in a node.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """``imserver backup --check``: a backup is restored on trial, and what came back is compared with it."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from contextlib import closing

@@ -1,8 +1,6 @@
 """``imserver erase``: erase a user, or take what was erased out of the files of the database; and
 ``imserver app delete``."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Iterator

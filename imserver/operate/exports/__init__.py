@@ -1,7 +1,5 @@
 """Exports: all data of a user or an app as one archive, and the import of an app's archive."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial

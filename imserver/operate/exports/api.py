@@ -1,7 +1,5 @@
 """``/api/v1/exports``: archives of users and apps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 

@@ -1,7 +1,5 @@
 """``imserver export`` and ``imserver import``: archives of users and apps."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import closing
 from operator import call

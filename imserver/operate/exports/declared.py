@@ -1,7 +1,5 @@
 """What the feature declares: settings, problems and tables."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

@@ -4,8 +4,6 @@ An export is a row of a :class:`Runner`. The node that works on it makes its arc
 so another node that has the same folder goes on with it, and one that has not begins it again.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator

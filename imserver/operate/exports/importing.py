@@ -4,8 +4,6 @@ Each transaction stores rows and says how far the import is, so it may be killed
 nothing is stored twice. Until everything is there, the app does not exist, or has no messages yet.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from functools import partial

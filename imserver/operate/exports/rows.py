@@ -1,7 +1,5 @@
 """The rows of exports, and of imports."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final
 

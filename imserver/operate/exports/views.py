@@ -1,7 +1,5 @@
 """The views of archives, which are sent in pieces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """API keys: list, create, rotate, revoke, and what each of them did."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from time import time
 from typing import Annotated, Final, Literal, get_args

@@ -1,7 +1,5 @@
 """What keys did: stored once a minute, with when each was last used; and its rows in the database."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count

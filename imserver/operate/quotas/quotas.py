@@ -5,8 +5,6 @@ what it has counted for apps with quotas, reads the sum of all nodes, and sets t
 to stop here. One node stops exactly. Of several, each may use what was left at its last look.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from time import gmtime, strftime, time

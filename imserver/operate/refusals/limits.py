@@ -1,8 +1,6 @@
 """What refuses somebody now: bans, mutes, locks of accounts, rates. One act lifts what is no mute, on all
 nodes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from time import time

@@ -5,8 +5,6 @@ session, or else the network of the address. They are bounded for each cause (ki
 all. So a stranger who is refused again and again pushes out no rows but those of the own network.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Reports, and what moderators do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from time import time
 from typing import Annotated, Any, Final, Literal

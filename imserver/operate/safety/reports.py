@@ -6,8 +6,6 @@ report: whoever recalls or deletes it leaves moderators something to decide by. 
 banned is a report of them about themselves.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from secrets import token_hex

@@ -1,7 +1,5 @@
 """``/api/v1/nodes/timings`` and ``/api/v1/nodes/log``."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -1,7 +1,5 @@
 """``imserver slow`` and ``imserver log``."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 

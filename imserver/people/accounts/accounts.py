@@ -4,8 +4,6 @@ password, and get a token.
 Errors do not reveal which part of a login was wrong. An unknown account takes as long as a wrong password.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Accounts: register, log in, show, change, devices, log out, delete."""
 
-from __future__ import annotations
-
 from time import time
 from typing import Annotated, Any, Final
 

@@ -1,7 +1,5 @@
 """Cards of people: what one account sees of others, and finding an account by its identifiers."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic, time

@@ -1,7 +1,5 @@
 """Cards of people: find an account, and what the acting user sees of many."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType

@@ -1,7 +1,5 @@
 """What the feature declares: settings, problems and tables."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Final, Literal

@@ -5,8 +5,6 @@ these users, which ends their sessions on all nodes: nodes learn of bans, also o
 made. When a lock is lifted, a ban that ends later stays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from time import monotonic, time

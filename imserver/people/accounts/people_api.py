@@ -1,7 +1,5 @@
 """Accounts for those who answer for an app: list, roles, locks."""
 
-from __future__ import annotations
-
 from time import time
 from typing import Annotated, Final
 

@@ -3,8 +3,6 @@
 Without a database, nothing is read and nothing is created.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from secrets import token_hex

@@ -1,7 +1,5 @@
 """Streamed answers: a bot opens a message in a conversation, appends pieces to it, and closes it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from time import time
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Bots: make, list, change, rotate the token, delete; their slash commands."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 
 import msgspec

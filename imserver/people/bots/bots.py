@@ -3,8 +3,6 @@
 Incoming webhooks: URLs whose requests become messages in a group, from a bot that was made for it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Sequence
 from secrets import token_urlsafe

@@ -3,8 +3,6 @@
 Each method is one transaction, may switch, and raises StorageUnavailable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 

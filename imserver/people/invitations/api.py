@@ -1,7 +1,5 @@
 """Invitation links: create, list, revoke, preview, accept."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct

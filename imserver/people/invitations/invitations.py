@@ -1,7 +1,5 @@
 """Invitation links: a code with which others join a group, or become a friend of its maker."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from secrets import token_urlsafe

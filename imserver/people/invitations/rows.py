@@ -1,7 +1,5 @@
 """Invitations in the database. Each method is one transaction, may switch, and raises StorageUnavailable."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Annotated, Final, Literal
 

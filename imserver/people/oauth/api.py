@@ -1,7 +1,5 @@
 """Logging in with a provider: routes of ``/api/v1``."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote

@@ -11,8 +11,6 @@ clients this browser shows a short code and asks the user whether their device s
 In a cluster Redis has the running logins, so any node may take the callback.
 """
 
-from __future__ import annotations
-
 import hmac
 import logging
 import re

@@ -4,8 +4,6 @@ A setting is declared once, in a struct of settings. Its type, limits, default a
 requests and answers, too. What is different there, its marks say (:mod:`imserver.gateway.config.declared`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import cache, partial, reduce
 from operator import or_

@@ -1,7 +1,5 @@
 """Channels: publish, history, and what a channel is like. Subscribers are in :mod:`.subscribers`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 
 import msgspec

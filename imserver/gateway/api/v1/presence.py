@@ -1,8 +1,6 @@
 """Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban,
 bans."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from typing import Annotated, Final

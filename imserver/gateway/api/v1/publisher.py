@@ -7,8 +7,6 @@ A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``
 question to Redis.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A push: the shapes of its request and its answer, for all routes that send."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field

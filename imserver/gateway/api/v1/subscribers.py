@@ -1,7 +1,5 @@
 """Subscribers of channels: subscribe, unsubscribe, presence, lists. Publishing is in :mod:`.channels`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Final, TypeVar
 

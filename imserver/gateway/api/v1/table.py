@@ -1,8 +1,6 @@
 """All operations of ``/api/v1``, their routes, their document; batches, which run any of them; and the table
 of the HTTP API, in which every route is a row that :func:`imserver.gateway.http.call.answer` answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Annotated, Any

@@ -4,8 +4,6 @@ whose next change Redis reports over a connection.
 Measured: redis-py takes 11 MB of a node's memory and 150 ms of CPU at its start. No node imports it.
 """
 
-from __future__ import annotations
-
 import _socket
 import re
 from collections.abc import Callable, Sequence

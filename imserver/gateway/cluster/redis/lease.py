@@ -1,7 +1,5 @@
 """The lease of this node in Redis, and the leases of the other nodes."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence

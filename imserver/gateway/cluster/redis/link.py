@@ -1,7 +1,5 @@
 """The link to one Redis server, which executes pipelines; what all links have. How links connect."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from abc import abstractmethod

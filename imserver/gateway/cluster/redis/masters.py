@@ -1,7 +1,5 @@
 """The link to a Redis Cluster: a connection to each master, and which of them serves a command."""
 
-from __future__ import annotations
-
 import logging
 import re
 from binascii import crc_hqx

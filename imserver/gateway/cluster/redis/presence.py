@@ -7,8 +7,6 @@ bucket, or ``*:app`` for an app with sessions in more than :data:`MOST_BUCKETS` 
 cleans up behind it does not have to read all buckets of all apps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache

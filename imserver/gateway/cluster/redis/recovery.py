@@ -1,7 +1,5 @@
 """Keeps the lease, detects outages and restarts of Redis, registers again, cleans up behind dead nodes."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice

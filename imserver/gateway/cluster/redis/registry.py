@@ -4,8 +4,6 @@ The data model is described in :mod:`imserver.gateway.cluster.redis.scripts`. Ca
 lease has a connection of its own, so that a pipeline full of logins never delays a renewal.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

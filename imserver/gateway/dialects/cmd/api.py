@@ -1,7 +1,5 @@
 """Routes of the original of the cmd dialect: push, presence, state, health, kick."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final

@@ -5,8 +5,6 @@ Decoding has two paths. A frame with exactly the documented keys is decoded by m
 library, which is ten times slower and accepts the same deviations as the original.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import count
 from time import time_ns

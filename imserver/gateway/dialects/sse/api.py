@@ -6,8 +6,6 @@ message has the same form and an ``id``: a client that reconnects sends the last
 missed. The stream's own events have the names ``ready`` and ``end``.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable
 from functools import cache

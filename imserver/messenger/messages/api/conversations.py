@@ -1,7 +1,5 @@
 """Reading stored messages: conversations, history, sync, search, receipts, marks."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import msgspec

@@ -5,8 +5,6 @@ entries of the group that name it: ``meta`` has the bots that read an entry as `
 a row for each of them. Groups without bots, and conversations of two, need neither.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Literal

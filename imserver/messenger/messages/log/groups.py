@@ -3,8 +3,6 @@
 Permissions are checked under the log's lock, so they hold at the moment of the change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What has happened on another server, with the times when it happened, in one transaction of a log."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 

@@ -3,8 +3,6 @@
 Each change raises the version of the user's marks. A device asks for the changes after its last version.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate

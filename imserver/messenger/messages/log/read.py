@@ -5,8 +5,6 @@ entries after its cursor at login: their ids are read from an index, with a quer
 entries.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 

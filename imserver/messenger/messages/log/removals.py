@@ -6,8 +6,6 @@ removed message has ``removed``, that of the edit has ``restored``: the entry to
 If its author recalls a removed message, its ``meta`` also has ``recalled``: it does not come back.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final

@@ -3,8 +3,6 @@
 Edits and recalls rewrite the message and its earlier edits in place. Later reads cannot see the old content.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 

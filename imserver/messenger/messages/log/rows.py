@@ -1,7 +1,5 @@
 """Mapping of entries, conversations and drafts to rows, and access to the head of an app's log."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from hashlib import blake2b

@@ -5,8 +5,6 @@ index (:mod:`imserver.messenger.messages.log.words`); the messages that are not 
 all where no words are wanted.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial

@@ -6,8 +6,6 @@ thread begins, and ``also`` if the conversation shows the reply, too. That first
 for each reply. ``thread_reader`` says who follows a thread, and up to which reply they have read it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 

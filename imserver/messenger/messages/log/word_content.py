@@ -1,7 +1,5 @@
 """The terms of the messages of a segment, as they are collected for the index of words."""
 
-from __future__ import annotations
-
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -14,8 +14,6 @@ A search compares the texts of these messages, whatever the index has. :meth:`Wo
 index up to date later. So only who has the claim writes the index itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic

@@ -6,8 +6,6 @@ has *terms*: a word, cut to :data:`TERM_LENGTH`; of a run each two characters th
 last one. A row has the terms of a bucket of a segment, as MessagePack, with the offsets of their messages.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
