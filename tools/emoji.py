@@ -21,7 +21,7 @@ VERSION: Final = "17.0.0"
 LANGUAGES: Final = ("de", "en", "zh")
 CLDR_VERSION: Final = "45.0.0"
 CLDR_LANGUAGES: Final = ("ar",)
-SLACK: Final = Path(__file__).parent.parent / "plugins" / "slack" / "imserver_slack" / "emoji.json"
+SLACK: Final = Path(__file__).parent.parent / "plugins" / "arrivals" / "imserver_arrivals" / "emoji.json"
 _COMPONENTS: Final = 2
 """Number of the group of skin tones and hair, which are no emoji of their own."""
 _TONES: Final = "🏻🏼🏽🏾🏿"

@@ -32,13 +32,14 @@ from tests.support import ROOT
 from .target import Target
 
 sys.path.insert(0, str(ROOT / "plugins" / "ntfy"))
-sys.path.insert(0, str(ROOT / "plugins" / "slack"))
+sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 
+from imserver_arrivals.problems import BadArchive as BadArrival
+from imserver_arrivals.slack import Export
+from imserver_arrivals.slack import Message as SlackMessage
+from imserver_arrivals.text import Texts, text_of
 from imserver_ntfy.message import Parameters, read_json, read_message
 from imserver_ntfy.wire import Wish, read_since
-from imserver_slack.export import BadExport, Export
-from imserver_slack.export import Message as SlackMessage
-from imserver_slack.text import Texts, text_of
 
 _folder = tempfile.TemporaryDirectory(prefix="imserver-fuzz-")
 FOLDER = Path(_folder.name)
@@ -108,14 +109,14 @@ def check_backup(data: bytes) -> None:
 
 
 def check_slack(data: bytes) -> None:
-    """An export of Slack is read, with what is broken in it, or refused with BadExport. Input without the
+    """An export of Slack is read, with what is broken in it, or refused with BadArrival. Input without the
     signature of a zip file is that of a day."""
     path = FOLDER / "slack.zip"
     if data.startswith(b"PK"):
         path.write_bytes(data)
     else:
         _zip(path, {**_SLACK, "general/2020-09-13.json": data})
-    with suppress(BadExport):
+    with suppress(BadArrival):
         for _, message in Export(path).merged():
             if message is not None:
                 assert isinstance(message.sender, str)

@@ -17,7 +17,7 @@ from .table import CORPUS, OTHERS, seeds_of, target_named
 from .target import run
 
 PACKAGES: Final = (
-    *("imserver_client", "imserver_ntfy", "imserver_slack", "websockets", "yaml", "zipfile", "tarfile"),
+    *("imserver_client", "imserver_ntfy", "imserver_arrivals", "websockets", "yaml", "zipfile", "tarfile"),
     *("configparser", "csv", "email"),
 )
 SLOWER: Final = 4.0

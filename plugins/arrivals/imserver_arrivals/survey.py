@@ -6,8 +6,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from .export import Conversation, Export, Message, is_id
 from .people import Person, nickname_of, person_of
+from .slack import Conversation, Export, Message, is_id
 
 JOINED: Final = ("channel_join", "group_join")
 LEFT: Final = ("channel_leave", "group_leave")

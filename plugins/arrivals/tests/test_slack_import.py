@@ -14,12 +14,14 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
+from archives.slack import BEGIN, PNG, Workspace, day_of, make, people, ts
 from conftest import APP, Site
-from imserver_slack import export as export_module
-from imserver_slack.export import BadExport, Export, microseconds_of
-from imserver_slack.survey import survey
-from imserver_slack.text import Texts, emoji_named, text_of
-from workspace import BEGIN, PNG, Workspace, day_of, make, people, ts
+from imserver_arrivals import slack as export_module
+from imserver_arrivals import source as source_module
+from imserver_arrivals.problems import BadArchive
+from imserver_arrivals.slack import Export, microseconds_of
+from imserver_arrivals.survey import survey
+from imserver_arrivals.text import Texts, emoji_named, text_of
 
 from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -331,7 +333,7 @@ def test_a_zip_file_reaches_nothing_outside_and_fills_no_memory(
         archive.writestr("../../evil.json", "[]")
         archive.writestr("tea/../../../2020-09-20.json", "[]")
         archive.writestr("tea/2020-09-21.json", b"[" + b" " * 5_000_000 + b"]")
-    monkeypatch.setattr(export_module, "MOST_JSON_BYTES", 1_000_000)
+    monkeypatch.setattr(source_module, "MOST_JSON_BYTES", 1_000_000)
     export = Export(path)
     assert survey(export).counts["message"] == 1
     assert export.problems.broken == ["tea/2020-09-21.json: more than 1000000 bytes"]
@@ -345,7 +347,7 @@ def test_what_is_no_export_is_refused(site: Site, tmp_path: Path, content: bytes
     assert "is no zip file" in site.run(path, status=1)
     with ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "x")
-    with pytest.raises(BadExport, match=r"no users\.json"):
+    with pytest.raises(BadArchive, match=r"no users\.json"):
         Export(path)
 
 

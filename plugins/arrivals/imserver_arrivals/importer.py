@@ -18,8 +18,8 @@ from imserver.plugin.messages import Draft, MessageLog, Rejected, clean_name
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
-from .export import Conversation, Export, File, Message, seconds_of
 from .people import People
+from .slack import Conversation, Export, File, Message, seconds_of
 from .survey import DESCRIBED, JOINED, LEFT, PASSED_OVER, RENAMED, Survey, key_of
 from .text import Texts, clean, emoji_named, text_of
 from .uploads import FileUploads

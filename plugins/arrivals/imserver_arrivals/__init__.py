@@ -1,4 +1,4 @@
-"""Slack's export: the command ``imserver slack-import``. A node has nothing of it."""
+"""Archives of other servers: the command ``imserver slack-import``. A node has nothing of it."""
 
 from typing import Any, Final
 
@@ -12,5 +12,5 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE: Final = FeatureRow(
-    "slack", lambda _core: Parts(), uses=("messages", "accounts", "uploads"), commands=_commands
+    "arrivals", lambda _core: Parts(), uses=("messages", "accounts", "uploads"), commands=_commands
 )

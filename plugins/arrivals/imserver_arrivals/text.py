@@ -11,7 +11,7 @@ import msgspec
 from imserver.plugin.runtime import Service
 from imserver.plugin.wire import well_formed
 
-from .export import Attachment, Message
+from .slack import Attachment, Message
 
 MOST_TEXT_BYTES: Final = 64 * 1024
 """A longer text is cut. Slack's have at most 40,000 characters."""

@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from archives.slack import Workspace
 from click.testing import CliRunner
-from workspace import Workspace
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
@@ -22,14 +22,14 @@ __all__ = ["database_servers", "sqlite_model", "url"]
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
-from imserver_slack.command import slack_import  # noqa: E402
+from imserver_arrivals.command import slack_import  # noqa: E402
 
 APP = "gochat"
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return clean_environment(**install(tmp_path_factory.mktemp("slack"), PLUGIN))
+    return clean_environment(**install(tmp_path_factory.mktemp("arrivals"), PLUGIN))
 
 
 class Site:

@@ -14,7 +14,8 @@ from typing import IO, Final
 from imserver.media.uploads import Offer, Upload, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
-from .export import Export, Problems
+from .problems import Problems
+from .slack import Export
 
 _OF_FILE: Final = re.compile(r"([FUW][A-Z0-9]{5,31})(?![A-Z0-9])", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""

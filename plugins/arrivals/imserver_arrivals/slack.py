@@ -8,35 +8,25 @@ of each conversation that was active then.
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from heapq import heapify, heappop, heapreplace
 from pathlib import Path
 from typing import IO, Any, Final
-from zipfile import BadZipFile, ZipFile
 
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.plugin.errors import ImserverError
+from .problems import BadArchive, Problems
+from .source import read_whole, source_of
 
-MOST_NAMES: Final = 2_000_000
-"""Files of an export."""
-MOST_JSON_BYTES: Final = 64 << 20
-"""Bytes of one JSON file, unpacked."""
 LISTS: Final = {"channels": "channel", "groups": "private", "mpims": "group", "dms": "direct"}
 """File of conversations → their kind."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
 _TS: Final = re.compile(r"(\d{1,11})\.(\d{1,9})", re.ASCII)
 _ID: Final = re.compile(r"[A-Z0-9]{2,32}", re.ASCII)
-
-
-class BadExport(ImserverError):
-    """This is no export of Slack."""
 
 
 # --- what Slack writes ------------------------------------------------------------------------------------
@@ -194,67 +184,7 @@ def microseconds_of(ts: str | None) -> int:
     return int(match[1]) * 1_000_000 + int(match[2].ljust(6, "0")[:6]) if match else 0
 
 
-# --- files ------------------------------------------------------------------------------------------------
-
-
-class FolderSource:
-    """An unpacked export. Symbolic links are left out."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.names = []
-        for parent, folders, files in os.walk(folder):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(parent, file)
-                if path.is_symlink() or not path.is_file():
-                    continue
-                self.names.append(path.relative_to(folder).as_posix())
-                if len(self.names) > MOST_NAMES:
-                    raise BadExport(f"more than {MOST_NAMES} files")
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self._folder / name).open("rb")
-
-
-class ZipSource:
-    """A zip file, which is read where it is: names with ``..`` lead nowhere."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = ZipFile(path)
-        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
-            raise BadExport(f"{path} is no zip file: {error}") from None
-        infos = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
-        if len(infos) > MOST_NAMES:
-            raise BadExport(f"more than {MOST_NAMES} files")
-        self.names = [info.filename for info in infos if ".." not in info.filename.split("/")]
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._zip.open(name)
-
-
-class Problems:
-    """What could not be read or is not understood, counted by kind, and the first broken parts."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.broken: list[str] = []
-
-    def note(self, kind: str) -> None:
-        """Count something that is not understood."""
-        self.counts[_printable(kind)] += 1
-
-    def note_broken(self, where: str, error: object) -> None:
-        """Note something that cannot be read."""
-        self.counts["broken"] += 1
-        if len(self.broken) < 20:
-            self.broken.append(_printable(f"{where}: {error}"))
-
-
-def _printable(text: str) -> str:
-    """A text for a terminal: names in an export may be commands to it."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+# --- the export -------------------------------------------------------------------------------------------
 
 
 class Export:
@@ -262,10 +192,10 @@ class Export:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = FolderSource(path) if path.is_dir() else ZipSource(path)
+        self._source = source_of(path)
         tops = [name for name in self._source.names if name.rpartition("/")[2] == "users.json"]
         if not tops:
-            raise BadExport(f"{path} is no export of Slack: it has no users.json")
+            raise BadArchive(f"{path} is no export of Slack: it has no users.json")
         self._top = min(tops, key=len).removesuffix("users.json")
         self._files: dict[str, list[str]] = {}
         """Folder of a conversation → the names of its files."""
@@ -359,10 +289,7 @@ class Export:
     def _array(self, name: str) -> list[Raw]:
         try:
             with self._source.open(self._top + name) as file:
-                content = file.read(MOST_JSON_BYTES + 1)
-            if len(content) > MOST_JSON_BYTES:
-                raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
-            return _read_array(content)
+                return _read_array(read_whole(file))
         except Exception as error:  # also of a decompressor
             self.problems.note_broken(name, error)
         return []

@@ -18,9 +18,10 @@ from imserver.plugin.identity import GOCHAT, Tenant, Tenants
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import HTTP_URL, Config, settings_of
 
-from .export import BadExport, Export, Problems
 from .importer import Importer
 from .people import People
+from .problems import BadArchive, Problems
+from .slack import Export
 from .survey import Survey, survey
 from .uploads import FileIndex, FileUploads
 
@@ -81,7 +82,7 @@ def slack_import(
     try:
         archive = Export(export)
         index = FileIndex(archive, files)
-    except (BadExport, OSError) as error:
+    except (BadArchive, OSError) as error:
         fail(error)
     with long_work("reading") as say:
         contents = survey(archive, lambda count: say(f"reading: {count} entries"))

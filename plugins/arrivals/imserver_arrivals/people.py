@@ -23,7 +23,8 @@ from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import clean_name
 from imserver.plugin.storage import Store
 
-from .export import Problems, Profile, User
+from .problems import Problems
+from .slack import Profile, User
 
 PROVIDER: Final = "slack"
 

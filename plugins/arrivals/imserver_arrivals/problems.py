@@ -1,0 +1,46 @@
+"""What an import meets that it does not understand, cannot read or cannot keep."""
+
+from collections import Counter
+from typing import Final
+
+from imserver.plugin.errors import ImserverError
+
+MOST_BROKEN: Final = 20
+"""Broken parts that are named. The others are counted."""
+
+
+class BadArchive(ImserverError):
+    """This is no archive of the format."""
+
+
+class Problems:
+    """What could not be read or is not understood, counted by kind, and the first broken parts."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """Kind → how often."""
+        self.of_groups: dict[str, Counter[str]] = {}
+        """Id of a group → the same, of what was in it."""
+        self.of_people: dict[str, Counter[str]] = {}
+        """Id of a person → the same, of what was theirs."""
+        self.broken: list[str] = []
+
+    def note(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
+        """Count something that is not understood or does not come, and whose it was, for the report."""
+        kind = _printable(kind)
+        self.counts[kind] += count
+        if group:
+            self.of_groups.setdefault(group, Counter())[kind] += count
+        if person:
+            self.of_people.setdefault(person, Counter())[kind] += count
+
+    def note_broken(self, where: str, error: object) -> None:
+        """Note something that cannot be read."""
+        self.counts["broken"] += 1
+        if len(self.broken) < MOST_BROKEN:
+            self.broken.append(_printable(f"{where}: {error}")[:500])
+
+
+def _printable(text: str) -> str:
+    """A text for a terminal: names in an archive may be commands to it."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,0 +1,156 @@
+"""The files of an archive: in a folder, a zip file, a tar file, or one file alone.
+
+Nothing is extracted, and no name in an archive leads out of it: symbolic links and names with ``..`` are left
+out.
+"""
+
+import gzip
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Final, Protocol, cast
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+from .problems import BadArchive
+
+MOST_NAMES: Final = 2_000_000
+"""Files of an archive."""
+MOST_JSON_BYTES: Final = 64 << 20
+"""Bytes of one JSON file that is read as a whole, unpacked."""
+MOST_LINE_BYTES: Final = 16 << 20
+"""Bytes of one line of JSON, unpacked."""
+MOST_RATIO: Final = 200
+"""How many times its size a compressed tar file may become."""
+
+
+class Source(Protocol):
+    """The files of an archive. ``names`` have slashes, and never begin with one."""
+
+    names: list[str]
+
+    def open(self, name: str) -> IO[bytes]:
+        """The bytes of a file. Raises OSError, and what a broken archive raises."""
+        ...
+
+
+class FolderSource:
+    """An unpacked archive. Symbolic links are left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.names: list[str] = []
+        for parent, folders, files in os.walk(folder):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(parent, file)
+                if path.is_symlink() or not path.is_file():
+                    continue
+                self.names.append(path.relative_to(folder).as_posix())
+                _check_count(self.names)
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self._folder / name).open("rb")
+
+
+class FileSource:
+    """One file, which is the whole archive."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.names = [path.name]
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._path.open("rb")
+
+
+class ZipSource:
+    """A zip file, which is read where it is."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = ZipFile(path)
+        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
+            raise BadArchive(f"{path} is no zip file: {error}") from None
+        names = (info.filename for info in self._zip.infolist())
+        self.names = [name for name in names if _is_inside(name) and not name.endswith("/")]
+        _check_count(self.names)
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._zip.open(name)
+
+
+class TarSource:
+    """A tar file. A compressed one is unpacked once into a temporary file, so that each file in it is near
+    the others."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tar = tarfile.open(fileobj=_unpacked(path), mode="r:")  # noqa: SIM115
+            self._members = {
+                each.name.removeprefix("./"): each
+                for each in self._tar
+                if each.isfile() and _is_inside(each.name)
+            }
+        except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+            raise BadArchive(f"{path} is no tar file: {error}") from None
+        self.names = list(self._members)
+        _check_count(self.names)
+
+    def open(self, name: str) -> IO[bytes]:
+        return cast(IO[bytes], self._tar.extractfile(self._members[name]))
+
+
+def source_of(path: Path) -> Source:
+    """The files of an archive, whatever it is packed in. Raises BadArchive and OSError."""
+    if path.is_dir():
+        return FolderSource(path)
+    if is_zipfile(path) or path.suffix == ".zip":
+        return ZipSource(path)
+    if path.name.endswith((".tar", ".tar.gz", ".tgz")):
+        return TarSource(path)
+    return FileSource(path)
+
+
+def read_whole(file: IO[bytes]) -> bytes:
+    """All bytes of a file that is read at once. Raises ValueError if it has more than MOST_JSON_BYTES."""
+    content = file.read(MOST_JSON_BYTES + 1)
+    if len(content) > MOST_JSON_BYTES:
+        raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
+    return content
+
+
+def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a file. None: one with more than MOST_LINE_BYTES, which is skipped."""
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        if len(line) <= MOST_LINE_BYTES:
+            yield line
+            continue
+        yield None
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MOST_LINE_BYTES)
+
+
+def _is_inside(name: str) -> bool:
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
+
+
+def _check_count(names: list[str]) -> None:
+    if len(names) > MOST_NAMES:
+        raise BadArchive(f"more than {MOST_NAMES} files")
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    file = path.open("rb")
+    if file.read(2) != b"\x1f\x8b":
+        file.seek(0)
+        return file
+    most, target = path.stat().st_size * MOST_RATIO, TemporaryFile()  # noqa: SIM115
+    with file, gzip.open(path) as packed:
+        while piece := packed.read(1 << 20):
+            target.write(piece)
+            if target.tell() > most:
+                raise BadArchive(f"{path} is more than {MOST_RATIO} times as large when it is unpacked")
+    target.seek(0)
+    return target
