@@ -42,8 +42,10 @@ LOOK_SECONDS: Final = 10.0
 LEAST_PAUSE, MOST_PAUSE = 10, 300
 """Seconds between two looks at a question that nothing new was heard of."""
 POLL_MS: Final = 2000
+HELD_SECONDS: Final = 300
+"""So long a client that waits may take to come again after its question has ended."""
 MOST_OPEN: Final = 100
-"""Tasks of one user that have not ended."""
+"""Tasks of one user that have not ended, and calls that wait for a yes."""
 MOST_BYTES: Final = 1 << 20
 """A result in JSON."""
 _OPEN: Final = "state IN ('working', 'input_required')"
@@ -72,11 +74,13 @@ class TaskRows(Store.Rows):
     @Store.writing
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
         """Store a task that may take so many seconds, and is due after a pause. Raises McpError."""
-        statement = f"SELECT COUNT(*) FROM mcp_task WHERE app = %s AND member = %s AND {_OPEN}"
-        if task.state == "working" and sql.query(statement, (task.app, task.user))[0][0] >= MOST_OPEN:
+        whose = f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
+        # Who adds at the same time waits for these rows, and then counts what was added.
+        sql.query(f"SELECT id FROM {whose} ORDER BY id{sql.for_update}", (task.app, task.user))
+        if sql.query(f"SELECT COUNT(*) FROM {whose}", (task.app, task.user))[0][0] >= MOST_OPEN:
             raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "tasks", "max": MOST_OPEN})
         now = sql.clock_ms()
-        expires = now // 1000 + seconds + KEEP_SECONDS
+        expires = now // 1000 + seconds + (HELD_SECONDS if task.state == "held" else KEEP_SECONDS)
         due = expires if task.state == "held" else now // 1000 + pause if pause else 0
         task = replace(task, created=now, updated=now, expires=expires, due=due)
         sql.insert_new("mcp_task", TASKS.columns, [TASKS.values(task)])
@@ -93,13 +97,18 @@ class TaskRows(Store.Rows):
     @Store.writing
     def use(self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None) -> bool:
         """Use the yes of a task, and store the act that says so. Whether it was not used before."""
+        use = "DELETE FROM mcp_task" if task.state == "held" else "UPDATE mcp_task SET audit = -1"
         condition = f"{_ONE} AND state IN ('working', 'held') AND audit = 0"
-        if not sql.execute(f"UPDATE mcp_task SET audit = -1 {condition}", (task.app, task.id)):
+        if not sql.execute(f"{use} {condition}", (task.app, task.id)):
             return False
         if audit is not None:
             values = audit.add(sql, act), task.app, task.id
             sql.execute(f"UPDATE mcp_task SET audit = %s {_ONE}", values)
         return True
+
+    def end_held(self, task: Task) -> None:
+        """Its client does not wait any more."""
+        self._store.execute(f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id))
 
     @Store.writing
     def respond(self, sql: PooledStatements, task: Task, given: Mapping[str, Any]) -> bool:

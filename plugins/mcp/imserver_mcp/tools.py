@@ -207,6 +207,7 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
             raise RouteRefused("token_invalid", "The token has ended")
         turn.progress(int(time() - began), question["seconds"])
         shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=len(shown["answers"]))
+        turn.stream.on_readable()  # nobody else looks whether the client has gone
     if shown["state"] == "open" and not turn.stream.is_open and not question.get("client_msg_id"):
         turn.run("POST", "/asks/cancel", id=shown["id"])
     return shown
@@ -245,14 +246,17 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
     else:
         held = turn.tasks.rows.get(turn.app, state[_PERMISSION])
         if held is None:
-            return "The time for the yes is over."
+            return "The yes was used, or the time for it is over."
         asked = turn.run("POST", "/asks/get", id=held.question)
     assert held is not None
     asked = await_answer(turn, asked, {"seconds": seconds})
     turn.state = None
     if isinstance(asked, InputRequired):
         return InputRequired(state={_PERMISSION: held.id})
-    return _use(turn, held, asked)
+    why = _use(turn, held, asked)
+    if why:
+        turn.tasks.rows.end_held(held)
+    return why
 
 
 def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:

@@ -19,11 +19,11 @@ sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distributi
 from imserver.plugin.testing import eventually  # noqa: E402
 from tests.integration import plug_ins  # noqa: E402
 from tests.integration.plug_ins import install  # noqa: E402
-from tests.stores import database_servers, empty_url  # noqa: E402
+from tests.stores import database_servers, empty_url, open_store  # noqa: E402
 from tests.support import Server  # noqa: E402
 from tests.users import User  # noqa: E402
 
-__all__ = ["database_servers", "empty_url"]
+__all__ = ["database_servers", "empty_url", "open_store"]
 KEY = "key-of-the-admin-0123456789"
 CONFIG: dict[str, Any] = {
     "features": ["all", "mcp", "mcp_fixture"],

@@ -1,22 +1,26 @@
 """Tasks: who sees them, that what a person permits happens once, and nodes that are killed meanwhile."""
 
 import json
+import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from conftest import BY_TASKS, CONFIG, KEY, Site, begun, ended, of_task, people, question, rpc, running, tool
-from imserver_mcp import verify_receipt
+from imserver_mcp import FEATURE, verify_receipt
 from imserver_mcp.declared import Task, TaskCall
-from imserver_mcp.protocol import Code
+from imserver_mcp.protocol import Code, McpError
 from imserver_mcp.receipts import KEY as KEY_OF_META
 from imserver_mcp.receipts import act_of, receipt
-from imserver_mcp.tasks import MOST_OPEN
+from imserver_mcp.tasks import MOST_OPEN, TaskRows
 from imserver_mcp.verify_receipt import PERMIT, Wrong, check, check_chain, main
+from msgspec.structs import replace
 
 from imserver.operate.audit.acts import entry_of
 from imserver.operate.audit.chain import AuditRow, hash_of
@@ -24,12 +28,15 @@ from imserver.plugin.identity import Act, Principal
 from imserver.plugin.testing import eventually
 from tests.integration.clusters import nodes_of
 from tests.sdk.node import run
+from tests.stores import ENGINES, TABLES, OpenStore
 from tests.support import Server
 from tests.users import User
 
 HERE = Path(__file__).parent
 IMSERVER = (sys.executable, "-m", "imserver")
 OPTIONS = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+SAMPLED = [pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]]
+ON_EACH = pytest.mark.parametrize("empty_url", ["sqlite", *SAMPLED], indirect=True)
 SEND_ASKS = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 3600}}}
 
 
@@ -83,6 +90,46 @@ def test_who_has_too_many_tasks_asks_nobody(site: Site) -> None:
         if each["from"] == bot.user
     ]
     assert [each["meta"]["ask"]["state"] for each in asked if each["kind"] == "message"] == ["cancelled"]
+
+
+@ON_EACH
+def test_calls_that_wait_count_and_no_two_take_the_last_place(empty_url: str, open_store: OpenStore) -> None:
+    store = open_store(empty_url, tables=replace(TABLES, of_others=(FEATURE.stored,)))
+    rows, by = TaskRows(store), Principal("bot", apps=frozenset({"shop"}), user="helper")
+    what = TaskCall(by, "", "send", {}, {}, True)
+
+    def add(state: str = "held", user: str = "helper") -> Task | None:
+        with suppress(McpError):
+            return rows.add(Task(app="shop", user=user, state=state, what=what, question=7), 60, 10)
+        return None
+
+    for number in range(MOST_OPEN - 1):
+        assert add("held" if number % 2 else "working")
+    (held,) = filter(None, [each.value for each in gevent.joinall([gevent.spawn(add) for _ in range(12)])])
+    assert (add("working") is None, add(user="bob") is None) == (True, False)
+    rows.end_held(held)
+    assert add("working")
+
+
+@pytest.mark.full("processes")  # the server looks for the client after 20 seconds
+def test_a_call_that_waits_is_forgotten_when_its_client_goes(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    with running(tmp_path / "nodes", installed, 1, apps=SEND_ASKS) as (server,):
+        _, bob, bot = people(server)
+        call = {"name": "send", "arguments": {"to": bob.user, "text": "nobody hears of it"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+        head = f"POST /mcp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bot.token}\r\n"
+        head += "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+
+        def held() -> int:
+            with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as file:
+                return int(file.execute("SELECT COUNT(*) FROM mcp_task").fetchone()[0])
+
+        with socket.create_connection((server.http.host, server.http.port)) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            eventually(lambda: held() == 1, what="the call")
+        eventually(lambda: held() == 0, what="the end of what waits", seconds=60)
 
 
 def test_the_client_of_pypi_takes_a_task(site: Site) -> None:
@@ -207,11 +254,7 @@ def flipped(content: bytes) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-@pytest.mark.parametrize(
-    "empty_url",
-    ["sqlite", *(pytest.param(each, marks=pytest.mark.full("sampled")) for each in ("postgresql", "mysql"))],
-    indirect=True,
-)
+@ON_EACH
 def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
     empty_url: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
