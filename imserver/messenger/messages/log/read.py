@@ -131,7 +131,7 @@ class EntryReader(Store.Rows):
         first, count = max(after, head.floor), limit + 1
         ids = {*_IDS[sql.engine](sql, head, user, max(first, rooms[""]), count)}
         for conversation, behind in _rooms(sql, head, rooms, first):
-            ids.update(_ids_of(sql, head, conversation, behind, head.last_id, count))
+            ids.update(id for (id,) in _of_room(sql, head, conversation, behind, head.last_id, count, "id"))
         found = sorted(ids)
         return fetch(sql, head.number, found[:limit], user), len(found) > limit
 
@@ -209,15 +209,17 @@ class EntryReader(Store.Rows):
             upto = min(upto, since - 1)
         elif since is not None:
             after = max(after, since)
-        ids: Sequence[int] = ()
+        found: Sequence[Row] = ()
         if limit and after < min(upto, last):
-            ids = _ids_of(sql, head, conversation, after, upto, limit + 1, reverse, revisions)
-        entries = fetch(sql, head.number, ids[:limit])
+            columns = "id, length(body) + length(meta)"
+            found = _of_room(sql, head, conversation, after, upto, limit + 1, columns, reverse, revisions)
+        # What cannot fit is not fetched: 500 entries may have 500 MB. On the page they are rather longer.
+        fitting = count_fitting(size for _, size in found[:limit])
+        entries = fetch(sql, head.number, [id for id, _ in found[:fitting]])
         if reverse:
             entries.reverse()
         count = count_fitting(map(page_size, entries))
-        more = len(ids) > limit or count < len(entries)
-        return PublicationPage(entries[:count], more, last, _extent_of(head))
+        return PublicationPage(entries[:count], count < len(found), last, _extent_of(head))
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
@@ -383,24 +385,25 @@ def _rooms(
     return rooms
 
 
-def _ids_of(
+def _of_room(
     sql: Statements,
     head: LogHead,
     conversation: int,
     after: int,
     upto: int,
     count: int,
+    columns: str,
     reverse: bool = False,
     revisions: bool = True,
-) -> Sequence[int]:
-    """The ids of the first entries of a room with ``after < id <= upto``, or the last if ``reverse``."""
+) -> Sequence[Row]:
+    """Columns of the first entries of a room with ``after < id <= upto``, or of the last if ``reverse``."""
     index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
     kinds = "" if revisions else f"AND kind = {NUMBERS['message']} "
     statement = (
-        f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s {kinds}"
+        f"SELECT {columns} FROM message {index}WHERE log = %s AND conversation = %s {kinds}"
         f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
     )
-    return [row[0] for row in sql.query(statement, (head.number, conversation, after, upto, count))]
+    return sql.query(statement, (head.number, conversation, after, upto, count))
 
 
 def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:

@@ -1,6 +1,7 @@
 """Questions and their answers, and what is said in rooms, on every engine."""
 
 import json
+import tracemalloc
 from time import time
 from typing import Any
 
@@ -266,6 +267,18 @@ def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_me
     assert log.conversations.memberships(APP, "ann") == []
     search = Search("x" * 9, first.conversation, 0, 10)
     assert log.search.find(APP, "ann", search)[0] == []
+
+
+def test_what_does_not_fit_on_a_page_of_a_channel_is_not_loaded(log: MessageLog) -> None:
+    stored(log, *[draft_to("big", "x" * PAGE_BYTES)] * 16)
+    tracemalloc.start()
+    try:
+        for reverse in (False, True):
+            page = log.entries.channel_page(APP, "big", None, 16, reverse)
+            assert (len(page.entries), page.more) == (1, True)
+        assert tracemalloc.get_traced_memory()[1] < 5 * PAGE_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(
