@@ -248,11 +248,13 @@ class AiChat:
         """Run a request of a WebSocket. May switch."""
         socket = connection.dialect_state
         assert isinstance(socket, Socket)
+        if (answer := socket.answers.pop(asking.request, None)) is not None:
+            answer.over = True
         if asking.kind == "abort":
-            if (answer := socket.answers.pop(asking.request, None)) is not None:
-                answer.over = True
             return
         try:
+            if answer is not None:  # nobody could tell which of the two a frame is of
+                raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
             problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)

@@ -6,11 +6,11 @@ AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import gevent
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from imserver.plugin.errors import CloseCode, ReplyCode
 from imserver.plugin.messages import Message
@@ -231,7 +231,7 @@ class Asking(Command, frozen=True):
 
 class _Frame(Struct, rename="camel"):
     type: Literal["send", "resume", "abort"]
-    request_id: str
+    request_id: Annotated[str, Meta(max_length=255)]
     id: str = ""
     headers: dict[str, str] = {}
 

@@ -261,11 +261,15 @@ def test_what_a_socket_refuses(chat: Chat) -> None:
         assert ask("4", chat.ann.token, **message(chat.id, "Tea?", "m16"))[0] == "error"
         socket.send(json.dumps({"type": "abort", "requestId": "m0"}))
         assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m16")) == ("start", "")
+        assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m17"))[0] == "error"
+        assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m17"))[0] == "start"
         socket.send("tea")
         with pytest.raises(ConnectionClosedError):
             socket.recv(60)
+    with connect(f"ws://{host}:{port}/ai-chat/socket") as socket, pytest.raises(ConnectionClosedError):
+        ask("6" * 256, chat.ann.token, **good)
     asked = [each["id"] for each in chat.get("messages").document()["messages"]]
-    assert asked == [f"m{number}" for number in range(17)]
+    assert asked == [f"m{number}" for number in range(18)]
 
 
 def test_a_page_of_another_origin_may_ask(chat: Chat) -> None:
