@@ -1,0 +1,70 @@
+"""Markdown, as other servers write it, as the messages page takes it."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from .text import clean
+
+_SIGN: Final = re.compile(r"[*_~`@:<\[#>+\\]")
+"""What a text that changes has."""
+_CODE: Final = re.compile(
+    r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE
+)
+_FENCE: Final = re.compile(r"^~~~", re.MULTILINE)
+_MARKS: Final = [
+    (sign, re.compile(pattern, re.MULTILINE), replacement)
+    for sign, pattern, replacement in (
+        ("#", r"^ {0,3}#{1,6}[ \t]+(\S[^\n]*)$", r"**\1**"),
+        ("* ", r"^([ \t]*)\* ", r"\1- "),
+        ("+ ", r"^([ \t]*)\+ ", r"\1- "),
+        (">", r"^>(?=[^ >\n])", "> "),
+        ("*", r"(?<![\w*\\])\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*(?![\w*])", r"_\1_"),
+        ("***", r"(?<![\w*\\])\*\*\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*\*\*(?![\w*])", r"*_\1_*"),
+        ("**", r"(?<![*\\])\*\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*\*(?!\*)", r"*\1*"),
+        ("__", r"(?<![\w_\\/])__(?![_\s])([^_\n]+?)(?<![\s_\\])__(?![\w_])", r"*\1*"),
+    )
+]
+"""Marks of Markdown, by what each has, → ours, in this order."""
+_TOKEN: Final = re.compile(
+    r"\\(?P<escaped>[\\`*_{}\[\]()#+.!~|>-])"
+    r"|!?\[(?P<label>[^\[\]\n]{0,1000})\]\((?P<target>[^\s()<>]{1,2000})(?:[ \t][^()\n]{0,300})?\)"
+    r"|<(?P<bare>https?://[^\s<>]{1,2000})>"
+    r"|https?://[^\s<>\"]+"
+)
+_LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
+"""A label that the messages page does not take, as it could pretend to lead elsewhere."""
+
+
+def of_markdown(text: str, words: Callable[[str], str]) -> str:
+    """A text of Markdown as ours. ``words`` converts what is neither code nor an address: names, emoji."""
+    text = clean(text)
+    if not _SIGN.search(text):
+        return text
+    parts = _CODE.split(text)
+    parts[::2] = [_without_code(part, words) for part in parts[::2]]
+    parts[1::2] = [_FENCE.sub("```", part) for part in parts[1::2]]
+    return "".join(parts)
+
+
+def _without_code(text: str, words: Callable[[str], str]) -> str:
+    for sign, pattern, replacement in _MARKS:
+        if sign in text:
+            text = pattern.sub(replacement, text)
+    parts: list[str] = []
+    end = 0
+    for match in _TOKEN.finditer(text):
+        parts += words(text[end : match.start()]), _token(match)
+        end = match.end()
+    return "".join((*parts, words(text[end:])))
+
+
+def _token(match: re.Match[str]) -> str:
+    label, target = match["label"], match["target"]
+    if target is None:
+        return match["escaped"] or match["bare"] or match[0]
+    if label in ("", target):
+        return target
+    if not target.startswith(("http://", "https://")) or _LIKE_ADDRESS.search(label):
+        return f"{label} ({target})"
+    return f"[{label}]({target})"

@@ -1,0 +1,599 @@
+"""Reads a bulk export of Mattermost: ``mmctl export create``, or ``mattermost export bulk``.
+
+A file of lines of JSON (``import.jsonl``) names teams, channels, users, bots, posts with their replies, emoji
+and direct messages; ``data/`` beside it has the files. It is read twice: first for all but the texts, then
+for the messages, in the order of the file. Memory has people, groups, members and pins, and
+16 MiB while it is read first.
+
+The lines are those of the server's ``app/imports/import_types.go``, ``app/export.go`` and
+``app/export_converters.go``, versions 5.28 to 11, all of them version 1 of the format. Posts have no ids,
+so that of a message is made of its group, person and time.
+"""
+
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from .markdown import of_markdown
+from .problems import BadArchive, Problems
+from .records import (
+    EVERYBODY,
+    Change,
+    Emoji,
+    File,
+    Group,
+    GroupKind,
+    Member,
+    Message,
+    Person,
+    Pin,
+    Reaction,
+    Record,
+    Role,
+    mention,
+)
+from .source import read_lines, source_of
+from .text import emoji_named
+
+_BITS: Final = 1 << 27
+"""Of the table that finds posts which may have one id: a few false ones of a million."""
+_MOST_TIME_MS: Final = 1 << 53
+_CHANGES: Final[dict[str, tuple[Literal["join", "leave", "name", "description"], str]]] = {
+    "system_join_channel": ("join", ""),
+    "system_guest_join_channel": ("join", ""),
+    "system_add_to_channel": ("join", "addedUsername"),
+    "system_add_guest_to_chan": ("join", "addedUsername"),
+    "system_leave_channel": ("leave", ""),
+    "system_remove_from_channel": ("leave", "removedUsername"),
+    "system_displayname_change": ("name", "new_displayname"),
+    "system_header_change": ("description", "new_header"),
+    "system_purpose_change": ("description", "new_purpose"),
+}
+"""Kind of a post → the change, and the property that says who or what; ``""``: its user."""
+_PASSED_OVER: Final = {
+    *("system_join_leave", "system_add_remove", "system_ephemeral", "system_move_channel"),
+    *("system_join_team", "system_leave_team", "system_add_to_team", "system_remove_from_team"),
+    *("system_convert_channel", "system_change_chan_privacy", "system_gm_to_channel"),
+    *("system_channel_deleted", "system_channel_restored", "system_autotranslation"),
+    *("system_warn_metric_status", "add_bot_teams_channels", "burn_on_read", "reminder"),
+    *("page", "page_comment"),
+}
+"""Kinds of posts that leave no entry. The others are messages."""
+_TEXTS: Final = {"", "me", "slack_attachment", "system_generic", "system_auto_responder", "system_wrangler"}
+_EVERYBODY: Final = {"all", "channel", "here"}
+_POST: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:direct_)?post"')
+_NAME: Final = re.compile(
+    r"(?<![\w:]):(?P<emoji>[a-z0-9_+-]{1,64}):"
+    r"|(?<![\w@./])@(?P<name>[A-Za-z0-9._-]{1,64})"
+    r"|(?<![\w~])~(?P<channel>[A-Za-z0-9_-]{1,64})(?![\w~])"
+)
+_TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
+_TONE: Final = re.compile(f"(.+?)_({'|'.join(_TONES)})_skin_tone")
+
+
+# --- what Mattermost writes ---------------------------------------------------------------------------------
+
+
+class Team(Struct):
+    """``type``: ``O`` (open) or ``I`` (for those who are invited)."""
+
+    name: str
+    display_name: str | None = None
+    type: str | None = None
+    allow_open_invite: bool | None = None
+
+
+class Channel(Struct):
+    """``type``: ``O`` (public) or ``P`` (private)."""
+
+    team: str
+    name: str
+    display_name: str | None = None
+    type: str | None = None
+    header: str | None = None
+    purpose: str | None = None
+    deleted_at: int | None = None
+
+
+class ChannelMember(Struct):
+    """The channel of a user, or (``username``) a user of a direct channel."""
+
+    name: str | None = None
+    username: str | None = None
+    roles: str | None = None
+    last_viewed_at: int | None = None
+
+
+class TeamMember(Struct):
+    """The team of a user, and the user's channels in it."""
+
+    name: str | None = None
+    channels: list[ChannelMember] | None = None
+
+
+class User(Struct):
+    """A user, or a bot (``owner``, ``display_name``)."""
+
+    username: str
+    email: str | None = None
+    nickname: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    display_name: str | None = None
+    roles: str | None = None
+    delete_at: int | None = None
+    profile_image: str | None = None
+    teams: list[TeamMember] | None = None
+
+
+class DirectChannel(Struct):
+    """A conversation of two or more. Old versions list ``members``, new ones ``participants``."""
+
+    members: list[str] | None = None
+    participants: list[ChannelMember] | None = None
+    header: str | None = None
+
+
+class CustomEmoji(Struct):
+    """An own emoji."""
+
+    name: str
+    image: str | None = None
+
+
+class PostReaction(Struct):
+    """A reaction."""
+
+    user: str
+    emoji_name: str
+
+
+class Attachment(Struct):
+    """A file of a post, below ``data/``."""
+
+    path: str | None = None
+
+
+class Head(Struct):
+    """What of a post is read first. A channel has a team, or ``channel_members``; replies name none."""
+
+    user: str
+    create_at: int
+    team: str | None = None
+    channel: str | None = None
+    channel_members: list[str] | None = None
+    props: Raw = Raw()
+    is_pinned: bool | None = None
+
+
+class Outline(Head):
+    """A post as it is read first."""
+
+    replies: list[Head] | None = None
+
+
+class Post(Head):
+    """A post or a reply."""
+
+    type: str | None = None
+    message: str | None = None
+    edit_at: int | None = None
+    reactions: list[PostReaction] | None = None
+    attachments: list[Attachment] | None = None
+    replies: list[Raw] | None = None
+
+
+class FirstLine(Struct):
+    """A line, as it is read first."""
+
+    type: str
+    version: int | None = None
+    team: Team | None = None
+    channel: Channel | None = None
+    user: User | None = None
+    bot: User | None = None
+    direct_channel: DirectChannel | None = None
+    emoji: CustomEmoji | None = None
+    post: Outline | None = None
+    direct_post: Outline | None = None
+
+
+class PostLine(Struct):
+    """A line, as it is read for its messages."""
+
+    type: str
+    post: Post | None = None
+    direct_post: Post | None = None
+
+
+class Props(Struct):
+    """What is read of the properties of a post. Plug-ins write what they like in them."""
+
+    attachments: Any = None
+    from_webhook: Any = None
+    override_username: Any = None
+    webhook_display_name: Any = None
+    addedUsername: Any = None
+    removedUsername: Any = None
+    new_displayname: Any = None
+    new_header: Any = None
+    new_purpose: Any = None
+
+
+_read_first: Final = msgspec.json.Decoder(FirstLine).decode
+_read_posts: Final = msgspec.json.Decoder(PostLine).decode
+_read_post: Final = msgspec.json.Decoder(Post).decode
+_read_props: Final = msgspec.json.Decoder(Props).decode
+
+
+def _props_of(raw: Raw) -> Props:
+    """The properties of a post; none, if they are something else."""
+    content = bytes(raw)
+    if len(content) <= 2 or content == b"null":
+        return Props()
+    try:
+        return _read_props(content)
+    except (ValueError, RecursionError):
+        return Props()
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=12).hexdigest()
+
+
+# --- the archive --------------------------------------------------------------------------------------------
+
+
+class Mattermost:
+    """A bulk export of Mattermost."""
+
+    name: ClassVar[str] = "mattermost"
+    title: ClassVar[str] = "Mattermost"
+
+    def __init__(self, path: Path) -> None:
+        self.problems = Problems()
+        self._source = source_of(path)
+        self._names = frozenset(self._source.names)
+        self._lines = self._lines_of(path)
+        self._top = self._lines[: self._lines.rfind("/") + 1]
+        self._teams: dict[str, Team] = {}
+        self._channels: dict[str, Channel] = {}
+        """Id of a group → its channel."""
+        self._direct: dict[str, str] = {}
+        """Id of a group → the header of its direct channel."""
+        self._people: dict[str, Person] = {}
+        self._members: dict[str, dict[str, Member]] = {}
+        self._pins: dict[str, list[Pin]] = {}
+        self._emoji: dict[str, str] = {}
+        self._twins: set[int] = set()
+        """Hashes of posts that others may equal in group, person and time."""
+        self._read()
+
+    def records(self) -> Iterator[Record]:
+        yield from self._people.values()
+        yield from (Emoji(name, file) for name, file in self._emoji.items())
+        for id, channel in self._channels.items():
+            yield self._group(id, channel)
+        for id, header in self._direct.items():
+            members = list(self._members.get(id, {}).values())
+            kind: GroupKind = "several" if len(members) > 2 else "direct"
+            text = self._text(header, "")
+            yield Group(id, kind, description=text, members=members, pins=self._pins.get(id, ()))
+        yield from self._messages()
+
+    def open(self, file: str) -> IO[bytes] | None:
+        """The bytes of a file: its path below ``data/``, or of an emoji (by the old command) beside it."""
+        name = self._top + (file if file.startswith("exported_emoji/") else f"data/{file}")
+        return self._source.open(name) if name in self._names else None
+
+    # --- lines ----------------------------------------------------------------------------------------------
+
+    def _lines_of(self, path: Path) -> str:
+        """The name of the file with the lines: of the least depth, with a version in its first line."""
+        names = [name for name in self._source.names if name.endswith((".jsonl", ".json"))]
+        names.sort(key=lambda name: (name.count("/"), not name.endswith(".jsonl"), name))
+        for name in names[:20]:
+            try:
+                with self._source.open(name) as file:
+                    first = _read_first(file.readline(1 << 16))
+            except Exception:  # also of a decompressor
+                continue
+            if first.type == "version" and first.version == 1:
+                return name
+        raise BadArchive(f"{path} is no export of Mattermost: no file in it begins with the version, 1")
+
+    def _numbered(self) -> Iterator[tuple[int, bytes | None]]:
+        """The lines and their numbers. None: one that is too long."""
+        number = 0
+        try:
+            with self._source.open(self._lines) as file, io.BufferedReader(file, 1 << 16) as lines:  # type: ignore[type-var]
+                for number, line in enumerate(read_lines(lines), 1):
+                    if line is None or not line.isspace():
+                        yield number, line
+        except Exception as error:  # also of a decompressor
+            self.problems.note_broken(f"{self._lines}, after line {number}", error)
+
+    def _read(self) -> None:
+        """Read all but messages."""
+        table = bytearray(_BITS // 8)
+        strangers: dict[str, None] = {}
+        for number, line in self._numbered():
+            try:
+                row = _read_first(line or b'{"type":"post"}')
+            except (ValueError, RecursionError) as error:
+                if not _POST.match(line or b""):
+                    self.problems.note_broken(f"line {number}", error)
+                continue
+            outline = row.post or row.direct_post
+            if outline is not None:
+                self._look(outline, table, strangers)
+            elif row.user is not None or row.bot is not None:
+                self._add_person(row.user, row.bot)
+            elif row.direct_channel is not None:
+                self._add_direct(row.direct_channel, strangers)
+            elif row.channel is not None:
+                self._add_channel(row.channel, number)
+            elif row.team is not None:
+                self._teams[row.team.name] = row.team
+            elif row.emoji is not None:
+                self._emoji[row.emoji.name] = row.emoji.image or ""
+            elif row.type not in ("version", "role", "scheme", "post", "direct_post"):
+                self.problems.note(f"line of type {row.type[:60]} (not imported)")
+        for id in strangers:
+            name = id.removeprefix("webhook/")
+            self._people.setdefault(id, Person(id, name, why="bot" if name != id else "not in the export"))
+
+    def _look(self, post: Outline, table: bytearray, strangers: dict[str, None]) -> None:
+        """Find who has posted, the pins, and posts that may have the same group, author and time."""
+        group, author = _group_of(post), _author_of(post)
+        strangers[author] = None
+        if post.channel_members and group not in self._direct:
+            self._add_direct(DirectChannel(post.channel_members), strangers)
+        key = hash((group, author, post.create_at))
+        bit = key % _BITS
+        if table[bit >> 3] >> (bit & 7) & 1:
+            self._twins.add(key)
+        table[bit >> 3] |= 1 << (bit & 7)
+        if not (post.is_pinned or post.replies):
+            return
+        root = _digest(group, author, post.create_at)  # of twins, that is the first one
+        if post.is_pinned:
+            self._pins.setdefault(group, []).append(Pin(root, time_ms=post.create_at))
+        counts: Counter[str] = Counter()
+        for reply in post.replies or ():
+            author = _author_of(reply)
+            strangers[author] = None
+            id = _counted(_digest(root, author, reply.create_at), counts)
+            if reply.is_pinned:
+                self._pins.setdefault(group, []).append(Pin(id, time_ms=reply.create_at))
+
+    # --- people and groups ----------------------------------------------------------------------------------
+
+    def _add_person(self, user: User | None, bot: User | None) -> None:
+        row = user or bot
+        assert row is not None
+        if not row.username or row.username in self._people:
+            self.problems.note_broken(f"user {row.username[:60]}", "there are two, or there is no name")
+            return
+        name = f"{row.first_name or ''} {row.last_name or ''}".strip()
+        nickname = row.nickname or row.display_name or name or row.username
+        why = "bot" if user is None else "deactivated" if row.delete_at else ""
+        login, email = ("", "") if why else (row.username, row.email or "")
+        person = Person(row.username, nickname, login, email, row.profile_image or "", why)
+        self._people[person.id] = person
+        if "system_guest" in (row.roles or "").split():
+            self.problems.note("guest (here a person who may join open groups)", person=person.id)
+        for team in row.teams or ():
+            for channel in team.channels or ():
+                self._add_member(f"{team.name}/{channel.name}", person.id, channel)
+
+    def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
+        role: Role = "admin" if "channel_admin" in (row.roles or "").split() else "member"
+        read_ms = -1 if row.last_viewed_at is None else max(row.last_viewed_at, 0)
+        self._members.setdefault(group, {})[person] = Member(person, role, read_ms)
+
+    def _add_channel(self, channel: Channel, number: int) -> None:
+        id = f"{channel.team}/{channel.name}"
+        if channel.team not in self._teams or id in self._channels:
+            self.problems.note_broken(f"line {number}", "a channel without a team, or one of two with a name")
+            return
+        self._channels[id] = channel
+
+    def _add_direct(self, direct: DirectChannel, strangers: dict[str, None]) -> None:
+        rows = direct.participants or [ChannelMember(username=name) for name in direct.members or ()]
+        people = {row.username: row for row in rows if row.username}
+        id = _direct_id(people)
+        self._direct[id] = direct.header or ""
+        for name, row in people.items():
+            strangers[name] = None
+            self._add_member(id, name, row)
+
+    def _group(self, id: str, channel: Channel) -> Group:
+        """A channel. With several teams, its name has that of the team, and nobody may join a public channel
+        of a team that is not open itself."""
+        team, has_one = self._teams[channel.team], len(self._teams) == 1
+        known = [member for each, member in self._members.get(id, {}).items() if each in self._people]
+        about = channel.purpose or channel.header or ""
+        return Group(
+            id,
+            "open" if channel.type == "O" and (has_one or team.allow_open_invite) else "closed",
+            self._titled(channel, channel.display_name or channel.name),
+            self._text(about, channel.team),
+            members=known,
+            pins=self._pins.get(id, ()),
+            is_archived=bool(channel.deleted_at),
+        )
+
+    def _titled(self, channel: Channel, name: str) -> str:
+        team = self._teams[channel.team]
+        return name if len(self._teams) == 1 else f"{name} ({team.display_name or team.name})"
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _messages(self) -> Iterator[Message | Change]:
+        counts: Counter[str] = Counter()
+        for number, line in self._numbered():
+            try:
+                if line is None:
+                    raise ValueError("it is too long")
+                row = _read_posts(line)
+                post = row.post or row.direct_post
+                if post is None and row.type in ("post", "direct_post"):
+                    raise ValueError("it has no post")
+            except (ValueError, RecursionError) as error:
+                if line is None or _POST.match(line):
+                    self.problems.note_broken(f"line {number}", error)
+                continue
+            if post is not None:
+                yield from self._thread(post, number, counts)
+
+    def _thread(self, post: Post, number: int, counts: Counter[str]) -> Iterator[Message | Change]:
+        """A post and its replies."""
+        group = _group_of(post)
+        if group not in self._channels and group not in self._direct:
+            self.problems.note("post in a channel that is not in the export")
+            return
+        author = _author_of(post)
+        root = _digest(group, author, post.create_at)
+        if hash((group, author, post.create_at)) in self._twins:
+            root = _counted(root, counts)
+        yield from self._converted(post, root, group, author, "", number)
+        own_counts: Counter[str] = Counter()
+        for index, raw in enumerate(post.replies or (), 1):
+            try:
+                reply = _read_post(raw)
+            except (ValueError, RecursionError) as error:
+                self.problems.note_broken(f"line {number}, reply {index}", error)
+                continue
+            author = _author_of(reply)
+            id = _counted(_digest(root, author, reply.create_at), own_counts)
+            yield from self._converted(reply, id, group, author, root, number)
+
+    def _converted(
+        self, post: Post, id: str, group: str, author: str, thread: str, number: int
+    ) -> Iterator[Message | Change]:
+        kind, time_ms, channel = post.type or "", post.create_at, self._channels.get(group)
+        if not 0 < time_ms < _MOST_TIME_MS or author not in self._people:
+            self.problems.note_broken(f"line {number}", "a post without a time or a user")
+            return
+        if kind in _PASSED_OVER:
+            self.problems.note(f"event {kind} (not imported)", group=group)
+            return
+        props = _props_of(post.props)
+        if kind in _CHANGES:
+            if channel is not None:
+                yield from self._changes(kind, props, channel, Change(id, group, author, time_ms, "join"))
+            return
+        if kind not in _TEXTS:
+            self.problems.note(f"post of type {kind[:60]} (its text is imported)", group=group)
+        text = "\n".join(filter(None, (post.message, *_attachments_of(props.attachments))))
+        yield Message(
+            *(id, group, author, time_ms),
+            self._text(text, "" if channel is None else channel.team),
+            thread,
+            is_edited=bool(post.edit_at),
+            reactions=list(self._reactions(post, group)) if post.reactions else (),
+            files=[
+                File(path, path.rpartition("/")[2]) for each in post.attachments or () if (path := each.path)
+            ],
+        )
+
+    def _reactions(self, post: Post, group: str) -> Iterator[Reaction]:
+        for each in post.reactions or ():
+            if each.user in self._people:
+                emoji = _emoji_of(each.emoji_name) or f":{each.emoji_name}:"
+                yield Reaction(each.user, emoji, each.emoji_name)
+            else:
+                self.problems.note("reaction of somebody who is not in the export", group=group)
+
+    def _changes(self, kind: str, props: Props, channel: Channel, change: Change) -> Iterator[Change]:
+        what, field = _CHANGES[kind]
+        value = getattr(props, field) if field else change.person
+        text = value if isinstance(value, str) else ""
+        if what in ("join", "leave"):
+            if text in self._people:
+                yield replace(change, kind=what, people=[text])
+        elif what == "name":
+            yield replace(change, kind=what, text=self._titled(channel, text or channel.name))
+        else:
+            yield replace(change, kind=what, text=self._text(text, channel.team))
+
+    # --- texts --------------------------------------------------------------------------------------------
+
+    def _text(self, text: str, team: str) -> str:
+        """A text in a channel of a team, as ours."""
+        return of_markdown(text, lambda part: _NAME.sub(lambda match: self._named(match, team), part))
+
+    def _named(self, match: re.Match[str], team: str) -> str:
+        """The emoji, person or channel of a name."""
+        emoji, name, whole = match["emoji"], match["name"], match[0]
+        if emoji:
+            return _emoji_of(emoji) or whole
+        if not name:
+            channel = self._channels.get(f"{team}/{match['channel'].lower()}")
+            return whole if channel is None else f"#{channel.display_name or channel.name}"
+        id = name.lower()
+        while id not in self._people and id not in _EVERYBODY:
+            if id[-1] not in "._-" or len(id) == 1:
+                return whole
+            id = id[:-1]
+        return mention(id if id in self._people else EVERYBODY) + name[len(id) :]
+
+
+def _group_of(post: Head) -> str:
+    return _direct_id(post.channel_members) if post.channel_members else f"{post.team}/{post.channel}"
+
+
+def _direct_id(people: Iterable[str]) -> str:
+    return f"direct/{_digest(*sorted(set(people)))}"
+
+
+def _author_of(post: Head) -> str:
+    """The id of who has posted; of an incoming webhook, that of its name, as it is no person's message."""
+    props = _props_of(post.props)
+    if props.from_webhook not in ("true", True):
+        return post.user
+    for name in (props.override_username, props.webhook_display_name):
+        if isinstance(name, str) and name.strip():
+            return f"webhook/{name.strip()[:60]}"
+    return "webhook/webhook"
+
+
+def _counted(id: str, counts: Counter[str]) -> str:
+    """The id, with a number if it had to be given before."""
+    count = counts[id]
+    counts[id] += 1
+    return f"{id}-{count}" if count else id
+
+
+def _emoji_of(name: str) -> str:
+    """The emoji of a name; ``""``: an own one."""
+    match = _TONE.fullmatch(name)
+    if match is None:
+        return emoji_named(name)
+    return emoji_named(f"{match[1]}::skin-tone-{_TONES.index(match[2]) + 2}")
+
+
+def _attachments_of(value: object) -> Iterator[str]:
+    """What apps add to a post, as texts."""
+    for each in value if isinstance(value, list) else ():
+        if not isinstance(each, dict):
+            continue
+        texts = {key: text for key, text in each.items() if isinstance(text, str)}
+        title, link = texts.get("title", ""), texts.get("title_link", "")
+        fields = each.get("fields")
+        title = f"[{title}]({link})" if title and link else title
+        lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
+        for row in fields if isinstance(fields, list) else ():
+            if isinstance(row, dict):
+                lines.append(f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": "))
+        lines += [texts.get("image_url"), texts.get("footer")]
+        yield "\n".join(filter(None, lines)) or texts.get("fallback", "")
