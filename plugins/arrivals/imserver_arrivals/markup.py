@@ -1,0 +1,172 @@
+"""Texts in HTML as ours."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Final, NamedTuple
+
+MOST_DEPTH: Final = 100
+"""Tags in each other. What is deeper is text."""
+_MARKS: Final = {
+    **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "*"),
+    **dict.fromkeys(("i", "em"), "_"),
+    **dict.fromkeys(("del", "s", "strike"), "~~"),
+    "code": "`",
+}
+_PARAGRAPHS: Final = frozenset(
+    ("p", "pre", "blockquote", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6")
+)
+_LINES: Final = frozenset(("div", "li", "tr", "summary", "details", "caption"))
+_EMPTY: Final = frozenset(("br", "hr", "img"))
+_SPACE: Final = re.compile(r"[ \t\r\n\f]+")
+_LABEL: Final = re.compile(r"(?!.*(?:[@/\\\x02]|\.\S))[^\[\]\n]{1,200}", re.DOTALL)
+"""The text of a link, as the messages page takes it: nothing that looks like an address."""
+_TARGET: Final = re.compile(r"https?://[^\s()<>\"]{1,2000}")
+_LANGUAGE: Final = re.compile(r"language-([A-Za-z][\w+#.-]{0,19})")
+
+
+class _Tag(NamedTuple):
+    name: str
+    attributes: dict[str, str]
+    begin: int
+    """Where its content begins in the pieces."""
+
+
+def html_text(
+    html: str, link: Callable[[str, str], str | None], plain: Callable[[str], str], drop: str = ""
+) -> str:
+    """HTML as a text of ours.
+
+    ``link``: (address, its text) → what stands for the link; None: a link as ours. ``plain``: a text outside
+    of code and links → the same with mentions. ``drop``: a tag that is left out with what is in it.
+    """
+    parser = _Parser(link, plain, drop)
+    parser.feed(html)
+    parser.close()
+    return parser.text()
+
+
+class _Parser(HTMLParser):
+    def __init__(
+        self, link: Callable[[str, str], str | None], plain: Callable[[str], str], drop: str
+    ) -> None:
+        super().__init__(convert_charrefs=True)
+        self._link, self._plain, self._drop = link, plain, drop
+        self._pieces: list[str] = []
+        self._open: list[_Tag] = []
+        self._numbers: list[int] = []
+        """The next number in each open list; 0: it has no numbers."""
+        self._language = ""
+        """Of the code that is open."""
+
+    def text(self) -> str:
+        while self._open:
+            self._close()
+        return "".join(self._pieces).strip("\n ")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _PARAGRAPHS:
+            self._break(2 if not self._numbers else 1)
+        elif tag in _LINES:
+            self._break(1)
+        attributes = {name: value or "" for name, value in attrs}
+        if tag in _EMPTY:
+            if not self._is_in(self._drop):
+                alternative = attributes.get("alt") or attributes.get("title") or ""
+                self._pieces.append({"br": "\n", "hr": "\n---\n"}.get(tag, alternative))
+            return
+        if tag == "li":
+            depth = max(len(self._numbers) - 1, 0)
+            number = self._numbers[-1] if self._numbers else 0
+            self._pieces.append("  " * min(depth, 4) + (f"{number}. " if number else "- "))
+            if number:
+                self._numbers[-1] += 1
+        elif tag in ("td", "th") and self._pieces and not self._pieces[-1].endswith("\n"):
+            self._pieces.append(" | ")
+        if len(self._open) >= MOST_DEPTH:
+            return
+        if match := _LANGUAGE.search(attributes.get("class", "")):
+            self._language = match[1]
+        if tag in ("ul", "ol"):
+            first = attributes.get("start", "1")
+            self._numbers.append(
+                0 if tag == "ul" else int(first) if re.fullmatch(r"[1-9]\d{0,2}", first) else 1
+            )
+        self._open.append(_Tag(tag, attributes, len(self._pieces)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if any(each.name == tag for each in self._open):
+            while self._close() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        if self._is_in(self._drop):
+            return
+        if self._is_in("pre"):
+            self._pieces.append(data)
+            return
+        data = _SPACE.sub(" ", data)
+        if not self._pieces or self._pieces[-1].endswith(("\n", " ")):
+            data = data.lstrip(" ")
+        if data:
+            self._pieces.append(data if self._is_in("code") or self._is_in("a") else self._plain(data))
+
+    def _is_in(self, *names: str) -> bool:
+        return any(each.name in names for each in self._open)
+
+    def _break(self, count: int) -> None:
+        """End the line, or with 2 the paragraph."""
+        begin = self._open[-1].begin if self._open else 0
+        if len(self._pieces) == begin:
+            return
+        last = self._pieces[-1].rstrip(" ")
+        if last.endswith(("- ", ". ")) or not last:  # a list item that begins with a paragraph
+            return
+        ends = len(last) - len(last.rstrip("\n"))
+        self._pieces[-1] = last + "\n" * max(count - ends, 0)
+
+    def _close(self) -> str:
+        """End the innermost tag, and return its name."""
+        name, attributes, begin = self._open.pop()
+        content = "".join(self._pieces[begin:])
+        del self._pieces[begin:]
+        if name == self._drop:
+            content = ""
+        elif name in ("ul", "ol"):
+            self._numbers.pop()
+        elif name == "pre":
+            content = f"```{self._language}\n{content.strip(chr(10))}\n```"
+            self._language = ""
+        elif name == "blockquote":
+            content = "\n".join(f"> {line}" for line in content.split("\n") if line.strip())
+        elif name == "a":
+            content = self._anchor(attributes.get("href", ""), content)
+        elif name in _MARKS and not self._is_in("pre", "a", *_MARKS):
+            content = marked(content, _MARKS[name])
+        self._pieces.append(content)
+        if name in _PARAGRAPHS:
+            self._break(2 if not self._numbers else 1)
+        elif name in _LINES:
+            self._break(1)
+        return name
+
+    def _anchor(self, address: str, label: str) -> str:
+        label = label.strip()
+        found = self._link(address, label)
+        if found is not None or not address:
+            return label if found is None else found
+        if not label or label == address or address.partition("://")[2].rstrip("/") == label.rstrip("/"):
+            return address
+        if self._is_in(*_MARKS) or not (_LABEL.fullmatch(label) and _TARGET.fullmatch(address)):
+            return f"{label} ({address})"
+        return f"[{label}]({address})"
+
+
+def marked(text: str, mark: str) -> str:
+    """A text in marks, each line of it. One that has links, mentions or such marks stays without."""
+    if not text or mark in text or "\x02" in text or "://" in text:
+        return text
+    return "\n".join(
+        line.replace(kernel, f"{mark}{kernel}{mark}", 1) if (kernel := line.strip()) else line
+        for line in text.split("\n")
+    )
