@@ -81,11 +81,24 @@ class Reader(DialectState, kw_only=True):
 
 
 class DurableDialect(Dialect):
-    """The codec of live reads: a publication only wakes their readers, who read it from the log."""
+    """The codec of live reads: a publication only wakes their readers, who read it from the log.
+    ``is_chunked``: a body comes in the chunks of HTTP/1.1. Without the last of these its client knows that it
+    was cut. It would take such an end for one behind a whole event, and read that again."""
 
     name = NAME
     logs_in = False
     pinged = True
+
+    def __init__(self, is_chunked: bool = False) -> None:
+        self._is_chunked = is_chunked
+
+    def part(self, content: bytes) -> bytes:
+        """Bytes of a body."""
+        return b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """The end of a body. What was sent before is whole."""
+        return b"0\r\n\r\n" if self._is_chunked else None
 
     def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
         """Nothing is sent: the reader is told."""
@@ -99,11 +112,12 @@ class DurableDialect(Dialect):
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """A comment keeps proxies from closing a stream of events."""
-        return b":\n\n" if isinstance(state, Reader) and state.is_begun else b""
+        return self.part(b":\n\n") if isinstance(state, Reader) and state.is_begun else b""
 
 
 DIALECT: Final = DurableDialect()
-_ENCODING: Final = StreamEncoding(DIALECT)
+_EVENTS: Final = DurableDialect(is_chunked=True)
+_ENCODINGS: Final = {each: StreamEncoding(each) for each in (DIALECT, _EVENTS)}
 
 
 class Target(Struct, frozen=True):
@@ -227,14 +241,16 @@ class DurableStreams:
 
     # --- waiting --------------------------------------------------------------------------------------------
 
-    def _enter(self, call: Call, stream: Stream, target: Target) -> Reader | None:
+    def _enter(
+        self, call: Call, stream: Stream, target: Target, dialect: DurableDialect = DIALECT
+    ) -> Reader | None:
         """Let a connection hear of what is new; None: it was closed. Raises ChannelRefused."""
         device = f"{NAME}/{token_hex(4)}"  # the reader of another stream is no older session of it
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
         ):
             return None
-        stream.begin(_ENCODING, b"")
+        stream.begin(_ENCODINGS[dialect], b"")
         state = stream.dialect_state = Reader()
         if call.principal.kind == "key":
             self._core.keys.hold(call.principal.key, stream)
@@ -258,7 +274,8 @@ class DurableStreams:
     def _send_events(
         self, call: Call, stream: Stream, head: Head, row: StreamRow, offset: Offset, wish: Wish
     ) -> None:
-        state = self._enter(call, stream, Target(row.app, row.name))
+        dialect = DIALECT if head.version == "1.0" else _EVENTS
+        state = self._enter(call, stream, Target(row.app, row.name), dialect)
         if state is None:
             return
         requests, host = self._core.node.request_log, call.request.host
@@ -267,6 +284,8 @@ class DurableStreams:
         more = [("Cross-Origin-Resource-Policy", "cross-origin")]
         if not protocol.is_text(row.content_type):
             more.append((protocol.ENCODING, "base64"))
+        if dialect is _EVENTS:
+            more.append(("Transfer-Encoding", "chunked"))
         stream.send_frame(opening + "".join(f"{each}: {text}\r\n" for each, text in more).encode() + b"\r\n")
         state.is_begun = True
         until, page = monotonic() + self._settings.sse_seconds, self._reader.read(row, offset)
@@ -281,7 +300,7 @@ class DurableStreams:
             control: dict[str, Any] = {"streamNextOffset": page.next}
             control |= {"streamClosed": True} if is_end else {"upToDate": True} if page.is_last else {}
             frames.append(_control(control, wish))
-            stream.send(b"".join(frames))
+            stream.send(dialect.part(b"".join(frames)))
             if is_end or monotonic() > until:
                 stream.close(CloseCode.NORMAL)
                 return

@@ -22,6 +22,7 @@ from imserver.plugin.testing import check_tables, eventually
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.integration.plug_ins import running
+from tests.sdk.lossy import LossyProxy
 from tests.support import ROOT, Server
 
 numbers = count()
@@ -258,6 +259,26 @@ def test_readers_hear_of_what_another_node_stores(streams: Streams, live: str) -
                     end,
                     "true",
                 )
+
+
+def test_a_reader_of_events_knows_that_its_line_was_cut(streams: Streams) -> None:
+    """The client of npm shows what it has of an event before an end, and then reads it again."""
+    name = new_name()
+    streams.create(name)
+    streams.append(name, "news", Stream_Closed="true")
+    whole, cuts, most = b"", 0, 0
+    with LossyProxy(streams.servers[0].http, 0) as line:
+        while not whole:
+            line.cut_after(most := most + 16)
+            with closing(http.client.HTTPConnection(*line.address, timeout=120)) as connection:
+                path = f"/durable/shop/stream/{name}?offset=-1&live=sse"
+                connection.request("GET", path, headers={"Authorization": f"Bearer {ADMIN}"})
+                try:
+                    whole = connection.getresponse().read()
+                except (http.client.HTTPException, OSError):
+                    cuts += 1
+    assert whole.endswith(b'"streamClosed":true}\n\n')
+    assert cuts > 4  # in the body
 
 
 def test_readers_hear_at_once_that_a_stream_was_deleted(streams: Streams) -> None:
