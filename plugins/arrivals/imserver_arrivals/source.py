@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final, Protocol, cast
+from weakref import finalize
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from .problems import BadArchive
@@ -87,7 +88,9 @@ class TarSource:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._tar = tarfile.open(fileobj=_unpacked(path), mode="r:")  # noqa: SIM115
+            file = _unpacked(path)
+            finalize(self, file.close)
+            self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
             self._members = {
                 each.name.removeprefix("./"): each
                 for each in self._tar
@@ -146,11 +149,16 @@ def _unpacked(path: Path) -> IO[bytes]:
     if file.read(2) != b"\x1f\x8b":
         file.seek(0)
         return file
+    file.close()
     most, target = path.stat().st_size * MOST_RATIO, TemporaryFile()  # noqa: SIM115
-    with file, gzip.open(path) as packed:
-        while piece := packed.read(1 << 20):
-            target.write(piece)
-            if target.tell() > most:
-                raise BadArchive(f"{path} is more than {MOST_RATIO} times as large when it is unpacked")
+    try:
+        with gzip.open(path) as packed:
+            while piece := packed.read(1 << 20):
+                target.write(piece)
+                if target.tell() > most:
+                    raise BadArchive(f"{path} is more than {MOST_RATIO} times as large when it is unpacked")
+    except BaseException:
+        target.close()
+        raise
     target.seek(0)
     return target

@@ -1,0 +1,91 @@
+"""Reads files of JSON that are too large to be read whole: an object of tables, or one table.
+
+A table is an array of rows. One row at a time is in memory.
+"""
+
+import json
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+from imserver.plugin.wire import well_formed
+
+MOST_ROW: Final = 16 << 20
+"""Characters of one row."""
+
+
+class Tables:
+    """The tables of a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._text_of = file, getincrementaldecoder("utf-8")("replace").decode
+        self._text, self._at = "", 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def rows(self) -> Iterator[tuple[str, Any]]:
+        """(name of the table, row). Raises ValueError and RecursionError where the file is broken."""
+        if self._next() == "[":
+            yield from self._array("")
+            return
+        self._expect("{")
+        while self._next() != "}":
+            name = self._value()
+            self._expect(":")
+            if self._next() == "[":
+                yield from self._array(str(name))
+            else:
+                self._value()
+            self._comma("}")
+
+    def _array(self, name: str) -> Iterator[tuple[str, Any]]:
+        self._expect("[")
+        while self._next() != "]":
+            yield name, self._value()
+            self._comma("]")
+        self._expect("]")
+
+    def _comma(self, end: str) -> None:
+        if self._next() != end:
+            self._expect(",")
+
+    def _next(self) -> str:
+        """The next character that is no space."""
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in " \t\r\n":
+                    return self._text[self._at]
+                self._at += 1
+            if not self._fill():
+                raise ValueError("the file ends too early")
+
+    def _expect(self, sign: str) -> None:
+        if self._next() != sign:
+            raise ValueError(f"{self._next()!r} where {sign!r} is expected")
+        self._at += 1
+
+    def _value(self) -> Any:
+        self._next()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except ValueError:
+                if not self._fill():
+                    raise
+                continue
+            if end == len(self._text) and self._fill():
+                continue  # a number may go on
+            has_surrogates = isinstance(value, dict) and self._text.find("\\ud", self._at, end) >= 0
+            self._at = end
+            return _well_formed(value) if has_surrogates else value
+
+    def _fill(self) -> bool:
+        left = self._text[self._at :]
+        if len(left) >= MOST_ROW:
+            raise ValueError(f"a row of more than {MOST_ROW} characters")
+        more = self._file.read(min(max(1 << 18, len(left)), MOST_ROW + 1))
+        self._text, self._at = left + self._text_of(more, not more), 0
+        return bool(more)
+
+
+def _well_formed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
