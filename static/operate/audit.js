@@ -51,8 +51,8 @@ function stateOf(check) {
   const wrong = listOf(check.wrong);
   const [first, last] = [check.since, check.until].map((each) => (each ? absoluteTime(each / 1000) : "–"));
   const state = wrong.length ? badge(words.admin_audit_broken, "bad") : badge(words.admin_audit_unbroken, "good");
-  const said = fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last });
-  const head = wrong.length ? [] : [make("p", "muted", words.admin_audit_head, " ", code(check.head))];
+  const said = check.acts ? fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last }) : "";
+  const head = wrong.length || !check.head ? [] : [make("p", "muted", words.admin_audit_head, " ", code(check.head))];
   return [card("", make("p", "", state, " ", said), ...wrong.map((each) => make("p", "", code(each))), ...head)];
 }
 

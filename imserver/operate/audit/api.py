@@ -9,23 +9,25 @@ from msgspec import Struct
 from imserver.operate.audit.chain import ActShown, shown
 from imserver.operate.audit.rows import AuditQuery, page_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store
 
 NDJSON: Final = "application/x-ndjson"
+ACTS_PER_REQUEST: Final = 10
+"""So many acts are checked in the time of a request."""
 
 
 class AuditCheck(Struct):
-    """What a check of the newest acts says."""
+    """What a check of the newest acts says. Who does not reach all apps learns only whether it is broken."""
 
-    acts: Annotated[int, about("So many acts were checked.")]
-    since: Annotated[int, about("The time of the first one, in Unix milliseconds.")]
-    until: Annotated[int, about("The time of the last one.")]
-    head: Annotated[str, about("The last one, as `imserver audit verify --head` takes it.")]
+    acts: Annotated[int, about("So many acts were checked.")] = 0
+    since: Annotated[int, about("The time of the first one, in Unix milliseconds.")] = 0
+    until: Annotated[int, about("The time of the last one.")] = 0
+    head: Annotated[str, about("The last one, as `imserver audit verify --head` takes it.")] = ""
     wrong: Annotated[
         list[str], about("What is wrong, at most 100 lines. Empty: nobody has changed or removed an act.")
-    ]
+    ] = []
 
 
 class AuditAnswer(Struct):
@@ -39,9 +41,16 @@ class AuditAnswer(Struct):
     check: Annotated[AuditCheck | None, about("Only with `check`, if there is a database.")] = None
 
 
+class AuditApi(Struct, frozen=True):
+    """What the route works with."""
+
+    store: Store
+    api: Api
+
+
 routes = Resource(
     "audit",
-    service=lambda core, _: core.store,
+    service=lambda core, api: AuditApi(core.store, api),
     hot=False,
     chapter="Who has changed what, to whom, when and from where.",
     need=Needs.OPERATE,
@@ -51,18 +60,20 @@ routes = Resource(
 @routes.get(
     "/audit", query=AuditQuery, answer=AuditAnswer, reach="optional", problems=(Problems.INVALID_REQUEST,)
 )
-def audit(store: Store, call: Call) -> HttpResponse:
+def audit(service: AuditApi, call: Call) -> HttpResponse:
     """Search the audit log.
 
     An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
     sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is
     not 0, go on there, also behind a page with fewer acts than `limit`. Names that were erased are null.
-    `check` looks only whether the chain of acts is unbroken: it says nothing of those in other apps.
+    `check` looks only whether the chain of acts is unbroken: it says nothing of those in other apps. For each
+    10 acts that it checks it counts as one request more.
 
     With `Accept: application/x-ndjson` the answer has one act a line, and the header `Link` leads to older
     ones.
     """
     request: AuditQuery = call.input
+    store = service.store
     apps, app = call.principal.apps, call.app
     if not app and apps is not None:
         if len(apps) != 1:
@@ -74,7 +85,7 @@ def audit(store: Store, call: Call) -> HttpResponse:
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
     if NDJSON not in call.request.headers.get("accept", ""):
-        check = _check(store) if request.check and store.has_database else None
+        check = _check(service, call) if request.check and store.has_database else None
         return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
     headers = [("X-Request-Id", call.request.id)]
     if following:
@@ -84,10 +95,13 @@ def audit(store: Store, call: Call) -> HttpResponse:
     return HttpResponse(200, lines, NDJSON, tuple(headers))
 
 
-def _check(store: Store) -> AuditCheck:
+def _check(service: AuditApi, call: Call) -> AuditCheck:
     from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
 
-    result = verify(store.read, newest=NEWEST)
+    result = verify(service.store.read, newest=NEWEST)
+    service.api.rates.charge(call.principal, call.request.host, result.rows // ACTS_PER_REQUEST)
+    if call.principal.apps is not None:
+        return AuditCheck(wrong=["the chain is broken"] if result.wrong else [])
     head = ":".join(map(str, result.head))
     return AuditCheck(result.rows, result.since, result.until, head, result.wrong)
 

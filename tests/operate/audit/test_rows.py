@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from imserver.gateway.config.settings import Config, TenantSettings
+from imserver.gateway.config.settings import Config, KeySettings, TenantSettings
 from imserver.messenger.groups.wire import InviteToGroup, UpdateGroup
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -35,7 +35,7 @@ from imserver.operate.audit.verification import check_rows, verify
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.storage import PooledStatements, Row, Store
 from imserver.plugin.testing import check_tables
-from tests.gateway.api.api_node import ApiNode
+from tests.gateway.api.api_node import ApiNode, with_keys
 from tests.stores import OpenStore
 from tests.support import run_cli
 
@@ -317,6 +317,27 @@ def test_the_newest_acts_are_verified_over_http(tmp_path: Path) -> None:
     store.execute("UPDATE audit SET kind = 'page' WHERE number = 1150", ())
     assert check() == (1000, ["row 1150 was changed"])
     assert node.get("/api/v1/audit", app="shop")["check"] is None
+    node.close()
+
+
+def test_a_check_costs_its_acts_and_says_to_a_key_of_one_app_only_whether_the_chain_is_whole(
+    tmp_path: Path,
+) -> None:
+    keys = KeySettings("key-of-all", ("admin",)), KeySettings("key-of-shop", ("admin",), ("shop",))
+    apps = {"shop": TenantSettings(), "tea": TenantSettings()}
+    node = ApiNode(tmp_path, with_keys(*keys, features=("audit",), apps=apps))
+    add(node.core.store, *(ban(f"ann {number}", app="tea") for number in range(300)))
+
+    def check(key: str) -> Any:
+        return node.get("/api/v1/audit", key=key, check="true", limit=1)["check"]
+
+    silent = {"acts": 0, "since": 0, "until": 0, "head": "", "wrong": []}
+    assert (check("key-of-shop"), check("key-of-all")["acts"]) == (silent, 300)
+    node.core.store.execute("UPDATE audit SET kind = 'page' WHERE number = 150", ())
+    assert check("key-of-shop") == {**silent, "wrong": ["the chain is broken"]}
+    node.api.rates.set(20)
+    check("key-of-all")
+    assert node.request("GET", "/api/v1/audit", key="key-of-all").status == 429
     node.close()
 
 
