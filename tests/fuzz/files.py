@@ -35,9 +35,9 @@ sys.path.insert(0, str(ROOT / "plugins" / "ntfy"))
 sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 
 from imserver_arrivals.problems import BadArchive as BadArrival
-from imserver_arrivals.slack import Export
 from imserver_arrivals.slack import Message as SlackMessage
-from imserver_arrivals.text import Texts, text_of
+from imserver_arrivals.slack import SlackExport, Texts, text_of
+from imserver_arrivals.text import clean, with_people
 from imserver_ntfy.message import Parameters, read_json, read_message
 from imserver_ntfy.wire import Wish, read_since
 
@@ -117,9 +117,8 @@ def check_slack(data: bytes) -> None:
     else:
         _zip(path, {**_SLACK, "general/2020-09-13.json": data})
     with suppress(BadArrival):
-        for _, message in Export(path).merged():
-            if message is not None:
-                assert isinstance(message.sender, str)
+        for record in SlackExport(path).records():
+            assert msgspec.msgpack.encode(record)
 
 
 def check_rows(data: bytes) -> None:
@@ -131,7 +130,7 @@ _HEADERS = (
     *("title", "message", "tags", "priority", "click", "icon", "attach", "actions", "since"),
     "authorization",
 )
-TEXTS = Texts({"U1": ("7", "Ann")}.get, {"C1": "general"})
+TEXTS = Texts({"U1"}, {"C1": "general"})
 
 
 def check_ntfy(data: bytes) -> None:
@@ -157,8 +156,8 @@ def check_ntfy(data: bytes) -> None:
 def check_texts(data: bytes) -> None:
     """A text of Slack becomes one of ours, and any text one of a mail."""
     text = data.decode("utf-8", "replace")
-    converted, mentions = TEXTS.convert(text)
-    converted.encode()
+    converted, mentions = with_people(TEXTS.convert(text), {"U1": ("17", "Ann")}.get)
+    clean(converted).encode()
     assert len(mentions) <= 100
     assert "\n" not in clean_for_mail(text)
     retry_after({"retry-after": text}, 1_800_000_000.0)

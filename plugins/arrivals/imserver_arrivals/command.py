@@ -1,8 +1,9 @@
-"""``imserver slack-import``: imports an export of Slack into an app."""
+"""``imserver arrive``: imports an archive of another server into an app."""
 
 import csv
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,35 +18,45 @@ from imserver.plugin.commands import fail, key_for, opened, record_act, settings
 from imserver.plugin.identity import GOCHAT, Tenant, Tenants
 from imserver.plugin.progress import long_work
 from imserver.plugin.settings import HTTP_URL, Config, settings_of
+from imserver.plugin.wire import Limit
 
+from .formats import FORMATS, archive_of
 from .importer import Importer
 from .people import People
 from .problems import BadArchive, Problems
-from .slack import Export
+from .records import Archive
+from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex, FileUploads
 
 _KINDS: Final = (
-    ("channel", "public channels"),
-    ("private", "private channels"),
-    ("group", "direct messages of several people"),
-    ("direct", "direct messages of two"),
+    ("open", "groups that anybody may join"),
+    ("closed", "groups of those who are invited"),
+    ("several", "direct conversations of several people"),
+    ("direct", "direct conversations of two"),
     ("message", "messages"),
     ("reply", "replies in threads"),
     ("reaction", "reactions"),
-    ("event", "joins, leaves, renames and topics"),
-    ("passed over", "events that are not imported"),
+    ("change", "joins, leaves, renames and descriptions"),
+    ("file", "files"),
+    ("bytes", "  of these with bytes"),
 )
 
 
-@click.command(short_help="Import an export of Slack: people, channels, messages, files.")
+@click.command(short_help="Import an archive of another server: people, groups, messages.")
 @settings_options
-@click.argument("export", type=click.Path(exists=True, path_type=Path))
+@click.argument("archive", type=click.Path(exists=True, path_type=Path))
 @click.option("--app", required=True, help="The app that gets everything. Its users are accounts.")
+@click.option(
+    "--from",
+    "name",
+    type=click.Choice(list(FORMATS)),
+    help="The format of the archive, if it is not recognized.",
+)
 @click.option(
     "--files",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with files by their id at Slack: F….png, F…-name or F…/name; U….jpg: pictures of people.",
+    help="Folder with files by their id there: ID.png, ID-name or ID/name; pictures of people by theirs.",
 )
 @click.option(
     "--links",
@@ -61,71 +72,93 @@ _KINDS: Final = (
 )
 @click.option("--unread", is_flag=True, help="Leave the messages unread.")
 @click.option("--dry-run", is_flag=True, help="Say what would come. Nothing is opened or stored.")
-def slack_import(
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a CSV file: what comes of each person and group, what does not, and why.",
+)
+def arrive(
     path: str | None,
     data_dir: str | None,
-    export: Path,
+    archive: Path,
     app: str,
+    name: str | None,
     files: Path | None,
     links: Path | None,
     days: int,
     unread: bool,
     dry_run: bool,
+    report: Path | None,
 ) -> None:
-    """Import EXPORT, a zip file or a folder that Slack has made.
+    """Import ARCHIVE, which another server has made: a file or a folder.
 
-    Channels and direct messages of several people become groups, people become accounts to be claimed,
-    threads replies. Call it again after an interruption, or with a later export: nothing is stored twice.
+    Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
+    threads replies. Call it again after an interruption, or with a later archive: nothing is stored twice.
     Servers may run during the first import. Stop them for later ones: they may notify people of messages
-    before these are marked as read. The status is 1 if a part of the export is broken.
+    before these are marked as read. The status is 1 if a part of the archive is broken.
     """
     try:
-        archive = Export(export)
-        index = FileIndex(archive, files)
+        found = archive_of(archive, name)
+        index = FileIndex(found, files)
     except (BadArchive, OSError) as error:
         fail(error)
-    with long_work("reading") as say:
-        contents = survey(archive, lambda count: say(f"reading: {count} entries"))
-    _print_survey(archive, contents, index)
-    if dry_run:
-        _print_problems(archive.problems)
-        return
-    began = perf_counter()
+    problems = found.problems
+    with closing(Spool()) as spool:
+        with long_work("reading") as say:
+            contents = survey(found, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
+        _print_survey(found, contents)
+        if not dry_run:
+            _import(path, data_dir, app, found, contents, spool, index, links, days, unread)
+    if report is not None:
+        _write_csv(report, _report(contents, problems))
+    _print_problems(problems)
+
+
+def _import(
+    path: str | None,
+    data_dir: str | None,
+    app: str,
+    archive: Archive,
+    contents: Survey,
+    spool: Spool,
+    index: FileIndex,
+    links: Path | None,
+    days: int,
+    unread: bool,
+) -> None:
+    began, problems, key_name = perf_counter(), archive.problems, f"{archive.name}-import"
     with opened(path, data_dir) as (config, store, tenants):
         tenant = _tenant_of(tenants, app)
         name = tenant.name
-        page = _page_of(config, tenant) if links is not None else ""
-        first, problems = archive.problems, Problems()
-        archive.problems = problems  # the second reading meets the same
+        page = _page_of(config, tenant)
+        if links is not None:
+            _check_links(tenant, page)
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), long_work("importing people") as say:
-            people = People(store, name, rules_of(tenant).identifiers, problems)
+            people = People(store, name, archive.name, rules_of(tenant).identifiers, problems)
+            sent = FileUploads(uploads, index, name, key_for(config, key_name), problems)
             for person in contents.people.values():
                 people.find(person)
-            sent = FileUploads(uploads, index, name, key_for(config, "slack-import"), problems)
-            for id in contents.people:
-                picture = sent.upload(id, people.accounts[id].user, id, "picture")
+                picture = sent.upload(person.avatar, people.accounts[person.id].user, person.id, "picture")
                 if picture is not None:
-                    people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
-            importer = Importer(archive, contents, store, name, people, sent)
+                    people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
+            importer = Importer(archive, contents, store, name, people, sent, problems, page)
             total = contents.counts["message"]
-            importer.run(lambda count: say("importing messages", count, total))
-            seconds = perf_counter() - began
+            importer.run(spool, lambda count: say("importing messages", count, total))
             if not unread:
+                say("marking as read")
                 importer.mark_read()
+            seconds = perf_counter() - began
         if links is not None:
-            _write_links(links, people.links(contents.people, page, days))
-        added = {"groups": importer.added["begin"], "messages": importer.added["message"]}
-        record_act(config, store, "slack.import", name, accounts=people.new, **added, files=sent.new)
-    new, rate = importer.added, contents.counts["message"] / max(seconds, 0.001)
+            _write_csv(links, [("login", "email", "link"), *people.links(contents.people, page, days)])
+        new = importer.added
+        added = {"accounts": people.new, "groups": new["begin"], "messages": new["message"]}
+        record_act(config, store, f"{archive.name}.import", name, **added, files=sent.new)
     click.echo(
         f"new: accounts {people.new:,}, groups {new['begin']:,}, messages {new['message']:,}, "
         f"reactions {new['reaction']:,}, files {sent.new:,}"
     )
-    click.echo(f"{seconds:.1f} s, {rate:,.0f} messages a second")
-    problems.counts |= first.counts
-    problems.broken = list(dict.fromkeys((*first.broken, *problems.broken)))
-    _print_problems(problems)
+    click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
 
 
 def _tenant_of(tenants: Tenants, app: str) -> Tenant:
@@ -139,52 +172,74 @@ def _tenant_of(tenants: Tenants, app: str) -> Tenant:
 
 
 def _page_of(config: Config, tenant: Tenant) -> str:
-    """The page on which a link gives an account a password."""
-    rules, app = rules_of(tenant), tenant.name
-    if not rules.passwords:
-        fail("--links: accounts of this app have no passwords")
-    if rules.reset_url:
-        return str(rules.reset_url)
-    if app != GOCHAT:
-        fail(f"--links: set accounts.reset_url of app {app}, the page that the links open")
+    """The page of an app on which links open messages, and give accounts a password; ``""``: it has none."""
+    if reset_url := rules_of(tenant).reset_url:
+        return str(reset_url)
+    if tenant.name != GOCHAT:
+        return ""
     url = config.address
-    base = url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
-    return f"{base}/home/messages"
+    return f"{url if HTTP_URL.match(url) else f'http://127.0.0.1:{config.app.http_port}'}/home/messages"
 
 
-def _write_links(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Write the links, for this user only."""
+def _check_links(tenant: Tenant, page: str) -> None:
+    if not rules_of(tenant).passwords:
+        fail("--links: accounts of this app have no passwords")
+    if not page:
+        fail(f"--links: set accounts.reset_url of app {tenant.name}, the page that the links open")
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a file for this user only: it has links or names."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("login", "email", "link"))
-        writer.writerows(rows)
+        csv.writer(file).writerows(rows)
 
 
-def _day(moment_us: int) -> str:
-    return datetime.fromtimestamp(moment_us / 1_000_000, UTC).strftime("%Y-%m-%d")
+def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
+    """A row for each person and each group."""
+    counted = ("message", "reply", "reaction", "file", "bytes")
+    yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
+    for person in contents.people.values():
+        becomes = "account" if person.is_member else f"account that nobody claims: {person.why or 'no login'}"
+        counts, lost = contents.of_people.get(person.id, Counter()), problems.of_people.get(person.id)
+        yield _row("person", person.id, person.nickname, becomes, (counts[each] for each in counted), lost)
+    for group in contents.groups.values():
+        activity = contents.of_groups[group.id]
+        becomes = "group" if activity.owner else "nothing"
+        becomes = "conversation of two" if group.kind == "direct" else becomes
+        own = (activity.counts[each] for each in counted)
+        yield _row("group", group.id, group.name, becomes, own, problems.of_groups.get(group.id))
 
 
-def _print_survey(export: Export, found: Survey, index: FileIndex) -> None:
-    members = sum(person.is_member for person in found.people.values())
-    rows = [("people", members), ("bots, apps and those who have left", len(found.people) - members)]
-    rows += [(words, found.counts[kind]) for kind, words in _KINDS]
-    rows.append(("files", len(found.files)))
-    rows.append(("  of these with bytes", sum(id in index for id in found.files)))
+def _row(
+    kind: str, id: str, name: str, becomes: str, counts: Iterable[int], lost: Counter[str] | None
+) -> Sequence[object]:
+    texts = (f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items()))
+    return (kind, id, name, becomes, *counts, "; ".join(texts))
+
+
+def _day(moment_ms: int) -> str:
+    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _print_survey(archive: Archive, contents: Survey) -> None:
+    members = sum(person.is_member for person in contents.people.values())
+    rows = [("people", members), ("bots, apps and those who have left", len(contents.people) - members)]
+    rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
+    click.echo(f"an archive of {archive.title}:")
     for words, count in rows:
         click.echo(f"{count:>10,}  {words}")
-    if found.last_us:
-        click.echo(f"            from {_day(found.first_us)} to {_day(found.last_us)}")
+    if contents.last_ms:
+        click.echo(f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}")
 
 
 def _print_problems(problems: Problems) -> None:
-    counts = {kind: count for kind, count in problems.counts.items() if count > 0}
-    if not counts:
+    if not problems.counts:
         return
-    click.echo("not understood:")
-    for kind, count in sorted(counts.items(), key=lambda row: (-row[1], row[0])):
+    click.echo("what does not come, or differs:")
+    for kind, count in sorted(problems.counts.items(), key=lambda row: (-row[1], row[0])):
         click.echo(f"{count:>10,}  {kind}")
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
     if problems.broken:
-        fail("parts of the export are broken; the rest was read")
+        fail("parts of the archive are broken; the rest was read")

@@ -1,12 +1,14 @@
-"""Imports an export into an app: in batches, each in one transaction, in the order of the times.
+"""Imports an archive into an app: in batches, each in one transaction, in the order of the times.
 
-Everything has a key made of Slack's ids, and the log stores a key once. So an import that was interrupted
-anywhere is repeated, and a later export of the same workspace adds what is new.
+Everything has a key made of the ids in the archive, and the log stores a key once. So an import that was
+interrupted anywhere is repeated, and a later archive of the same server adds what is new.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
 from time import time
 from typing import Any, Final
 
@@ -19,12 +21,14 @@ from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
 from .people import People
-from .slack import Conversation, Export, File, Message, seconds_of
-from .survey import DESCRIBED, JOINED, LEFT, PASSED_OVER, RENAMED, Survey, key_of
-from .text import Texts, clean, emoji_named, text_of
+from .problems import Problems
+from .records import Archive, Change, File, Group, Message
+from .spool import Spool
+from .survey import Survey
+from .text import clean, linked, with_links, with_people
 from .uploads import FileUploads
 
-BATCH: Final = 500
+BATCH: Final = 1000
 """Messages and events that are stored in one transaction."""
 NAME_CHARACTERS: Final = 50
 """Of a group. More are cut."""
@@ -34,92 +38,127 @@ MOST_ITEMS: Final = 10
 
 
 class Event(Struct):
-    """What happens in a conversation, converted.
+    """What happens in a group, converted.
 
     ``kind``: ``begin``, ``message``, ``join``, ``member`` (who never was there joins), ``leave``, ``name``,
-    ``description`` or ``pin``. ``about``: the key of the message with which its thread begins,
-    or that it pins. ``also``: the conversation shows the reply, too.
+    ``description`` or ``pin``. ``about``: the key of the message to which it replies, or that it pins.
+    ``links``: the ids of the messages to which its text links. ``parts``: its files.
     """
 
     kind: str
     key: str
-    conversation: Conversation
+    group: str
     user: str
     time_ms: int
     users: Sequence[str] = ()
+    role: str = "member"
     text: str = ""
-    type: str = "text"
-    body: bytes = b""
+    avatar: str = ""
+    description: str = ""
     meta: bytes = b""
     to_user: str = ""
     about: str = ""
+    is_reply: bool = False
+    """Outside of a thread."""
     also: bool = False
     reactions: Sequence[tuple[str, str, str]] = ()
     is_edited: bool = False
+    links: Sequence[str] = ()
+    parts: Sequence[Mapping[str, Any]] = ()
 
 
 class Importer:
-    """One import. ``uploads`` None: no files. Every method switches, and raises StorageUnavailable."""
+    """One import. ``page``: the address of the page whose links open a message; ``""``: links stay as they
+    were. Every method switches, and raises StorageUnavailable."""
 
     def __init__(
         self,
-        export: Export,
+        archive: Archive,
         survey: Survey,
         store: Store,
         app: str,
         people: People,
-        uploads: FileUploads | None,
+        uploads: FileUploads,
+        problems: Problems,
+        page: str = "",
     ) -> None:
-        self._export, self._survey, self._uploads = export, survey, uploads
+        self._archive, self._survey, self._uploads = archive.name, survey, uploads
         self._people = people.accounts
-        self._log, self._app, self._problems = store.part(MessageLog), app, export.problems
-        self._texts = Texts(self._named, {each.id: each.name or each.id for each in export.conversations})
-        self._direct = {each.id for each in export.conversations if each.kind == "direct"}
+        self._log, self._app, self._problems, self._page = store.part(MessageLog), app, problems, page
         self._groups: dict[str, int] = {}
-        """Slack's id of a conversation → the id of ours."""
+        """Id of a group there → the id of ours."""
+        self._reads: dict[str, list[tuple[int, str]]] = {}
+        """Id of a group there → (time until which somebody has read, person), the earliest last."""
+        for group in survey.groups.values():
+            known = ((each.read_ms, each.person) for each in group.members if each.read_ms >= 0)
+            self._reads[group.id] = sorted(known, reverse=True)
+        self._read: dict[str, dict[str, int]] = {}
+        """Id of a group there → person → the last message that they have read."""
         self._last: dict[str, int] = {}
-        """Slack's id of a conversation → the id of its last message."""
+        """Id of a group there → the id of its last message."""
         self._present: dict[str, set[str]] = {}
-        """Slack's id of a conversation → its members, as far as the events say."""
+        """Id of a group there → its members, as far as the events say."""
         self._batch: list[Event] = []
         self.added: Counter[str] = Counter()
         """Kind of an event → how many are new."""
 
-    def run(self, done: Callable[[int], object]) -> None:
+    def run(self, spool: Spool, done: Callable[[int], object]) -> None:
         """Import everything. ``done`` is called with the number of messages that are stored so far."""
         count = 0
-        for conversation, message in self._export.merged():
-            if message is None:
-                self._begin(conversation)
+        groups = [each for each in self._survey.groups.values() if each.kind != "direct"]
+        begins = sorted(filter(None, map(self._begin, groups)), key=attrgetter("time_ms"))
+        for each in merge(begins, spool.read(), key=attrgetter("time_ms")):
+            if isinstance(each, Event):
+                self._present[each.group] = self._first_members(self._survey.groups[each.group])
+                self._batch.append(each)
+            elif isinstance(each, Message):
+                count += 1
+                self._batch += self._messages(each)
             else:
-                before = len(self._batch)
-                self._convert(conversation, message)
-                count += sum(each.kind == "message" for each in self._batch[before:])
+                self._batch += self._changes(each)
             if len(self._batch) >= BATCH:
                 self._store()
                 done(count)
         self._store()
-        for conversation in self._export.conversations:
-            self._end(conversation)
+        for group in self._survey.groups.values():
+            self._batch += self._end(group)
+            if len(self._batch) >= BATCH:
+                self._store()
         self._store()
-        done(count)
 
     def mark_read(self) -> None:
-        """Let all members have read all that was imported."""
+        """Let all members have read what they had read there, and all where that is not known."""
         log = self._log
         for id, last in self._last.items():
-            group, after = self._groups[id], ""
+            group, after, own = self._groups[id], "", self._read.get(id, {})
+            upto = {user: own[each] for each in own for user in self._users([each])}
+            upto |= {user: last for _, each in self._reads[id] for user in self._users([each])}
+            is_direct = self._survey.groups[id].kind == "direct"
             while page := log.conversations.members(self._app, group, after, 500):
                 after, users = page[-1].user, [row.user for row in page]
                 positions = log.conversations.read_positions(self._app, {group: users})
-                behind = [user for user in users if positions.get((user, group), last) < last]
-                if id in self._direct:
-                    for user in behind:  # the other one sees it
-                        log.marks.note(self._app, user, group, read=last)
-                elif behind:
-                    log.marks.advance(self._app, group, behind, last)
+                behind: dict[int, list[str]] = {}
+                for user in users:
+                    read = upto.get(user, last)
+                    if positions.get((user, group), 0 if read < last else last) < read:
+                        behind.setdefault(read, []).append(user)
+                for read, some in behind.items():
+                    if is_direct:
+                        for user in some:  # the other one sees it
+                            log.marks.note(self._app, user, group, read=read)
+                    else:
+                        log.marks.advance(self._app, group, some, read)
 
-    # --- conversations --------------------------------------------------------------------------------------
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def _key(self, id: str) -> str:
+        """The key of a message or a change, by which it is stored once."""
+        return f"{self._archive}.{id}"
+
+    def _key_of(self, group: str) -> str:
+        """The key of a group. Slack's have no word before them: they are older than other formats, of which
+        a group and a message may have the same id."""
+        return f"slack.{group}" if self._archive == "slack" else f"{self._archive}.group.{group}"
 
     def _named(self, id: str) -> tuple[str, str] | None:
         account = self._people.get(id)
@@ -128,168 +167,152 @@ class Importer:
     def _users(self, ids: Sequence[str]) -> list[str]:
         return [account.user for id in ids if (account := self._people.get(id)) is not None]
 
-    def _begin(self, conversation: Conversation) -> None:
-        activity = self._survey.activities[conversation.id]
-        if conversation.kind == "direct":
-            return
-        listed = conversation.users
-        if conversation.is_archived:  # its members have gone, and its writers may read it
-            people = self._survey.people
-            writers = [id for id in activity.seen if id in people and people[id].is_member]
-            listed = list(dict.fromkeys((*listed, *writers)))
-        creator = conversation.creator or ""
-        owner = creator if creator in listed or not listed else listed[0]
-        if self._people.get(owner) is None:
-            self._problems.note("conversation of nobody")
-            return
-        first = [id for id in listed if id not in activity.joined_first]
-        self._present[conversation.id] = {owner, *first}
-        members = self._users([owner, *first])
-        name = conversation.name or ""
-        if conversation.kind == "group":
-            named = (self._people.get(id) for id in conversation.users)
-            name = ", ".join(each.nickname for each in named if each is not None)
-        purpose = conversation.purpose or conversation.topic
-        created = int(seconds_of(conversation.created) * 1000)
-        self._batch.append(
-            Event(
-                kind="begin",
-                key=f"slack.{conversation.id}",
-                conversation=conversation,
-                user=members[0],
-                time_ms=_shown_ms(created or self._survey.first_us // 1000),
-                users=members,
-                text=clean_name(name)[:NAME_CHARACTERS].strip() or conversation.id,
-                body=self._description((purpose.value if purpose else "") or "").encode(),
-            )
+    def _listed(self, group: Group) -> list[str]:
+        """The owner of a group and its members; of an archived one also its writers, who may read it."""
+        activity, people = self._survey.of_groups[group.id], self._survey.people
+        writers = [id for id in activity.seen if people[id].is_member] if group.is_archived else ()
+        return list(dict.fromkeys((activity.owner, *activity.members, *writers)))
+
+    def _first_members(self, group: Group) -> set[str]:
+        activity = self._survey.of_groups[group.id]
+        listed = self._listed(group)
+        return {listed[0], *(id for id in listed if not activity.joins_first(id))}
+
+    def _admins(self, group: Group) -> list[str]:
+        """Who may do all there. The owner of ours is one of the owners there, and the others are admins."""
+        return [each.person for each in group.members if each.role != "member"]
+
+    def _begin(self, group: Group) -> Event | None:
+        activity = self._survey.of_groups[group.id]
+        if not activity.owner:
+            return None
+        owner, first = activity.owner, self._first_members(group)
+        name = group.name
+        if not name and group.kind == "several":
+            named = map(self._named, activity.members)
+            name = ", ".join(each[1] for each in named if each is not None)
+        picture = self._uploads.upload(group.avatar, self._people[owner].user, group.avatar, "picture")
+        moments = [each for each in (group.created_ms, activity.first_ms) if each]
+        return Event(
+            kind="begin",
+            key=self._key_of(group.id),
+            group=group.id,
+            user=self._people[owner].user,
+            time_ms=_shown_ms(min(moments, default=self._survey.first_ms)),
+            users=self._users([id for id in self._listed(group) if id in first]),
+            text=clean_name(name)[:NAME_CHARACTERS].strip() or clean_name(group.id)[:NAME_CHARACTERS],
+            description=self._description(group.description),
+            avatar=f"/api/v1/uploads/{picture.id}" if picture is not None else "",
         )
 
     def _description(self, text: str) -> str:
-        return self._texts.convert(text)[0][:DESCRIPTION_CHARACTERS]
+        text = with_people(text, self._named)[0]
+        return clean(with_links(text, lambda _: ""))[:DESCRIPTION_CHARACTERS]
 
-    def _end(self, conversation: Conversation) -> None:
+    def _end(self, group: Group) -> Iterator[Event]:
         """Let those join and leave of whom no event says it, and pin what is pinned."""
-        present = self._present.get(conversation.id)
-        now, listed = self._survey.last_us // 1000 or int(time() * 1000), sorted(conversation.users)
-        if present is not None and not conversation.is_archived:
-            for kind, ids in (("member", listed), ("leave", sorted(present - set(listed)))):
-                users = self._users(ids)
+        present = self._present.get(group.id)
+        now = _shown_ms(self._survey.last_ms or int(time() * 1000))
+        if present is not None and not group.is_archived:
+            listed = sorted(self._survey.of_groups[group.id].members)
+            admins = set(self._admins(group))
+            few = [id for id in listed if id in admins]
+            for kind, ids, role in (
+                ("member", [id for id in listed if id not in admins], "member"),
+                ("member", few, "admin"),
+                ("leave", sorted(present - set(listed)), "member"),
+            ):
                 digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
-                key = f"slack.{conversation.id}.{kind}.{digest}"
-                self._batch.append(Event(kind, key, conversation, "", now, users))
-        for pin in conversation.pins or ():
-            users = self._users([pin.user or ""])
-            about = key_of(conversation, pin.id)
-            if users and self._groups.get(conversation.id):
-                moment = max(now, int(seconds_of(pin.created) * 1000))
-                self._batch.append(
-                    Event("pin", f"{about}.p", conversation, users[0], _shown_ms(moment), about=about)
-                )
+                key = f"{self._archive}.{group.id}.{kind}.{digest}"
+                yield Event(kind, key, group.id, "", now, self._users(ids), role)
+        for pin in group.pins:
+            about = self._key(pin.message)
+            moment = _shown_ms(max(now, pin.time_ms))
+            user = next(iter(self._users([pin.person])), "")
+            yield Event("pin", f"{about}.p", group.id, user, moment, about=about)
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def _convert(self, conversation: Conversation, message: Message) -> None:
-        subtype, account = message.subtype or "", self._people.get(message.sender)
-        if account is None or subtype in PASSED_OVER:
-            return
-        key, user, time_ms = key_of(conversation, message.ts), account.user, _shown_ms(message.time_ms)
-        if conversation.kind != "direct" and subtype in (*JOINED, *LEFT, *RENAMED, *DESCRIBED):
-            self._batch += self._change(conversation, message, key, user, time_ms)
-            return
-        to_user = ""
-        if conversation.kind == "direct":
-            ids = conversation.users
-            if message.sender not in ids or len(ids) > 2:
-                self._problems.note("direct message of a third")
-                return
-            other = self._people.get(next((id for id in ids if id != message.sender), message.sender))
-            if other is None:
-                return
-            to_user = other.user
-        about = ""
-        if message.thread_ts and message.thread_ts != message.ts:
-            about = key_of(conversation, message.thread_ts)
-        text, mentions = self._texts.convert(text_of(message))
-        if subtype == "me_message":
-            text = f"_{text}_"
-        meta = msgspec.json.encode({"mentions": mentions}) if mentions else b""
-        reactions = list(self._reactions(message, key))
-        for number, (type, body) in enumerate(self._contents(message, user, text)):
-            event = Event(
-                *("message", key, conversation, user, time_ms, (), "", type, body, meta, to_user, about),
-                also=subtype == "thread_broadcast",
-            )
-            if number:
-                event.key, event.meta = f"{key}.{number}", b""
-            else:
-                event.reactions, event.is_edited = reactions, bool(message.edited)
-            self._batch.append(event)
-
-    def _change(
-        self, conversation: Conversation, message: Message, key: str, user: str, time_ms: int
-    ) -> Iterator[Event]:
-        subtype, present = message.subtype, self._present.get(conversation.id)
-        if present is None:
-            return
-        if subtype in JOINED:
-            present.add(message.sender)
-            by = self._people.get(message.inviter or "")
-            yield Event("join", key, conversation, by.user if by else user, time_ms, [user])
-        elif subtype in LEFT:
-            present.discard(message.sender)
-            yield Event("leave", key, conversation, user, time_ms, [user])
-        elif subtype in RENAMED:
-            if name := clean_name(message.name or "")[:NAME_CHARACTERS].strip():
-                yield Event("name", key, conversation, user, time_ms, text=name)
-        else:
-            text = self._description(message.topic or message.purpose or "")
-            yield Event("description", key, conversation, user, time_ms, text=text)
-
-    def _reactions(self, message: Message, key: str) -> Iterator[tuple[str, str, str]]:
-        for reaction in message.reactions or ():
-            emoji = emoji_named(reaction.name) or clean(f":{reaction.name}:")
-            if len(emoji.encode()) > Limit.EMOJI_BYTES:
-                self._problems.note("reaction with a long name")
-                continue
-            for id in reaction.users or ():
-                account = self._people.get(id)
-                if account is not None:
-                    yield f"{key}.{id}.{reaction.name}", account.user, emoji
-
-    # --- files ----------------------------------------------------------------------------------------------
-
-    def _contents(self, message: Message, user: str, text: str) -> Iterator[tuple[str, bytes]]:
-        """The type and body of each message that a message of Slack becomes: more than one if it has many
-        files."""
-        files = [each for each in (*(message.files or ()), message.file) if each is not None]
+    def _messages(self, message: Message) -> Iterator[Event]:
+        """A message of there as ours: more than one if it has many files."""
+        group, user, to_user = self._survey.groups[message.group], self._people[message.person].user, ""
+        if group.kind == "direct":
+            members = self._survey.of_groups[group.id].members
+            other = next((id for id in members if id != message.person), message.person)
+            to_user = self._people[other].user
+        key, about = self._key(message.id), message.thread or message.reply
+        text, mentions = with_people(message.text, self._named)
         parts = []
-        for file in files:
-            address = file.url_private or ""
-            if file.is_external and address.startswith(("http://", "https://")):
-                line = clean(f"{file.title or file.name or ''} {address}".strip())
-                text = f"{text}\n{line}" if text else line
+        for file in message.files:
+            if file.address:
+                text = "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
             else:
                 parts.append(self._part(file, user))
-        if not parts:
-            yield "text", (text or "…").encode()
+        links = linked(text)
+        event = Event(
+            kind="message",
+            key=key,
+            group=group.id,
+            user=user,
+            time_ms=_shown_ms(message.time_ms),
+            text=text if links else clean(text),
+            meta=msgspec.json.encode({"mentions": mentions}) if mentions else b"",
+            to_user=to_user,
+            about=self._key(about) if about else "",
+            is_reply=not message.thread,
+            also=message.also,
+            reactions=list(self._reactions(message, key)),
+            is_edited=message.is_edited,
+            links=links,
+            parts=parts[:MOST_ITEMS],
+        )
+        yield event
+        for number, start in enumerate(range(MOST_ITEMS, len(parts), MOST_ITEMS), 1):
+            yield replace(
+                event,
+                key=f"{key}.{number}",
+                text="",
+                meta=b"",
+                reactions=(),
+                is_edited=False,
+                links=(),
+                parts=parts[start : start + MOST_ITEMS],
+            )
+
+    def _changes(self, change: Change) -> Iterator[Event]:
+        key, group, time_ms = self._key(change.id), change.group, _shown_ms(change.time_ms)
+        user, present = self._people[change.person].user, self._present.get(group)
+        if present is None:
             return
-        for start in range(0, len(parts), MOST_ITEMS):
-            some = parts[start : start + MOST_ITEMS]
-            caption = {"caption": text} if text and not start else {}
-            if len(some) == 1:
-                yield some[0].pop("type"), msgspec.json.encode({**some[0], **caption})
-            else:
-                yield "album", msgspec.json.encode({"items": some, **caption})
+        if change.kind == "join":
+            present.update(change.people)
+            admins = set(self._admins(self._survey.groups[group]))
+            for role, suffix in (("member", ""), ("admin", ".admin")):
+                some = [id for id in change.people if (id in admins) == bool(suffix)]
+                if some:
+                    yield Event("join", key + suffix, group, user, time_ms, self._users(some), role)
+        elif change.kind == "leave":
+            present.difference_update(change.people)
+            yield Event("leave", key, group, user, time_ms, self._users(change.people))
+        elif change.kind == "description":
+            yield Event("description", key, group, user, time_ms, text=self._description(change.text))
+        elif name := clean_name(change.text)[:NAME_CHARACTERS].strip():
+            yield Event("name", key, group, user, time_ms, text=name)
+
+    def _reactions(self, message: Message, key: str) -> Iterator[tuple[str, str, str]]:
+        for reaction in message.reactions:
+            emoji = clean(reaction.emoji)
+            if len(emoji.encode()) > Limit.EMOJI_BYTES:
+                self._problems.note("reaction with a long name", group=message.group)
+            elif (account := self._people.get(reaction.person)) is not None:
+                name = reaction.name or reaction.emoji
+                yield f"{key}.{reaction.person}.{name}", account.user, emoji
 
     def _part(self, file: File, user: str) -> dict[str, Any]:
         """What a message says of a file. Without its bytes it has its name only."""
-        name = clean(file.name or file.title or "file").replace("\n", " ")[:255]
-        if file.mode in ("tombstone", "hidden_by_limit"):
-            self._problems.note("file that Slack had deleted")
-            return {"type": "file", "name": name}
-        upload = self._uploads.upload(file.id, user, name) if self._uploads is not None else None
+        name = clean(file.name or "file").replace("\n", " ")[:255]
+        upload = self._uploads.upload(file.id, user, name) if not file.why else None
         if upload is None:
-            self._problems.note("file without its bytes (its name is imported)")
             return {"type": "file", "name": name}
         address = f"/api/v1/uploads/{upload.id}"
         part: dict[str, Any] = {"type": upload.kind, "url": address, "name": name, "bytes": upload.bytes}
@@ -309,24 +332,25 @@ class Importer:
             return
         keys = [key for event in batch for key in (event.key, event.about) if key]
         keys += [key for event in batch for key, _, _ in event.reactions]
-        begun = [event for event in batch if event.kind == "begin"]
-        keys += [key for event in begun for key in self._survey.activities[event.conversation.id].newest]
+        keys += [self._key(id) for event in batch for id in event.links]
+        begun = [self._survey.of_groups[event.group] for event in batch if event.kind == "begin"]
+        keys += [self._key(id) for activity in begun for _, id in activity.newest]
         groups: dict[str, int] = {}
-        last: dict[str, int] = {}
+        ids: list[int] = []
         added: Counter[str] = Counter()
-        refused: Counter[str] = Counter()
+        refused: Counter[tuple[str, str]] = Counter()
 
         def work(past: Any) -> None:  # see MessageLog.import_past
-            for each in (groups, last, added, refused):
+            for each in (groups, added, refused, ids):
                 each.clear()
             groups.update(self._groups)
             for event in batch:
-                before, id, is_new = past.added, event.conversation.id, not past.find(event.key)
+                before, is_new = past.added, not past.find(event.key)
+                ids.append(0)
                 if event.kind == "message":
-                    stored = self._append(past, event, groups.get(id, 0), refused)
+                    stored = ids[-1] = self._append(past, event, groups.get(event.group, 0), refused)
                     if stored:
-                        last[id] = max(last.get(id, 0), stored)
-                        groups[id] = past.conversation_of(event.key)
+                        groups[event.group] = past.conversation_of(event.key)
                     added["message"] += bool(is_new and stored)
                     added["reaction"] += past.added - before - bool(is_new and stored)
                     continue
@@ -335,30 +359,44 @@ class Importer:
 
         self._log.import_past(self._app, keys, work)
         self._groups.update(groups)
-        self._last.update(last)
+        for event, id in zip(batch, ids, strict=True):
+            if id:
+                self._note_read(event.group, event.time_ms, id)
         self.added.update(added)
-        self._problems.counts.update(refused)
+        for (kind, group), count in refused.items():
+            self._problems.note(kind, group=group, count=count)
 
-    def _change_group(self, past: Any, event: Event, groups: dict[str, int], refused: Counter[str]) -> None:
+    def _note_read(self, group: str, time_ms: int, id: int) -> None:
+        """A message is stored: who has read less than it has read up to the one before."""
+        reads = self._reads[group]
+        while reads and reads[-1][0] < time_ms:
+            self._read.setdefault(group, {})[reads.pop()[1]] = self._last.get(group, 0)
+        self._last[group] = max(self._last.get(group, 0), id)
+
+    def _change_group(
+        self, past: Any, event: Event, groups: dict[str, int], refused: Counter[tuple[str, str]]
+    ) -> None:
         key, kind, time_ms, users = event.key, event.kind, event.time_ms, event.users
         if kind == "begin":
-            groups[event.conversation.id] = self._create(past, event)
+            groups[event.group] = self._create(past, event)
             return
-        group = groups.get(event.conversation.id, 0)
+        group = groups.get(event.group, 0)
         if kind == "pin":
             message = past.find(event.about)
             if not past.find(key) and not (message and past.pin(key, message, event.user, time_ms)):
-                refused["pin of a message that is not there"] += 1
+                refused["pin of a message that is not there", event.group] += 1
         elif kind in ("join", "member"):
-            past.join(key, group, users, event.user, time_ms, only_first=kind == "member")
+            only_first = kind == "member"
+            past.join(key, group, users, event.user, time_ms, role=event.role, only_first=only_first)
         elif kind == "leave":
             past.leave(key, group, users, event.user, time_ms)
         else:
             past.describe(key, group, kind, event.text, event.user, time_ms)
 
     def _create(self, past: Any, event: Event) -> int:
-        """The group of a conversation: its first entry, or after some time only later ones, tell it."""
-        newest = self._survey.activities[event.conversation.id].newest
+        """A group: its first entry, or after some time only later ones, tell it."""
+        group, activity = self._survey.groups[event.group], self._survey.of_groups[event.group]
+        newest = (self._key(id) for _, id in activity.newest)
         number: int = next(filter(None, (past.conversation_of(key) for key in (event.key, *newest))), 0)
         return number or past.create_group(
             event.key,
@@ -366,27 +404,27 @@ class Importer:
             event.text,
             event.users,
             event.time_ms,
-            description=event.body.decode(),
-            is_open=event.conversation.kind == "channel" and not event.conversation.is_archived,
+            admins=self._users(self._admins(group)),
+            description=event.description,
+            avatar=event.avatar,
+            is_open=group.kind == "open" and not group.is_archived,
         )
 
-    def _append(self, past: Any, event: Event, group: int, refused: Counter[str]) -> int:
-        if not (group or event.to_user):
-            refused["message in a conversation of nobody"] += 1
-            return 0
+    def _append(self, past: Any, event: Event, group: int, refused: Counter[tuple[str, str]]) -> int:
         about = past.find(event.about) if event.about else 0
         if event.about and not about:
-            refused["reply to a message that is not there (imported as a message)"] += 1
+            refused["reply to a message that is not there (comes as a message)", event.group] += 1
+        type, body = self._content(past, event)
         draft = Draft(
             sender=event.user,
-            type=event.type,
-            body=event.body,
+            type=type,
+            body=body,
             time_ms=event.time_ms,
             about=about,
             meta=event.meta,
             conversation=0 if event.to_user else group,
             to_user=event.to_user,
-            thread=about,
+            thread=0 if event.is_reply else about,
             also=event.also,
         )
         stored = past.append(event.key, draft, event.reactions, event.is_edited)
@@ -394,9 +432,26 @@ class Importer:
             draft = replace(draft, thread=0)
             stored = past.append(event.key, draft, event.reactions, event.is_edited)
         if isinstance(stored, Rejected):
-            refused[f"message that the log refuses: {stored.detail or stored.reason}"] += 1
+            refused[f"message that the log refuses: {stored.detail or stored.reason}", event.group] += 1
             return 0
         return int(stored)
+
+    def _content(self, past: Any, event: Event) -> tuple[str, bytes]:
+        """The type and the body of a message."""
+
+        def address_of(id: str) -> str:
+            key = self._key(id)
+            message = past.find(key) if self._page else 0
+            return f"{self._page}#c/{past.conversation_of(key)}/{message}" if message else ""
+
+        text = clean(with_links(event.text, address_of)) if event.links else event.text
+        if not event.parts:
+            return "text", (text or "…").encode()
+        caption = {"caption": text} if text else {}
+        if len(event.parts) > 1:
+            return "album", msgspec.json.encode({"items": event.parts, **caption})
+        content = {**event.parts[0], **caption}
+        return content.pop("type"), msgspec.json.encode(content)
 
 
 def _shown_ms(moment: int) -> int:

@@ -1,15 +1,13 @@
-"""People of Slack as accounts that their owners claim: without a password, and linked with their id at Slack.
+"""People of another server as accounts that their owners claim: without a password, and linked with their id
+there.
 
-The link is that of a login with the provider ``slack``. So an account is found again at the next import, and
-its owner may also claim it by such a login.
+The link is that of a login with the format as the provider, such as ``slack``. So an account is found again
+at the next import, and its owner may also claim it by such a login.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from secrets import token_urlsafe
 from time import time
-from typing import Final
-
-from msgspec import Struct
 
 from imserver.people.accounts import (
     NICKNAME_CHARACTERS,
@@ -24,35 +22,7 @@ from imserver.plugin.messages import clean_name
 from imserver.plugin.storage import Store
 
 from .problems import Problems
-from .slack import Profile, User
-
-PROVIDER: Final = "slack"
-
-
-class Person(Struct):
-    """Somebody, or an app, who has written in Slack. ``name`` and ``email``: of members only, with which they
-    log in. ``rank``: from how good a source the nickname is."""
-
-    id: str
-    nickname: str
-    name: str = ""
-    email: str = ""
-    rank: int = 0
-
-    @property
-    def is_member(self) -> bool:
-        """Whether somebody may claim the account."""
-        return bool(self.name or self.email)
-
-
-def person_of(user: User) -> Person:
-    """The person of a row of ``users.json``. Bots and deactivated users have nothing to log in with."""
-    profile = user.profile or Profile()
-    names = (profile.display_name, profile.real_name, user.real_name, user.name)
-    person = Person(user.id, nickname_of(*names) or user.id, rank=2)
-    if not user.deleted and not user.is_bot and user.id != "USLACKBOT":
-        person.name, person.email = user.name or "", profile.email or ""
-    return person
+from .records import Person
 
 
 def nickname_of(*names: str | None) -> str:
@@ -63,47 +33,50 @@ def nickname_of(*names: str | None) -> str:
 
 
 class People:
-    """The accounts of the persons of an export. Every method may switch and raise StorageUnavailable."""
+    """The accounts of the persons of an archive. Every method may switch and raise StorageUnavailable."""
 
-    def __init__(self, store: Store, app: str, identifiers: Collection[str], problems: Problems) -> None:
-        self._rows = AccountStore(store)
+    def __init__(
+        self, store: Store, app: str, provider: str, identifiers: Collection[str], problems: Problems
+    ) -> None:
+        self._rows, self._provider = AccountStore(store), provider
         self._app, self._allowed, self._problems = app, identifiers, problems
         self.accounts: dict[str, Account] = {}
-        """Id of a user of Slack → the account."""
+        """Id of a person → the account."""
         self.new = 0
 
     def find(self, person: Person) -> None:
         """Find the account of a person, or make it."""
-        row = self._rows.linked(self._app, (PROVIDER,), (person.id,))
+        row = self._rows.linked(self._app, (self._provider,), (person.id,))
         self.accounts[person.id] = self._add(person) if row is None else row[0]
 
     def _add(self, person: Person) -> Account:
         logins = dict(self._identifiers(person))
         email, name = logins.get("email", ""), logins.get("name", "")
-        account = Account(0, self._app, "", person.nickname, email=email, name=name)
+        nickname = nickname_of(person.nickname, person.login, person.id) or "?"
+        account = Account(0, self._app, "", nickname, email=email, name=name)
         self.new += 1
         try:
-            return self._rows.add_linked(account, PROVIDER, person.id)
+            return self._rows.add_linked(account, self._provider, person.id)
         except ServiceRefused:  # somebody has registered meanwhile
-            self._problems.note("identifier that another account has")
-            return self._rows.add_linked(Account(0, self._app, "", person.nickname), PROVIDER, person.id)
+            self._problems.note("identifier that another account has", person=person.id)
+            return self._rows.add_linked(Account(0, self._app, "", nickname), self._provider, person.id)
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
         """What the person logs in with, as far as the app has it and it is free. An account that somebody has
         registered with the same address is not theirs for sure, so it does not become theirs."""
-        kinds: tuple[tuple[Identifier, str], ...] = (("email", person.email), ("name", person.name))
+        kinds: tuple[tuple[Identifier, str], ...] = (("email", person.email), ("name", person.login))
         for kind, text in kinds:
             if not text or kind not in self._allowed:
                 continue
             try:
                 text = checked(kind, text)
             except ServiceRefused:
-                self._problems.note(f"{kind} that accounts cannot have")
+                self._problems.note(f"{kind} that accounts cannot have", person=person.id)
                 continue
             if self._rows.by_login(self._app, (kind, text)) is None:
                 yield kind, text
             else:
-                self._problems.note(f"{kind} that another account has")
+                self._problems.note(f"{kind} that another account has", person=person.id)
 
     def set_avatar(self, id: str, avatar: str) -> None:
         """Give an account a picture, if it has none."""

@@ -1,13 +1,15 @@
 """What an archive of another server has, as records: each adapter yields them, the importer stores them.
 
 Ids are those of the other server; an id of a person, a group, a message or a file is unique among its kind
-in one archive. Times are Unix milliseconds. Texts are ours: `*`, `_`, `~~`, code and links as the messages
-page takes them. People and messages that a text names stand in it as marks (:func:`mention`, :func:`link`),
-because their names and addresses here are known at the import only.
+in one archive. An id with more than 200 characters, or with signs that cannot be seen, is nobody's. Times
+are Unix milliseconds. Texts are ours: `*`, `_`, `~~`, code and links as the messages page takes them. People
+and messages that a text names stand in it as marks (:func:`mention`, :func:`link`), because their names and
+addresses here are known at the import only.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, ClassVar, Final, Literal, Protocol
 
 from msgspec import Struct
@@ -46,6 +48,11 @@ class Person(Struct, frozen=True, tag="person"):
     email: str = ""
     avatar: str = ""
     why: str = ""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether somebody may claim the account."""
+        return bool(self.login or self.email)
 
 
 class Member(Struct, frozen=True):
@@ -155,6 +162,8 @@ class Archive(Protocol):
     title: ClassVar[str]
     """The product's name, for people: ``Slack``."""
     problems: Problems
+
+    def __init__(self, path: Path) -> None: ...
 
     def records(self) -> Iterator[Record]:
         """All records. It may be called twice."""

@@ -1,32 +1,64 @@
-"""Reads an export of Slack, a zip file or a folder, and merges the messages of all conversations by time.
+"""Reads an export of Slack.
 
 ``users.json``, ``channels.json`` (public), ``groups.json`` (private), ``mpims.json`` (direct messages of
 several people) and ``dms.json`` (of two) name people and conversations. Each conversation has a folder with
-a file for each day. Nothing is extracted. What is broken is noted, and the rest is read. Memory has one day
-of each conversation that was active then.
+a file for each day. Memory has one day of one conversation. The format is that of `Slack's help
+<https://slack.com/help/articles/220556107>`_; its messages are those of the API.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from functools import partial
-from heapq import heapify, heappop, heapreplace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from . import records
+from .people import nickname_of
 from .problems import BadArchive, Problems
+from .records import EVERYBODY, Change, Group, GroupKind, Member, Record, mention
 from .source import read_whole, source_of
+from .text import emoji_named
 
-LISTS: Final = {"channels": "channel", "groups": "private", "mpims": "group", "dms": "direct"}
+LISTS: Final[dict[str, GroupKind]] = {
+    "channels": "open",
+    "groups": "closed",
+    "mpims": "several",
+    "dms": "direct",
+}
 """File of conversations → their kind."""
+UPLOADS: Final = "__uploads"
+"""The folder in which some tools add the files to an export: ``__uploads/F…/name``."""
+JOINED: Final = ("channel_join", "group_join")
+LEFT: Final = ("channel_leave", "group_leave")
+RENAMED: Final = ("channel_name", "group_name")
+DESCRIBED: Final = ("channel_topic", "group_topic", "channel_purpose", "group_purpose")
+PASSED_OVER: Final = (
+    *("channel_archive", "channel_unarchive", "group_archive", "group_unarchive"),
+    *("channel_convert_to_private", "channel_convert_to_public", "channel_posting_permissions"),
+    *("pinned_item", "unpinned_item", "channel_canvas_updated", "huddle_thread"),
+)
+"""Events that leave no entry; pins are in the lists of conversations."""
+TEXTS: Final = (
+    *("", "bot_message", "file_share", "me_message", "thread_broadcast", "reply_broadcast", "file_comment"),
+    *("slackbot_response", "tombstone", "bot_add", "bot_remove", "reminder_add", "sh_room_created"),
+    *("file_mention", "document_mention", "assistant_app_thread"),
+)
+"""Kinds of messages whose text says all."""
+SLACKBOT: Final = "USLACKBOT"
+MOST_DEPTH: Final = 12
+"""Levels of blocks that are read."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
 _TS: Final = re.compile(r"(\d{1,11})\.(\d{1,9})", re.ASCII)
 _ID: Final = re.compile(r"[A-Z0-9]{2,32}", re.ASCII)
+_TAG: Final = re.compile(r"<([^<>\n]{1,4000})>")
+_CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+_EMOJI: Final = re.compile(r":([a-z0-9_+'-]{1,100}):(?::skin-tone-([2-6]):)?")
+_STRUCK: Final = re.compile(r"(?<![\w~])~(?![~\s])([^~\n]+?)(?<!\s)~(?![\w~])")
+_MARKS: Final = {2: None, 3: None}
+"""The signs of marks: texts have none of their own."""
 
 
 # --- what Slack writes ------------------------------------------------------------------------------------
@@ -79,7 +111,7 @@ class Conversation(Struct):
     topic: Text | None = None
     purpose: Text | None = None
     pins: list[Pin] | None = None
-    kind: str = ""
+    kind: GroupKind = "closed"
     folder: str = ""
 
     @property
@@ -157,11 +189,7 @@ class Message(Struct):
         """The id of who has sent it; of an app without a user, that of the bot or its name. ``""``: none."""
         comment = self.comment.user if self.comment is not None else None
         id = self.user or comment or self.bot_id or (f"name:{self.username}" if self.username else "")
-        return id if is_id(id) else ""
-
-    @property
-    def time_ms(self) -> int:
-        return self.time_us // 1000
+        return id if 0 < len(id) <= 60 and id.isprintable() else ""
 
 
 _read_message: Final = msgspec.json.Decoder(Message).decode
@@ -173,22 +201,17 @@ def seconds_of(moment: float | None) -> float:
     return moment if moment and 0 < moment < 1e11 else 0
 
 
-def is_id(id: str) -> bool:
-    """Whether a text can name somebody. Ids of users are words; an app without one has its name."""
-    return 0 < len(id) <= 60 and id.isprintable()
-
-
 def microseconds_of(ts: str | None) -> int:
     """The time that Slack's ``ts`` names, in Unix microseconds; 0: it names none."""
     match = _TS.fullmatch(ts or "")
     return int(match[1]) * 1_000_000 + int(match[2].ljust(6, "0")[:6]) if match else 0
 
 
-# --- the export -------------------------------------------------------------------------------------------
+class SlackExport:
+    """An export of Slack: see :class:`imserver_arrivals.records.Archive`."""
 
-
-class Export:
-    """An export: its users and conversations, and their messages in the order of the times."""
+    name: ClassVar = "slack"
+    title: ClassVar = "Slack"
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
@@ -208,6 +231,10 @@ class Export:
                 self._files.setdefault(folder, []).append(file)
             elif folder.removesuffix(".json") not in listed:
                 self.problems.note(f"file {folder[:60]}")
+        self._uploads = {
+            name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}" for name in self._files.get(UPLOADS, ())
+        }
+        self._texts = Texts(set(), {})
         self.users = [user for user in self._rows("users.json", User) if _ID.fullmatch(user.id)]
         self.conversations: list[Conversation] = []
         seen: set[str] = set()
@@ -223,33 +250,84 @@ class Export:
         for folder in self._files.keys() - {each.folder for each in self.conversations} - {UPLOADS}:
             self.problems.note(f"folder {folder[:60]}")
 
-    def uploads(self) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-        """The files that a tool has added to the export: (id of the file at Slack, what opens it)."""
-        for name in self._files.get(UPLOADS, ()):
-            yield name.partition("/")[0], partial(self._source.open, f"{self._top}{UPLOADS}/{name}")
+    def open(self, file: str) -> IO[bytes] | None:
+        name = self._uploads.get(file)
+        return None if name is None else self._source.open(name)
 
-    # --- messages -----------------------------------------------------------------------------------------
+    def records(self) -> Iterator[Record]:
+        for user in self.users:
+            yield _person(user)
+        known = {user.id for user in self.users}
+        self._texts = Texts(known, {each.id: each.name or each.id for each in self.conversations})
+        for conversation in self.conversations:
+            yield self._group(conversation)
+        for conversation in self.conversations:
+            for day in self._days(conversation):
+                for message in self._day(conversation, day):
+                    yield from self._records(conversation, message, known)
 
-    def messages(self, conversation: Conversation) -> Iterator[Message]:
-        """The messages of one conversation."""
-        for name in self._days(conversation):
-            yield from self._day(conversation, name)
+    # --- records ------------------------------------------------------------------------------------------
 
-    def merged(self) -> Iterator[tuple[Conversation, Message | None]]:
-        """The messages of all conversations in the order of the times. None: the conversation begins."""
-        heap: list[tuple[int, int, _Reader]] = []
-        for number, each in enumerate(self.conversations):
-            reader = _Reader(self, each)
-            heap.append((reader.next_us(), number, reader))
-        heapify(heap)
-        while heap:
-            _, number, reader = heap[0]
-            yield from reader.step()
-            following = reader.next_us()
-            if following < 0:
-                heappop(heap)
+    def _group(self, conversation: Conversation) -> Group:
+        about = conversation.purpose or conversation.topic
+        pins = (
+            records.Pin(f"{conversation.id}.{pin.id}", pin.user or "", int(seconds_of(pin.created) * 1000))
+            for pin in conversation.pins or ()
+        )
+        return Group(
+            id=conversation.id,
+            kind=conversation.kind,
+            name="" if conversation.kind == "several" else conversation.name or "",
+            description=self._texts.convert((about.value if about else "") or ""),
+            creator=conversation.creator or "",
+            created_ms=int(seconds_of(conversation.created) * 1000),
+            members=[Member(id) for id in dict.fromkeys(conversation.members or ())],
+            pins=list(pins),
+            is_archived=bool(conversation.is_archived),
+        )
+
+    def _records(self, conversation: Conversation, message: Message, known: set[str]) -> Iterator[Record]:
+        """The record of a message, behind that of its sender if no list has named them."""
+        sender, kind, group = message.sender, message.subtype or "", conversation.id
+        if kind in PASSED_OVER:
+            self.problems.note(f"{kind} (leaves no entry)", group=group)
+            return
+        if not sender:
+            self.problems.note("message without a sender", group=group)
+            return
+        if sender not in known and (nickname := _nickname(message)):
+            known.add(sender)
+            yield records.Person(sender, nickname, why="in no list")
+        id, time_ms = f"{group}.{message.ts}", message.time_us // 1000
+        if conversation.kind != "direct" and kind in (*JOINED, *LEFT, *RENAMED, *DESCRIBED):
+            change = partial(Change, id, group, sender, time_ms)
+            if kind in JOINED:
+                yield Change(id, group, message.inviter or sender, time_ms, "join", [sender])
+            elif kind in LEFT:
+                yield change("leave", [sender])
+            elif kind in RENAMED:
+                yield change("name", text=message.name or "")
             else:
-                heapreplace(heap, (following, number, reader))
+                yield change("description", text=self._texts.convert(message.topic or message.purpose or ""))
+            return
+        if kind not in TEXTS:
+            self.problems.note(f"kind {kind[:60]} (imported as text)", group=group)
+        text = self._texts.convert(text_of(message))
+        thread = message.thread_ts if message.thread_ts != message.ts else ""
+        yield records.Message(
+            id=id,
+            group=group,
+            person=sender,
+            time_ms=time_ms,
+            text=f"_{text}_" if kind == "me_message" else text,
+            thread=f"{group}.{thread}" if thread else "",
+            also=kind == "thread_broadcast",
+            is_edited=bool(message.edited),
+            reactions=list(_reactions(message)),
+            files=[_file(each) for each in (*(message.files or ()), message.file) if each is not None],
+        )
+
+    # --- files --------------------------------------------------------------------------------------------
 
     def _days(self, conversation: Conversation) -> list[str]:
         days = []
@@ -295,45 +373,136 @@ class Export:
         return []
 
 
-UPLOADS: Final = "__uploads"
-"""The folder in which some tools add the files to an export: ``__uploads/F…/name``."""
+def _person(user: User) -> records.Person:
+    """The person of a row of ``users.json``. Bots and deactivated users have nothing to log in with."""
+    profile = user.profile or Profile()
+    nickname = nickname_of(profile.display_name, profile.real_name, user.real_name, user.name) or user.id
+    why = "deactivated" if user.deleted else "bot" if user.is_bot or user.id == SLACKBOT else ""
+    if why:
+        return records.Person(user.id, nickname, avatar=user.id, why=why)
+    return records.Person(user.id, nickname, user.name or "", profile.email or "", user.id)
 
 
-class _Reader:
-    """Reads the days of one conversation. It has one of them in memory, in reverse order."""
-
-    def __init__(self, export: Export, conversation: Conversation) -> None:
-        self._export = export
-        self._conversation = conversation
-        self._days = export._days(conversation)[::-1]
-        self._day: list[Message] = []
-        self._has_begun = False
-
-    def next_us(self) -> int:
-        """The time of the next step, or one before it; -1: there is none."""
-        if not self._has_begun:
-            created = int(seconds_of(self._conversation.created) * 1_000_000)
-            first = _begin_of(self._days[-1]) if self._days else created
-            return min(created, first) if created > 0 else first
-        if self._day:
-            return self._day[-1].time_us
-        return _begin_of(self._days[-1]) if self._days else -1
-
-    def step(self) -> Iterator[tuple[Conversation, Message | None]]:
-        """The next message, if its time is known; else read the next day."""
-        if not self._has_begun:
-            self._has_begun = True
-            yield self._conversation, None
-        elif self._day:
-            yield self._conversation, self._day.pop()
-        else:
-            self._day = self._export._day(self._conversation, self._days.pop())[::-1]
+def _nickname(message: Message) -> str:
+    """The name of a sender whom no list names: a guest of a shared channel, an app, or somebody who was
+    deleted."""
+    profiles = [each for each in (message.user_profile, message.bot_profile) if each is not None]
+    names = [text for each in profiles for text in (each.display_name, each.real_name, each.name)]
+    return nickname_of(message.username, *names) or ("Slackbot" if message.sender == SLACKBOT else "")
 
 
-def _begin_of(day: str) -> int:
-    """A time before all messages of a day in any time zone."""
-    try:
-        begin = datetime.strptime(day.removesuffix(".json"), "%Y-%m-%d").replace(tzinfo=UTC)
-        return max(0, int((begin - timedelta(days=1)).timestamp())) * 1_000_000
-    except (ValueError, OverflowError):
-        return 0
+def _reactions(message: Message) -> Iterator[records.Reaction]:
+    for reaction in message.reactions or ():
+        emoji = emoji_named(reaction.name) or f":{reaction.name}:"
+        for id in reaction.users or ():
+            yield records.Reaction(id, emoji, reaction.name)
+
+
+def _file(file: File) -> records.File:
+    address = (file.url_private or "") if file.is_external else ""
+    if address.startswith(("http://", "https://")):
+        return records.File(file.id, file.title or file.name or "", address)
+    is_gone = file.mode in ("tombstone", "hidden_by_limit")
+    name = file.name or file.title or "file"
+    return records.File(file.id, name, why="file that Slack had deleted" if is_gone else "")
+
+
+# --- texts --------------------------------------------------------------------------------------------------
+
+
+class Texts(Struct):
+    """Converts texts. ``known``: ids of users; ``channels``: id → name."""
+
+    known: set[str]
+    channels: dict[str, str]
+
+    def convert(self, text: str) -> str:
+        """A text of Slack as ours, with marks of those whom it mentions."""
+        text = _TAG.sub(lambda match: self._tag(match[1]), text.translate(_MARKS))
+        parts = _CODE.split(text)
+        parts[::2] = [_STRUCK.sub(r"~~\1~~", _EMOJI.sub(_emoji, part)) for part in parts[::2]]
+        text = "".join(parts)
+        for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
+            text = text.replace(escape, sign)
+        return text
+
+    def _tag(self, content: str) -> str:
+        """What stands for ``<content>``. It is still escaped."""
+        target, _, label = content.partition("|")
+        if target.startswith("@"):
+            is_known = target[1:] in self.known
+            return mention(target[1:]) if is_known else f"@{(label or target[1:]).lstrip('@')}"
+        if target.startswith("#"):
+            return f"#{label or _escaped(self.channels.get(target[1:], target[1:]))}"
+        if target.startswith("!"):
+            word = target[1:].partition("^")[0]
+            if word in ("here", "channel", "everyone"):
+                return mention(EVERYBODY)
+            return label or f"@{word}"
+        if target.startswith(("mailto:", "tel:")):
+            return label or target.partition(":")[2]
+        if label in ("", target) or target.partition("://")[2].rstrip("/") == label.rstrip("/"):
+            return target
+        return f"{label} ({target})"
+
+
+def _emoji(match: re.Match[str]) -> str:
+    return emoji_named(match[1] + (f"::skin-tone-{match[2]}" if match[2] else "")) or match[0]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- messages of apps ---------------------------------------------------------------------------------------
+
+
+def text_of(message: Message) -> str:
+    """The text of a message; of an app also what it says in attachments, or in blocks alone."""
+    text = message.text or (message.comment.comment if message.comment else "") or ""
+    if not text and message.blocks:
+        text = "".join(_of_blocks(message.blocks, 0)).strip()
+    more = [said for each in message.attachments or () if (said := _of_attachment(each, text))]
+    return "\n".join(filter(None, (text, *more)))
+
+
+def _of_attachment(given: Attachment, text: str) -> str:
+    link = given.title_link or ""
+    title = f"<{link}|{given.title}>" if given.title and link.startswith("http") else given.title
+    fields = [
+        f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ") for each in given.fields or ()
+    ]
+    if link and link in text:  # Slack's preview of a link that the message has
+        return ""
+    parts = [each for each in (given.pretext, title, given.text, *fields) if each]
+    return "\n".join(parts) or given.fallback or ""
+
+
+def _of_blocks(value: Any, depth: int) -> Iterator[str]:
+    """The texts in blocks, as marks."""
+    if depth > MOST_DEPTH:
+        return
+    if isinstance(value, list):
+        for each in value:
+            yield from _of_blocks(each, depth + 1)
+        return
+    if not isinstance(value, dict):
+        return
+    kind, text = value.get("type"), value.get("text")
+    if kind in ("mrkdwn", "plain_text", "text") and isinstance(text, str):
+        yield text
+    elif kind == "link" and isinstance(value.get("url"), str):
+        yield f"<{value['url']}|{text}>" if isinstance(text, str) else f"<{value['url']}>"
+    elif kind == "emoji":
+        yield f":{value.get('name')}:"
+    elif kind == "user":
+        yield f"<@{value.get('user_id')}>"
+    elif kind == "channel":
+        yield f"<#{value.get('channel_id')}>"
+    elif kind == "broadcast":
+        yield f"<!{value.get('range')}>"
+    else:
+        for key in ("text", "fields", "elements"):
+            yield from _of_blocks(value.get(key), depth + 1)
+        if kind in ("section", "header", "context", "rich_text_section", "rich_text_preformatted"):
+            yield "\n"

@@ -1,122 +1,157 @@
-"""What is in an export: read once before the import, and all that a dry run does."""
+"""What is in an archive: read once before the import, and all that a dry run does."""
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
+from heapq import heappush, heappushpop
 from typing import Final
 
 from msgspec import Struct, field
 
-from .people import Person, nickname_of, person_of
-from .slack import Conversation, Export, Message, is_id
+from .records import Archive, Change, Emoji, Group, Message, Person
+from .spool import Spool
 
-JOINED: Final = ("channel_join", "group_join")
-LEFT: Final = ("channel_leave", "group_leave")
-RENAMED: Final = ("channel_name", "group_name")
-DESCRIBED: Final = ("channel_topic", "group_topic", "channel_purpose", "group_purpose")
-PASSED_OVER: Final = (
-    *("channel_archive", "channel_unarchive", "group_archive", "group_unarchive"),
-    *("channel_convert_to_private", "channel_convert_to_public", "channel_posting_permissions"),
-    *("pinned_item", "unpinned_item", "channel_canvas_updated", "huddle_thread"),
-)
-"""Events that leave no entry; pins are in the lists of conversations."""
+Note = Callable[..., None]
+"""Problems.note."""
 NEWEST: Final = 20
-"""Keys of a conversation's newest messages that are remembered: its first entry may have expired."""
+"""Ids of a group's newest messages that are remembered: its first entry may have expired."""
 
 
 class Activity(Struct):
-    """What the messages of one conversation say about it."""
+    """What an archive says about one group. ``owner``: it has one here; ``""``: nobody is in it."""
 
-    messages: int = 0
-    joined_first: set[str] = field(default_factory=set)
-    """Who joins before anything else is known of them; all other members were there at the beginning."""
-    seen: set[str] = field(default_factory=set)
-    newest: deque[str] = field(default_factory=lambda: deque(maxlen=NEWEST))
-    last_us: int = 0
+    owner: str
+    members: Collection[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    seen: dict[str, int] = field(default_factory=dict)
+    """Who has done something else than to join → when first."""
+    joined: dict[str, int] = field(default_factory=dict)
+    """Who joins → when first."""
+    newest: list[tuple[int, str]] = field(default_factory=list)
+    """Heap of the newest messages: time and id."""
+    first_ms: int = 0
+
+    def joins_first(self, person: str) -> bool:
+        """Whether somebody joins before anything else is known of them; all other members were there at the
+        beginning."""
+        moment = self.joined.get(person)
+        return moment is not None and moment <= self.seen.get(person, moment)
 
 
 class Survey(Struct):
-    """The people of an export, the activity in its conversations, and how much there is of each kind."""
+    """The people and groups of an archive, the activity of each, and how much there is of each kind."""
 
     people: dict[str, Person] = field(default_factory=dict)
-    activities: dict[str, Activity] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    emoji: dict[str, Emoji] = field(default_factory=dict)
+    of_groups: dict[str, Activity] = field(default_factory=dict)
+    of_people: dict[str, Counter[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    files: set[str] = field(default_factory=set)
-    first_us: int = 0
-    last_us: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
 
 
-def key_of(conversation: Conversation, ts: str) -> str:
-    """The key of a message, by which it is stored once."""
-    return f"slack.{conversation.id}.{ts}"
+def survey(
+    archive: Archive, has_bytes: Callable[[str], bool], spool: Spool, done: Callable[[int], object]
+) -> Survey:
+    """Read an archive once, and put the messages and changes that come into a spool.
 
-
-def survey(export: Export, done: Callable[[int], object] = lambda _: None) -> Survey:
-    """Read an export once. ``done`` is called with the number of messages so far."""
-    result = Survey()
-    for user in export.users:
-        result.people[user.id] = person_of(user)
-    for conversation in export.conversations:
-        activity = result.activities[conversation.id] = Activity()
-        result.counts[conversation.kind] += 1
-        for id in conversation.users:
-            _meet(result, id)
-        if conversation.creator:
-            _meet(result, conversation.creator)
-        for message in export.messages(conversation):
-            _look(result, export, conversation, activity, message)
-        done(result.counts["message"])
+    ``has_bytes``: whether there are those of a file. ``done`` is called with the number of messages so far.
+    """
+    result, problems = Survey(), archive.problems
+    for record in archive.records():
+        if isinstance(record, Person):
+            known = result.people.get(record.id)
+            if known is None or known.why == _UNLISTED:
+                result.people[record.id] = record
+        elif isinstance(record, Group):
+            _list(result, record, problems.note)
+        elif isinstance(record, Emoji):
+            result.emoji.setdefault(record.name, record)
+        elif why := _refusal(result, record):
+            problems.note(why, group=record.group, person=record.person)
+        else:
+            _look(result, record, has_bytes, problems.note)
+            spool.add(record)
+            if not result.counts["message"] % 1000:
+                done(result.counts["message"])
     return result
 
 
-def _look(
-    result: Survey, export: Export, conversation: Conversation, activity: Activity, message: Message
-) -> None:
-    sender, subtype = message.sender, message.subtype or ""
-    activity.last_us = max(activity.last_us, message.time_us)
-    result.first_us = min(result.first_us or message.time_us, message.time_us)
-    result.last_us = max(result.last_us, message.time_us)
-    if subtype in PASSED_OVER:
-        result.counts["passed over"] += 1
-        return
-    if not sender:
-        export.problems.note("message without a sender")
-        return
-    _meet(result, sender, message)
-    if subtype in JOINED and sender not in activity.seen:
-        activity.joined_first.add(sender)
-    activity.seen.add(sender)
-    if subtype in (*JOINED, *LEFT, *RENAMED, *DESCRIBED):
-        result.counts["event"] += 1
-        return
-    if subtype and subtype not in (
-        *("bot_message", "file_share", "me_message", "thread_broadcast", "reply_broadcast", "file_comment"),
-        *("slackbot_response", "tombstone", "bot_add", "bot_remove", "reminder_add", "sh_room_created"),
-        *("file_mention", "document_mention", "assistant_app_thread"),
-    ):
-        export.problems.note(f"kind {subtype[:60]} (imported as text)")
-    activity.messages += 1
-    activity.newest.append(key_of(conversation, message.ts))
-    result.counts["message"] += 1
-    if message.thread_ts and message.thread_ts != message.ts:
-        result.counts["reply"] += 1
-    for reaction in message.reactions or ():
-        for user in reaction.users or ():
-            _meet(result, user)
-            result.counts["reaction"] += 1
-    for file in (*(message.files or ()), message.file):
-        if file is not None and file.id:
-            result.files.add(file.id)
+_UNLISTED: Final = "in no list"
 
 
-def _meet(result: Survey, id: str, message: Message | None = None) -> None:
-    """Somebody whom no list names: a guest of a shared channel, an app, or somebody who was deleted."""
-    known = result.people.get(id)
-    if not is_id(id) or (known is not None and (known.rank or message is None)):
+def _list(result: Survey, group: Group, note: Note) -> None:
+    if group.id in result.groups:
         return
-    name = ""
-    if message is not None:
-        profiles = [each for each in (message.user_profile, message.bot_profile) if each is not None]
-        names = [text for each in profiles for text in (each.display_name, each.real_name, each.name)]
-        name = nickname_of(message.username, *names)
-    fallback = "Slackbot" if id == "USLACKBOT" else nickname_of(id.removeprefix("name:")) or "?"
-    result.people[id] = Person(id, name or fallback, rank=1 if name else 0)
+    members = list(dict.fromkeys(each.person for each in group.members if _is_id(each.person)))
+    owners = [each.person for each in group.members if each.role == "owner" and each.person in members]
+    if group.creator in (owners or members) or not members:
+        owners = [group.creator]
+    owner = next(iter(owners or members))
+    result.groups[group.id] = group
+    result.of_groups[group.id] = Activity(owner if _is_id(owner) else "", members)
+    result.counts[group.kind] += 1
+    for id in (*members, owner):
+        _meet(result, id)
+    if group.kind != "direct" and not _is_id(owner):
+        note("conversation of nobody", group=group.id)
+
+
+def _is_id(id: str) -> bool:
+    """Whether a text can name somebody."""
+    return 0 < len(id) <= 200 and id.isprintable()
+
+
+def _meet(result: Survey, id: str) -> None:
+    """Somebody whom no record names: a guest, an app, or somebody who was deleted."""
+    if id not in result.people and _is_id(id):
+        result.people[id] = Person(id, id, why=_UNLISTED)
+
+
+def _refusal(result: Survey, record: Message | Change) -> str:
+    """Why a record does not come; ``""``: it comes."""
+    what, group = record.__class__.__name__.lower(), result.groups.get(record.group)
+    if group is None or not _is_id(record.person):
+        return f"{what} in an unknown group" if group is None else f"{what} without a sender"
+    activity = result.of_groups[record.group]
+    if group.kind != "direct":
+        return "" if activity.owner else f"{what} in a conversation of nobody"
+    if record.person not in activity.members or len(activity.members) > 2 or what == "change":
+        return f"direct {what} of a third"
+    return ""
+
+
+def _look(result: Survey, record: Message | Change, has_bytes: Callable[[str], bool], note: Note) -> None:
+    person, time_ms, activity = record.person, record.time_ms, result.of_groups[record.group]
+    result.first_ms = min(result.first_ms or time_ms, time_ms)
+    result.last_ms = max(result.last_ms, time_ms)
+    activity.first_ms = min(activity.first_ms or time_ms, time_ms)
+    _meet(result, person)
+    if isinstance(record, Change):
+        result.counts["change"] += 1
+        for id in record.people or (person,):
+            _meet(result, id)
+            moments = activity.joined if record.kind == "join" else activity.seen
+            moments[id] = min(moments.get(id, time_ms), time_ms)
+        return
+    activity.seen[person] = min(activity.seen.get(person, time_ms), time_ms)
+    newest = (time_ms, record.id)
+    if len(activity.newest) < NEWEST:
+        heappush(activity.newest, newest)
+    else:
+        heappushpop(activity.newest, newest)
+    counts = {"message": 1, "reply": bool(record.thread), "reaction": len(record.reactions)}
+    for reaction in record.reactions:
+        _meet(result, reaction.person)
+    for file in record.files:
+        if not file.address:
+            counts["file"] = counts.get("file", 0) + 1
+            if not file.why and has_bytes(file.id):
+                counts["bytes"] = counts.get("bytes", 0) + 1
+            else:
+                why = file.why or "file without its bytes (its name comes)"
+                note(why, group=record.group, person=person)
+    of_person = result.of_people.setdefault(person, Counter())
+    for target in (result.counts, activity.counts, of_person):
+        for kind, count in counts.items():
+            target[kind] += count

@@ -1,13 +1,12 @@
-"""Files of an export as uploads: their bytes come from a folder, or from the export itself.
+"""Files of an archive as uploads: their bytes come from a folder, or from the archive itself.
 
-An upload has an id that follows from that of the file at Slack and the secret of the server. So a repeated
+An upload has an id that follows from that of the file there and the secret of the server. So a repeated
 import finds it.
 """
 
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
@@ -15,9 +14,9 @@ from imserver.media.uploads import Offer, Upload, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
 from .problems import Problems
-from .slack import Export
+from .records import Archive
 
-_OF_FILE: Final = re.compile(r"([FUW][A-Z0-9]{5,31})(?![A-Z0-9])", re.ASCII)
+_OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""
 
 
@@ -25,10 +24,9 @@ class FileIndex:
     """Finds the bytes of files by their id. ``folder`` has ``F….png``, ``F…-name``, ``F…/name``; pictures of
     people have the id of the user (``U….jpg``)."""
 
-    def __init__(self, export: Export, folder: Path | None) -> None:
-        self._opened: dict[str, Callable[[], IO[bytes]]] = {}
-        for id, opener in export.uploads():
-            self._opened.setdefault(id, opener)
+    def __init__(self, archive: Archive, folder: Path | None) -> None:
+        self._archive = archive
+        self._paths: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder is not None else ():
             match = _OF_FILE.match(path.name)
             if match is None or path.is_symlink():
@@ -40,18 +38,25 @@ class FileIndex:
                 path = inside[0]
             elif not path.is_file():
                 continue
-            self._opened[match[1]] = lambda path=path: path.open("rb")  # type: ignore[misc]
+            self._paths[match[0]] = path
 
     def __contains__(self, id: str) -> bool:
-        return id in self._opened
+        try:
+            file = self.open(id)
+        except Exception:  # also of a decompressor: the import names it
+            return True
+        if file is not None:
+            file.close()
+        return file is not None
 
-    def open(self, id: str) -> IO[bytes]:
-        """The bytes of a file. Raises OSError, and what a broken zip file raises."""
-        return self._opened[id]()
+    def open(self, id: str) -> IO[bytes] | None:
+        """The bytes of a file; None: there are none. Raises OSError, and what a broken zip file raises."""
+        path = self._paths.get(id)
+        return self._archive.open(id) if path is None else path.open("rb")
 
 
 class FileUploads:
-    """Uploads the files of an export, each once. ``key``: from which ids are made."""
+    """Uploads the files of an archive, each once. ``key``: from which ids are made."""
 
     def __init__(self, uploads: Uploads, index: FileIndex, app: str, key: bytes, problems: Problems) -> None:
         self._uploads, self._index, self._app, self._key = uploads, index, app, key
@@ -60,16 +65,16 @@ class FileUploads:
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
         """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
-        if id not in self._index:
+        if not id or id not in self._index:
             return None
         digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
         own_id = urlsafe_b64encode(digest.digest()).decode()
         if (found := self._uploads.find(own_id)) is not None:
             return found
         try:
-            with self._index.open(id) as file:
+            with self._open(id) as file:
                 length = _length_of(file, self._uploads.limit_of(kind))
-            with self._index.open(id) as file:
+            with self._open(id) as file:
                 added = self._uploads.receive(Offer(self._app, user, name, kind, length), file.read, own_id)
         except StorageUnavailable:
             raise
@@ -81,6 +86,12 @@ class FileUploads:
             return None
         self.new += 1
         return added
+
+    def _open(self, id: str) -> IO[bytes]:
+        file = self._index.open(id)
+        if file is None:
+            raise OSError("it has no bytes")
+        return file
 
 
 def _length_of(file: IO[bytes], most: int) -> int:

@@ -22,7 +22,7 @@ __all__ = ["database_servers", "sqlite_model", "url"]
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
-from imserver_arrivals.command import slack_import  # noqa: E402
+from imserver_arrivals.command import arrive  # noqa: E402
 
 APP = "gochat"
 
@@ -47,7 +47,7 @@ class Site:
 
     def run(self, workspace: Path, *options: str, status: int = 0) -> str:
         """Import in this process, and return what the command has said."""
-        done = CliRunner().invoke(slack_import, self.arguments(workspace, *options), catch_exceptions=False)
+        done = CliRunner().invoke(arrive, self.arguments(workspace, *options), catch_exceptions=False)
         assert done.exit_code == status, done.output
         return done.output
 

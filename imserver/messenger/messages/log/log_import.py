@@ -28,7 +28,7 @@ from imserver.messenger.messages.log.contract import (
     Rejected,
     RejectReason,
 )
-from imserver.messenger.messages.log.groups import MEMBER, OWNER, end_members, record, start_of_history
+from imserver.messenger.messages.log.groups import ADMIN, MEMBER, OWNER, end_members, record, start_of_history
 from imserver.messenger.messages.log.rows import (
     GROUP,
     USER,
@@ -164,11 +164,13 @@ class LogImport:
         users: Sequence[str],
         time_ms: int,
         *,
+        admins: Container[str] = (),
         description: str = "",
+        avatar: str = "",
         is_open: bool = False,
     ) -> int:
-        """Create a group whose new members read its whole history, and return its id. ``is_open``: anybody
-        may join."""
+        """Create a group whose new members read its whole history, and return its id. ``admins``: among the
+        users. ``is_open``: anybody may join."""
         if known := self.conversation_of(key):
             return known
         transaction = self._transaction
@@ -176,19 +178,31 @@ class LogImport:
         state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
         everybody = list(dict.fromkeys((owner, *users)))
         transaction.admit(state, [owner], OWNER)
-        transaction.admit(state, everybody[1:], MEMBER)
+        for role in (ADMIN, MEMBER):
+            some = [user for user in everybody[1:] if (user in admins) == (role == ADMIN)]
+            transaction.admit(state, some, role)
         self._states[state.id] = state
         self._record(
             key, state, "group", owner, {"change": "create", "name": name, "users": everybody}, time_ms
         )
         if description:
             transaction.set_group(state.id, "description", description)
+        if avatar:
+            transaction.set_group(state.id, "avatar", avatar)
         if is_open:
             transaction.set_group(state.id, "open", 1)
         return state.id
 
     def join(
-        self, key: str, group: int, users: Sequence[str], by: str, time_ms: int, *, only_first: bool = False
+        self,
+        key: str,
+        group: int,
+        users: Sequence[str],
+        by: str,
+        time_ms: int,
+        *,
+        role: str = MEMBER,
+        only_first: bool = False,
     ) -> None:
         """Add those of the users who are no members; ``only_first``: and never were."""
         state = None if self.find(key) else self._state(group)
@@ -205,8 +219,8 @@ class LogImport:
             return
         self._begin(time_ms)
         members = count_members(transaction.sql, transaction.log, group) + len(new)
-        transaction.admit(state, new, MEMBER, start_of_history(transaction, group, new))
-        self._record(key, state, "join", by, {"users": new, "role": MEMBER, "members": members}, time_ms)
+        transaction.admit(state, new, role, start_of_history(transaction, group, new))
+        self._record(key, state, "join", by, {"users": new, "role": role, "members": members}, time_ms)
 
     def leave(self, key: str, group: int, users: Sequence[str], by: str, time_ms: int) -> None:
         """Remove those of the users who are members, but the owner."""

@@ -1,0 +1,29 @@
+"""The formats of archives, each by its name. Where none is said, the first that takes an archive counts."""
+
+from pathlib import Path
+from typing import Final
+
+from .matrix import Matrix
+from .mattermost import Mattermost
+from .problems import BadArchive
+from .records import Archive
+from .slack import SlackExport
+from .zulip import Zulip
+
+FORMATS: Final[dict[str, type[Archive]]] = {
+    each.name: each for each in (SlackExport, Mattermost, Zulip, Matrix)
+}
+
+
+def archive_of(path: Path, name: str | None = None) -> Archive:
+    """The archive at a path. ``name``: of its format; None: whichever it has.
+
+    Raises BadArchive and OSError.
+    """
+    reasons = []
+    for each in (FORMATS[name],) if name else FORMATS.values():
+        try:
+            return each(path)
+        except BadArchive as error:
+            reasons.append(str(error))
+    raise BadArchive("; ".join(dict.fromkeys(reasons)))

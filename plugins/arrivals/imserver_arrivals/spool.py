@@ -1,0 +1,75 @@
+"""Sorts messages by time on disk, so that memory does not grow with an archive."""
+
+from collections.abc import Iterator
+from heapq import merge
+from operator import attrgetter
+from os import pread
+from struct import Struct as Layout
+from tempfile import TemporaryFile
+from typing import Final
+
+import msgspec
+
+from .records import Change, Message
+
+RUN_BYTES: Final = 8 << 20
+"""Encoded bytes that are sorted in memory."""
+_PIECE: Final = 1 << 16
+"""Bytes that a run reads at once."""
+_LENGTH: Final = Layout("<I")
+_BY_TIME: Final = attrgetter("time_ms")
+
+
+class Spool:
+    """Messages and changes in a temporary file: sorted runs, which are merged. Those of the same time keep
+    their order. The file is in ``TMPDIR``, and is gone with the process."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile(buffering=0)  # noqa: SIM115
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Message | Change).decode
+        self._run: list[tuple[int, bytes]] = []
+        self._size = 0
+        self._ends = [0]
+
+    def add(self, record: Message | Change) -> None:
+        """Add a record. Raises OSError if the disk is full."""
+        content = self._encode(record)
+        self._run.append((record.time_ms, content))
+        self._size += len(content)
+        if self._size >= RUN_BYTES:
+            self._write()
+
+    def read(self) -> Iterator[Message | Change]:
+        """All records, in the order of their times."""
+        self._write()
+        bounds = zip(self._ends, self._ends[1:], strict=False)
+        return merge(*(self._read_run(*each) for each in bounds), key=_BY_TIME)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self) -> None:
+        self._run.sort(key=lambda row: row[0])
+        content = b"".join(part for _, each in self._run for part in (_LENGTH.pack(len(each)), each))
+        if content:
+            self._file.seek(self._ends[-1])
+            view = memoryview(content)
+            while view:
+                view = view[self._file.write(view) :]
+            self._ends.append(self._ends[-1] + len(content))
+        self._run, self._size = [], 0
+
+    def _read_run(self, at: int, end: int) -> Iterator[Message | Change]:
+        file = self._file.fileno()
+        while at < end:
+            piece, start = pread(file, min(_PIECE, end - at), at), 0
+            while (content := start + _LENGTH.size) <= len(piece):
+                following = content + _LENGTH.unpack_from(piece, start)[0]
+                if following > len(piece):
+                    if start:
+                        break
+                    piece = pread(file, following, at)  # longer than a piece
+                yield self._decode(memoryview(piece)[content:following])
+                start = following
+            at += start
