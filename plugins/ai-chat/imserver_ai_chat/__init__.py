@@ -40,6 +40,7 @@ from .wire import (
     SocketDialect,
     ag_ui_line,
     metadata_of,
+    run_line,
     socket_frame,
     socket_line,
     ui_line,
@@ -132,12 +133,21 @@ class AiChat:
         self._begin(form, stream, head, principal, answer, *self._put(principal, asked, answer))
 
     def _put(self, principal: Principal, asked: Asked, answer: Answer) -> tuple[int, Message | None]:
-        """Store a question. Returns its id, and its answer if that is stored, too. May switch."""
+        """Store a question; one without a text is stored already. Returns its id, and its answer if that is
+        stored, too. May switch. Raises ApiProblem and StorageUnavailable."""
         self._check_bot(principal, asked.chat)
         # A message that is sent again is answered already, or will be: by any stream.
         known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
         open_before = () if known else self._open_streams(principal, asked.chat)
-        entry = self._store(principal, asked)
+        if asked.text:
+            entry = self._store(principal, asked)
+        elif known and (known.to or known.conversation) == (asked.chat.conversation or asked.chat.bot):
+            self._check_member(principal, asked.chat)
+            entry = known
+        else:
+            raise ApiProblem(Problems.NOT_FOUND, "There is no such run of yours in this chat")
+        if answer.stream:
+            return entry.id, self._find(principal, answer, self._open_streams(principal, asked.chat))
         answer.skipped = frozenset(open_before)
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
         if not known:
@@ -157,18 +167,26 @@ class AiChat:
             self._check_bot(principal, chat)
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._answer(stream, principal, chat, self._ui.line, close)
-        stored = self._log.entries.sent(principal.app, chat.bot, message) if message else None
-        if stored is not None and not self._log.entries.readable(principal.app, principal.user, [stored.id]):
-            stored = None
+        answer.stream = message or (streams[-1] if streams else "")
+        stored = self._find(principal, answer, streams) if message else None
         if not (message or streams or "wait" in parameters):
             log, host = self._core.node.request_log, host_of(stream.peer)
             none, style = ApiProblem(Problems.NOT_FOUND), replace(PROBLEM, refuse=lambda *_: _EMPTY)
             stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
             return
-        answer.stream = message or (streams[-1] if streams else "")
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
-        if message and message not in streams and not answer.over:
+
+    def _find(self, principal: Principal, answer: Answer, streams: list[str]) -> Message | None:
+        """The answer that a client names, if it is stored. One that is not open either is given up. May
+        switch."""
+        entries, name = self._log.entries, answer.stream
+        sent = entries.sent(principal.app, answer.bot, name)
+        number = int(name) if name.isascii() and name.isdecimal() and len(name) <= 15 else 0
+        readable = entries.readable(principal.app, principal.user, [sent.id if sent else number])
+        stored = next(filter(answer.is_of, readable), None)
+        if stored is None and name not in streams:
             gevent.spawn_later(30.0, self._give_up, answer, "the answer is lost")
+        return stored
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""
@@ -240,9 +258,14 @@ class AiChat:
 
     # --- sockets --------------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection, _head: Head) -> None:
-        """A WebSocket is open. Its session begins with its first request."""
-        connection.dialect_state = Socket()
+    def opened(self, connection: Connection, head: Head) -> None:
+        """A WebSocket is open. Its session begins with its first request, which may be its URL: that of a run
+        that goes on. May switch."""
+        parameters = head.params()
+        connection.dialect_state = Socket(authorization=f"Bearer {parameters.get('token', '')}")
+        if "offset" in parameters:
+            run, chat = parameters.get("runId", ""), parameters.get("chat", "")
+            self.run(connection, Asking("resume", run, chat, "", b"", True, parameters["offset"]))
 
     def run(self, connection: Connection, asking: Asking) -> None:
         """Run a request of a WebSocket. May switch."""
@@ -253,37 +276,48 @@ class AiChat:
         if asking.kind == "abort":
             return
         try:
-            if answer is not None:  # nobody could tell which of the two a frame is of
+            if answer is not None and not asking.is_run:  # nobody could tell which of the two a frame is of
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
             problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            connection.send(socket_frame("error", asking.request, errorText=str(problem)))
+            connection.send(asking.refusal(str(problem)))
+            if asking.offset is not None:
+                connection.close(CloseCode.POLICY)
 
     def _answer_on(self, connection: Connection, socket: Socket, asking: Asking) -> None:
         """Stream an answer to a WebSocket: to a message, or the open one from its beginning. May switch.
         Raises ApiProblem and Unavailable."""
         request, send = asking.request, connection.send
-        principal = self._user_of({"authorization": asking.authorization}, host_of(connection.peer))
+        authorization = asking.authorization or socket.authorization
+        principal = self._user_of({"authorization": authorization}, host_of(connection.peer))
         if connection.user is None:
-            if not self._begin_session(connection, principal, asking.authorization):
+            if not self._begin_session(connection, principal, authorization):
                 return
             connection.dialect_state = socket
         elif app_and_user(connection) != (principal.app, principal.user):
             raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
         if len(socket.answers) >= MOST_ANSWERS:
             raise ApiProblem(Problems.TOO_MANY_REQUESTS)
-        asked = read_message(asking.body) if asking.kind == "send" else None
+        asked = read_message(asking.body, asking.is_run) if asking.kind == "send" else None
         chat = Chat.of(asking.chat) if asked is None else asked.chat
+        if asked is None and asking.is_run:
+            asked = Asked(chat, "", request, asking.chat, request)
 
         def close() -> None:
             if socket.answers.get(request) is answer:
                 del socket.answers[request]
-                send(socket_frame("end", request))
+                if not asking.is_run:
+                    send(socket_frame("end", request))
+                elif asking.offset is not None:
+                    connection.close(CloseCode.NORMAL)
 
-        answer = self._answer(connection, principal, chat, socket_line, close)
+        line = run_line if asking.is_run else socket_line
+        answer = self._answer(connection, principal, chat, line, close)
         answer.request = request
         if asked is not None:
+            answer.thread, answer.run = asked.thread, asked.run
+            answer.stream, answer.passed = asking.position()
             cursor, stored = self._put(principal, asked, answer)
         else:
             self._check_member(principal, chat)
@@ -294,7 +328,11 @@ class AiChat:
             answer.stream = streams[-1]
         start = None if stored is not None else self._starts.start(principal.app, principal.user, cursor)
         socket.answers[request] = answer
-        send(socket_frame("start", request))
+        if not asking.is_run:
+            send(socket_frame("start", request))
+        elif not answer.passed:  # the client hears at once that the run goes on
+            run_line(answer, {"type": "start"})
+            answer.sequence, answer.passed = 0, 1
         if stored is not None:
             answer.take_message(stored)
         elif start is not None:

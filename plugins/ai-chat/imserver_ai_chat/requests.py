@@ -67,8 +67,9 @@ class Asked(NamedTuple):
 _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
-def read_message(body: bytes) -> Asked:
-    """Read a request of the AI SDK or AG-UI: its last message is the new one. Raises ApiProblem."""
+def read_message(body: bytes, is_run: bool = False) -> Asked:
+    """Read a request of the AI SDK or AG-UI: its last message is the new one. ``is_run``: the id of the run
+    is that of the message. Raises ApiProblem."""
     try:
         read = _decode(body)
     except (ValueError, RecursionError) as error:
@@ -85,7 +86,7 @@ def read_message(body: bytes) -> Asked:
         text = "\n".join([part["text"] for part in parts])
     if not text.strip() or "\0" in text:
         raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
-    name = said.id
+    name = read.run_id if is_run else said.id
     if read.trigger == "regenerate-message":  # an answer that is made anew has a question of its own
         name = blake2b(f"{name}/{read.message_id or uuid4()}".encode(), digest_size=16).hexdigest()
     if len(name.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in name:

@@ -1,4 +1,4 @@
-"""The wire: an answer as chunks of the AI SDK, and each chunk as events of AG-UI.
+"""The wire: an answer as chunks of the AI SDK, and each chunk as an event of AG-UI or TanStack.
 
 AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://docs.ag-ui.com/concepts/events.
 """
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from imserver.plugin.errors import CloseCode, ReplyCode
+from imserver.plugin.http import ApiProblem
 from imserver.plugin.messages import Message
 from imserver.plugin.wire import (
     BadFrame,
@@ -60,7 +61,7 @@ def metadata_of(message: Message) -> dict[str, Any]:
 def whole_chunks(message: Message) -> list[Chunk]:
     """The content of a stored message as chunks."""
     if message.type == NAME:
-        lines = message.body.decode("utf-8", "replace").splitlines()
+        lines = message.body.decode("utf-8", "replace").split("\n")  # U+2028 may be in a chunk
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
     if message.type == "text":
         text = message.body.decode("utf-8", "replace")
@@ -80,7 +81,8 @@ class Answer(DialectState, kw_only=True, gc=True):
     ``place``: where its conversation is, as streams of texts name it. ``stream``: its id; ``""``: the first
     of the bot that is not ``skipped``. ``length``: the characters that were sent. ``piece``: the number of
     the last piece; -1: none. ``close`` is called behind its end. ``request``: of several answers on one
-    connection, the request for it; ``sequence``: the number of its next chunk.
+    connection, the request for it; ``sequence``: the number of its next chunk, or the position behind the
+    last event (:func:`run_line`); ``passed``: the position up to which the client has it.
     """
 
     connection: Connection
@@ -96,6 +98,7 @@ class Answer(DialectState, kw_only=True, gc=True):
     thread: str = ""
     request: str = ""
     sequence: int = 0
+    passed: int = 0
     type: str = "text"
     begun: bool = False
     over: bool = False
@@ -135,13 +138,13 @@ class Answer(DialectState, kw_only=True, gc=True):
 
     def take_message(self, message: Message) -> bytes:
         """What the connection gets for a stored message: the end of the stream, or an answer without one."""
-        stream = message.client_msg_id
+        stream = message.client_msg_id or str(message.id)
         if self.over or not self.is_of(message):
             return b""
-        if self.stream not in ("", stream) or (stream and stream in self.skipped):
+        if self.stream not in ("", stream) or stream in self.skipped:
             return b""
         if not self.begun:
-            self.stream = self.stream or stream or str(message.id)
+            self.stream = stream
             return self._joined([*self._start(), *whole_chunks(message), *self._finish(metadata_of(message))])
         text = message.body.decode("utf-8", "replace")
         return self._joined((*self._more(text[self.length :]), *self._end(metadata_of(message))))
@@ -180,8 +183,10 @@ class Answer(DialectState, kw_only=True, gc=True):
 
 
 class Socket(DialectState, kw_only=True, gc=True):
-    """The answers that a WebSocket receives, by the ids of their requests. Each sends its frames itself."""
+    """The answers that a WebSocket receives, by the ids of their requests. Each sends its frames itself.
+    ``authorization``: of its URL."""
 
+    authorization: str
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def take_piece(self, event: Event) -> bytes:
@@ -220,18 +225,40 @@ class AnswerDialect(Dialect):
 
 
 class Asking(Command, frozen=True):
-    """A request of ``WebSocketChatTransport``: a message, the open answer, or no more of an answer."""
+    """A request of ``WebSocketChatTransport``: a message, the open answer, or no more of an answer.
+
+    ``is_run``: it is of ``webSocket()`` of TanStack, and ``request`` is the id of the run. ``offset``: of one
+    that goes on, where the client is: ``-1``, or the id of its last event.
+    """
 
     kind: Literal["send", "resume", "abort"]
     request: str
     chat: str
     authorization: str
     body: bytes
+    is_run: bool = False
+    offset: str | None = None
+
+    def position(self) -> tuple[str, int]:
+        """The id of the stream (``""``: none has begun), and the position in it. Raises ApiProblem."""
+        if self.offset in (None, "-1"):
+            return "", 0
+        stream, mark, passed = str(self.offset).rpartition(":")
+        if not (mark and passed.isascii() and passed.isdecimal() and len(passed) <= 15):
+            raise ApiProblem.invalid("`offset` is -1, or the id of an event")
+        return stream, int(passed)
+
+    def refusal(self, why: str) -> bytes:
+        """What the client gets instead of an answer."""
+        if self.is_run:
+            return _encode({"type": "RUN_ERROR", "message": why})
+        return socket_frame("error", self.request, errorText=why)
 
 
 class _Frame(Struct, rename="camel"):
-    type: Literal["send", "resume", "abort"]
-    request_id: Annotated[str, Meta(max_length=255)]
+    type: Literal["send", "resume", "abort"] = "send"
+    request_id: Annotated[str, Meta(max_length=255)] = ""
+    run_id: Annotated[str, Meta(max_length=255)] = ""
     id: str = ""
     headers: dict[str, str] = {}
 
@@ -240,7 +267,8 @@ _read_frame: Final = msgspec.json.Decoder(_Frame).decode
 
 
 class SocketDialect(AnswerDialect):
-    """The codec of ``WebSocketChatTransport`` of the AI SDK: answers to several requests on one WebSocket."""
+    """The codec of ``WebSocketChatTransport`` of the AI SDK, and of ``webSocket()`` of TanStack, whose
+    requests have the ids of their runs: answers to several requests on one WebSocket."""
 
     path = "/ai-chat/socket"
     ping = b""
@@ -251,13 +279,16 @@ class SocketDialect(AnswerDialect):
             frame = _read_frame(payload)
         except (ValueError, RecursionError):
             raise BadFrame(None, CloseCode.POLICY) from None
+        if not (request := frame.request_id or frame.run_id):
+            raise BadFrame(None, CloseCode.POLICY)
         token = next((text for name, text in frame.headers.items() if name.lower() == "authorization"), "")
-        asking = Asking(frame.type, frame.request_id, frame.id, token, payload)
-        return Request(frame.request_id, frame.type, asking)
+        asking = Asking(frame.type, request, frame.id, token, payload, is_run=not frame.request_id)
+        return Request(request, frame.type, asking)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The refusal of a request."""
-        return None if reply.code == ReplyCode.OK else socket_frame("error", request.seq, errorText="refused")
+        assert isinstance(request.command, Asking)
+        return None if reply.code == ReplyCode.OK else request.command.refusal("refused")
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """Nothing: the close frame says it."""
@@ -329,8 +360,7 @@ AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
 """Chunk → its event of AG-UI, and what makes its fields. Data parts become CUSTOM, others are left out."""
 
 
-def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
-    """A chunk for clients of AG-UI; ``b""``: AG-UI has no event for it."""
+def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
     kind = chunk["type"]
     if kind.startswith("data-"):
         event = {"type": "CUSTOM", "name": kind[5:], "value": chunk.get("data")}
@@ -338,7 +368,35 @@ def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
         name, make = AG_UI[kind]
         event = {"type": name, **make(answer, chunk)}
     else:
-        return b""
+        return None
     if "messageId" in event and kind.startswith("text-"):
         event["messageId"] = f"{answer.stream}-{event['messageId']}"
-    return b"data: %b\n\n" % _encode(event)
+    return event
+
+
+def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
+    """A chunk for clients of AG-UI; ``b""``: AG-UI has no event for it."""
+    event = _ag_ui_event(answer, chunk)
+    return b"" if event is None else b"data: %b\n\n" % _encode(event)
+
+
+def run_line(answer: Answer, chunk: Chunk) -> bytes:
+    """Send a chunk to ``webSocket()`` of TanStack, as an event whose id says where the client is behind it.
+
+    The position counts characters of text, and 1 for any other chunk: how an answer was cut into pieces does
+    not change it. What the client has already is left out. Nothing is left for the caller.
+    """
+    if chunk["type"] == "error":
+        answer.connection.send(_encode(_ag_ui_event(answer, chunk)))
+        return b""
+    delta = chunk.get("delta") if chunk["type"] == "text-delta" else None
+    first = answer.sequence
+    answer.sequence += max(1, len(delta)) if isinstance(delta, str) else 1
+    if answer.sequence <= answer.passed:
+        return b""
+    if isinstance(delta, str) and first < answer.passed:
+        chunk = {**chunk, "delta": delta[answer.passed - first :]}
+    event = _ag_ui_event(answer, chunk)
+    if event is not None:
+        answer.connection.send(_encode({"id": f"{answer.stream}:{answer.sequence}", "chunk": event}))
+    return b""

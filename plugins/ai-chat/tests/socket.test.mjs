@@ -1,11 +1,10 @@
 // WebSocketChatTransport of the AI SDK, unmodified, cut at each byte and reloaded (test_ai_chat_rules.py). PLACE: what the test has prepared, as JSON.
 
 import assert from 'node:assert/strict';
-import net from 'node:net';
 import { test } from 'node:test';
 import { readUIMessageStream, WebSocketChatTransport } from 'ai';
+import { append, bot, chat, cutting, produce, token, url } from './cutting.mjs';
 
-const { url, api, token, bot, chat } = JSON.parse(process.env.PLACE);
 const headers = { Authorization: `Bearer ${token}` };
 const transportAt = (address) => new WebSocketChatTransport({ url: `${address}/ai-chat/socket`, headers });
 const question = (id) => [{ id, role: 'user', parts: [{ type: 'text', text: `Question ${id}` }] }];
@@ -22,47 +21,6 @@ async function read(stream, until) {
     if (until !== undefined && textOf(message) === until) break;
   }
   return last;
-}
-
-async function produce(path, body) {
-  const response = await fetch(`${api}/api/v1/messages/stream/${path}`, {
-    method: 'POST',
-    headers: { Authorization: `Bearer ${bot.token}`, 'Content-Type': 'application/json' },
-    body: JSON.stringify({ app: 'shop', ...body }),
-  });
-  assert.equal(response.status, 200, await response.clone().text());
-  return response.json();
-}
-
-const append = (stream, piece, text) => produce('append', { pieces: [{ stream, piece, text }] });
-
-/** A proxy that cuts a connection after so many bytes of the server. */
-async function cutting(most) {
-  const proxy = { passed: 0, head: 0 };
-  const { hostname, port } = new URL(url);
-  const server = net.createServer((client) => {
-    const up = net.connect(port, hostname);
-    up.on('data', (data) => {
-      const some = data.subarray(0, most - proxy.passed);
-      proxy.head ||= data.indexOf('\r\n\r\n') + 4;
-      proxy.passed += some.length;
-      client.write(some, () => {
-        if (proxy.passed === most) up.destroy();
-      });
-    });
-    client.on('data', (data) => up.write(data));
-    for (const [each, other] of [
-      [client, up],
-      [up, client],
-    ]) {
-      each.on('error', () => {});
-      each.on('close', () => other.destroy());
-    }
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  proxy.url = `http://127.0.0.1:${server.address().port}`;
-  proxy.close = () => server.close();
-  return proxy;
 }
 
 test('one socket has several answers, and an answer that is left goes on', async () => {

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from conftest import APP, CONFIG, KEY, PLUGIN, Chunk, Producer, Reader, message, said
 from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from imserver_client import Entry, Messenger
 from tests.bots import ExampleBot
@@ -159,7 +160,7 @@ def test_a_bot_without_a_program_is_an_error_within_15_seconds(chat: Chat) -> No
 
 
 def lines(*chunks: Chunk) -> str:
-    return "".join([json.dumps(chunk) + "\n" for chunk in chunks])
+    return "".join([json.dumps(chunk, ensure_ascii=False) + "\n" for chunk in chunks])
 
 
 def test_parts_other_than_text_are_chunks_of_the_producer(chat: Chat) -> None:
@@ -169,7 +170,7 @@ def test_parts_other_than_text_are_chunks_of_the_producer(chat: Chat) -> None:
         {"type": "reasoning-end", "id": "r"},
         {"type": "tool-input-available", "toolCallId": "c", "toolName": "kettle", "input": {"cups": 2}},
         {"type": "tool-output-available", "toolCallId": "c", "output": {"hot": True}},
-        {"type": "data-cups", "data": 2},
+        {"type": "data-cups", "data": "two\u2028cups"},
         {"type": "text-start", "id": "t"},
         {"type": "text-delta", "id": "t", "delta": "Ready"},
         {"type": "text-end", "id": "t"},
@@ -186,7 +187,7 @@ def test_parts_other_than_text_are_chunks_of_the_producer(chat: Chat) -> None:
     assert stored == chunks
     (found,) = chat.get("messages").document()["messages"]
     assert found["chunks"] == parts
-    assert found["parts"] == [{"type": "text", "text": "Ready"}, {"type": "data-cups", "data": 2}]
+    assert found["parts"] == [{"type": "text", "text": "Ready"}, parts[5]]
 
 
 def test_a_message_that_is_not_streamed_is_an_answer(chat: Chat) -> None:
@@ -272,6 +273,116 @@ def test_what_a_socket_refuses(chat: Chat) -> None:
     assert asked == [f"m{number}" for number in range(18)]
 
 
+def runs_at(at: Chat, /, **query: str) -> ClientConnection:
+    """A WebSocket as TanStack opens it."""
+    host, port = at.here.http
+    query = {"token": at.ann.token, "chat": at.id, **query}
+    return connect(f"ws://{host}:{port}/ai-chat/socket?{urlencode(query)}")
+
+
+def run_of(chat: Chat, run: str) -> str:
+    """A request as TanStack sends it."""
+    return json.dumps(
+        {"threadId": chat.id, "runId": run, "messages": [{"id": "m", "role": "user", "content": "Tea?"}]}
+    )
+
+
+def joined(events: list[Chunk]) -> list[Chunk]:
+    """Events without their ids, and neighbouring texts as one."""
+    rows = list[Chunk]()
+    for event in (each["chunk"] for each in events):
+        if rows and rows[-1]["type"] == event["type"] == "TEXT_MESSAGE_CONTENT":
+            rows[-1] = {**event, "delta": rows[-1]["delta"] + event["delta"]}
+        else:
+            rows.append(event)
+    return rows
+
+
+CALL: Chunk = {"type": "tool-input-available", "toolCallId": "c", "toolName": "kettle", "input": {"cups": 2}}
+SPOKEN: tuple[Chunk, ...] = (
+    {"type": "text-start", "id": "t"},
+    {"type": "text-delta", "id": "t", "delta": "Hm ☕"},
+    {"type": "text-end", "id": "t"},
+)
+
+
+@pytest.mark.parametrize("form", ["text", "chunks", "message"])
+def test_a_run_goes_on_behind_each_event(chat: Chat, form: str) -> None:
+    more = {"type": "ai_chat"} if form == "chunks" else {}
+    pieces = ["one ", "two ☕"] if form == "text" else [lines(*SPOKEN), lines(CALL)]
+
+    def resume(offset: str) -> Iterator[Chunk]:
+        with runs_at(chat, runId="r1", offset=offset) as socket:
+            yield from map(json.loads, socket)
+            assert socket.close_code == 1000
+
+    with runs_at(chat) as socket:
+        socket.send(run_of(chat, "r1"))
+        events = [json.loads(socket.recv(60))]
+        socket.send(run_of(chat, "r1"))  # it begins again, and the first time ends
+        assert json.loads(socket.recv(60)) == events[0]
+        waiting = resume(events[0]["id"])
+        if form == "message":
+            chat.bot.bot.post("messages/send", to=chat.ann.user, text="Short ☕")
+        else:
+            stream = chat.bot.open(chat.there, chat.ann.user, **more)
+            chat.bot.append(chat.there, stream, pieces[0])
+            while events[-1]["chunk"]["type"] not in ("TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"):
+                events.append(json.loads(socket.recv(60)))
+            early = [next(resume(each["id"])) for each in events[:-1]]  # they go on while it comes
+            assert [each["id"] for each in early] == [each["id"] for each in events[1:]]
+            chat.bot.append(chat.there, stream, pieces[1], first=2)
+            chat.bot.close(chat.there, stream)
+        while events[-1]["chunk"]["type"] != "RUN_FINISHED":
+            events.append(json.loads(socket.recv(60)))
+    assert len({each["id"] for each in events}) == len(events)
+    for at, event in enumerate(events):
+        assert joined(list(resume(event["id"]))) == joined(events[at + 1 :]), event
+    whole = list(resume("-1"))
+    assert joined(whole) == joined(events)
+    assert [event["chunk"]["runId"] for event in (whole[0], whole[-1])] == ["r1", "r1"]
+    assert joined(list(waiting)) == joined(events[1:])
+    with runs_at(chat) as socket:  # the same run again
+        socket.send(run_of(chat, "r1"))
+        again = [json.loads(socket.recv(60)) for _ in whole]
+    assert again == whole
+    asked = [each["id"] for each in chat.get("messages").document()["messages"] if each["role"] == "user"]
+    assert asked == ["r1"]
+
+
+def test_a_run_that_is_refused(chat: Chat) -> None:
+    eve = User.register(chat.here, APP, key=KEY)
+    other = chat.ann.bot(f"bot{next(_names)}_bot")
+    chat.ask("Tea?", "r1").close()
+    stream = chat.bot.open(chat.there, chat.ann.user, text="secret")
+    for query in (
+        {"offset": f"{stream}:1", "token": eve.token},
+        {"offset": "-1", "token": eve.token},
+        {"offset": "-1", "token": ""},
+        {"offset": "-1", "runId": "r2"},
+        {"offset": "-1", "chat": other.user},
+        {"offset": "-1", "chat": "tea"},
+        *(
+            {"offset": offset}
+            for offset in ("", "-2", "1", f"{stream}:", f"{stream}:-1", f"{stream}:{'9' * 16}")
+        ),
+    ):
+        with runs_at(chat, **{"runId": "r1", **query}) as socket:
+            assert json.loads(socket.recv(60))["type"] == "RUN_ERROR", query
+            with pytest.raises(ConnectionClosedError):
+                socket.recv(60)
+            assert socket.close_code == 1008
+    with runs_at(chat, token="wrong") as socket:
+        socket.send(run_of(chat, "r2"))
+        assert json.loads(socket.recv(60))["type"] == "RUN_ERROR"
+    with runs_at(chat) as socket:
+        socket.send(json.dumps({"threadId": chat.id, "messages": []}))
+        with pytest.raises(ConnectionClosedError):
+            socket.recv(60)
+    assert [each["id"] for each in chat.get("messages").document()["messages"]] == ["r1"]
+    assert chat.ann.token not in chat.here.log_with_requests()  # the URL has it
+
+
 def test_a_page_of_another_origin_may_ask(chat: Chat) -> None:
     for path in ("/ai-chat", "/ai-chat/ag-ui", f"/ai-chat/{chat.id}/stream", f"/ai-chat/{chat.id}/stop"):
         connection = http.client.HTTPConnection(*chat.here.http, timeout=60)
@@ -297,7 +408,14 @@ HERE = Path(__file__).parent
 
 @pytest.mark.needs("node")
 @pytest.mark.parametrize(
-    "script", ["judges.test.mjs", pytest.param("socket.test.mjs", marks=pytest.mark.full("programs"))]
+    "script",
+    [
+        "judges.test.mjs",
+        *(
+            pytest.param(each, marks=pytest.mark.full("programs"))
+            for each in ("socket.test.mjs", "tanstack.test.mjs")
+        ),
+    ],
 )
 def test_the_judges_chat_with_a_bot(servers: tuple[Server, Server], project: Path, script: str) -> None:
     here, there = servers
@@ -305,7 +423,8 @@ def test_the_judges_chat_with_a_bot(servers: tuple[Server, Server], project: Pat
     bot = ann.bot(f"judge{next(_names)}_bot")
     users = {"chat": bot.user, "bot": {"token": bot.token, "user": ann.user}}
     place = {"url": here.http_url, "api": there.http_url, "token": ann.token, **users}
-    shutil.copy(HERE / script, project)
+    for name in (script, "cutting.mjs"):
+        shutil.copy(HERE / name, project)
     run_node(str(project / script), PLACE=json.dumps(place))
 
 
