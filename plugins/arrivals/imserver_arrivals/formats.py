@@ -7,11 +7,12 @@ from .matrix import Matrix
 from .mattermost import Mattermost
 from .problems import BadArchive
 from .records import Archive
+from .rocketchat import RocketChat
 from .slack import SlackExport
 from .zulip import Zulip
 
 FORMATS: Final[dict[str, type[Archive]]] = {
-    each.name: each for each in (SlackExport, Mattermost, Zulip, Matrix)
+    each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
 }
 
 

@@ -88,7 +88,7 @@ class TarSource:
 
     def __init__(self, path: Path) -> None:
         try:
-            file = _unpacked(path)
+            file = unpacked(path.open("rb"), path.name)
             finalize(self, file.close)
             self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
             self._members = {
@@ -135,6 +135,30 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
             line = file.readline(MOST_LINE_BYTES)
 
 
+def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
+    """The file, or what a file of gzip has, in a temporary file, after which it is closed.
+
+    Raises BadArchive if that is too much, EOFError and OSError if it is broken.
+    """
+    magic = file.read(2)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if magic != b"\x1f\x8b":
+        return file
+    target = TemporaryFile()  # noqa: SIM115
+    try:
+        with file, gzip.open(file) as packed:
+            while piece := packed.read(1 << 20):
+                target.write(piece)
+                if target.tell() > size * MOST_RATIO:
+                    raise BadArchive(f"{name} is more than {MOST_RATIO} times as large when it is unpacked")
+    except BaseException:
+        target.close()
+        raise
+    target.seek(0)
+    return target
+
+
 def _is_inside(name: str) -> bool:
     return bool(name) and not name.startswith("/") and ".." not in name.split("/")
 
@@ -142,23 +166,3 @@ def _is_inside(name: str) -> bool:
 def _check_count(names: list[str]) -> None:
     if len(names) > MOST_NAMES:
         raise BadArchive(f"more than {MOST_NAMES} files")
-
-
-def _unpacked(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    if file.read(2) != b"\x1f\x8b":
-        file.seek(0)
-        return file
-    file.close()
-    most, target = path.stat().st_size * MOST_RATIO, TemporaryFile()  # noqa: SIM115
-    try:
-        with gzip.open(path) as packed:
-            while piece := packed.read(1 << 20):
-                target.write(piece)
-                if target.tell() > most:
-                    raise BadArchive(f"{path} is more than {MOST_RATIO} times as large when it is unpacked")
-    except BaseException:
-        target.close()
-        raise
-    target.seek(0)
-    return target
