@@ -374,13 +374,7 @@ class RocketChat:
             if not isinstance(id, str) or id in seen or is_small:
                 continue
             seen.add(id)
-            store = upload.store or "" if upload else ""
-            why = (
-                ""
-                if "GridFS" in store or store == "rocketchat_uploads"
-                else f"stored in {store or 'nothing'}"
-            )
-            yield File(id, name, why=clean(why))
+            yield File(id, name)
 
 
 def _member(subscription: _Subscription, room: _Room) -> Member:

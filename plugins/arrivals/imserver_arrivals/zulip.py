@@ -577,8 +577,7 @@ class _Texts:
         if upload := _UPLOAD.match(target):
             way = unquote(upload[1])
             name = self._realm.files.get(way) or label or way.rpartition("/")[2]
-            why = "" if self._realm.archive.has(f"uploads/{way}") else "not in the export"
-            self._files.append(File(f"uploads/{way}", name, why=why))
+            self._files.append(File(f"uploads/{way}", name))
             return ""
         if narrow := _NARROW.search(target):
             people_or_channels = (

@@ -7,6 +7,7 @@ from typing import Any
 import bson
 import pytest
 from archives.rocketchat import BEGIN, PNG, Dump, at, make
+from conftest import APP, Site
 from imserver_arrivals.problems import BadArchive
 from imserver_arrivals.records import Change, Emoji, File, Group, Member, Message, Person, Pin, Reaction
 from imserver_arrivals.rocketchat import RocketChat
@@ -205,7 +206,7 @@ def test_events_are_changes_or_counted(tmp_path: Path) -> None:
     assert archive.problems.of_groups["room0"]["encrypted message"] == 1
 
 
-def test_files_elsewhere_are_named_with_their_place(tmp_path: Path) -> None:
+def test_files_elsewhere_have_their_names(tmp_path: Path) -> None:
     dump = make(3, 5)
     dump.put("rocketchat_uploads", {"_id": "s3", "name": "a\nb.pdf", "store": "AmazonS3:Uploads"})
     old = {
@@ -217,8 +218,8 @@ def test_files_elsewhere_are_named_with_their_place(tmp_path: Path) -> None:
     dump.put("rocketchat_message", row("f0", file={"_id": "s3", "name": "x"}), row("f1", attachments=[old]))
     archive = RocketChat(dump.write(tmp_path))
     messages = read(archive)[Message]
-    assert list(messages["f0"].files) == [File("s3", "a b.pdf", why="stored in AmazonS3:Uploads")]
-    assert list(messages["f1"].files) == [File("none", "c d.txt", why="stored in nothing")]
+    assert list(messages["f0"].files) == [File("s3", "a b.pdf")]
+    assert list(messages["f1"].files) == [File("none", "c d.txt")]
     assert messages["f1"].text == "*old*"
     assert [archive.open(file) for file in ("s3", "uploads/../x", "emoji/none", "x")] == [None] * 4
 
@@ -287,3 +288,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("folder", "empty", "text", "bad.gz", "other"):
         with pytest.raises(BadArchive):
             RocketChat(tmp_path / name)
+
+
+def test_a_dump_is_imported_once(site: Site, tmp_path: Path) -> None:
+    dump = make(7, 300)
+    path = dump.archive(tmp_path / "dump.archive.gz", is_packed=True)
+    said, counts = site.run(path), dump.counts
+    assert "an archive of Rocket.Chat:" in said
+    assert f"groups 5, messages 300, reactions {counts['reactions']}, files {counts['files'] + 2}" in said
+    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(path)
+    with site.log() as log:
+        entries = log.entries.read(APP, 0, 5000)
+    assert sum(entry.kind == "message" and entry.thread > 0 for entry in entries) == counts["replies"]
+    assert sum(entry.kind == "pin" for entry in entries) == counts["pins"]
+    assert sum(entry.kind == "edit" for entry in entries) == counts["edited"]
