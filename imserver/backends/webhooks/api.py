@@ -79,11 +79,16 @@ class WebhookShown(Struct):
     failing: Annotated[bool, about("Whether the last request of a node has failed.")]
     waiting: Annotated[int, about("Events that wait in memory.")]
     stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
-    aside: Annotated[int, about("Events that were refused and are tried again, or wait behind such a one.")]
+    aside: Annotated[
+        int,
+        about(
+            "Events that were refused and are tried again, or wait behind such a one; at most 10,000 count."
+        ),
+    ]
     next_try: Annotated[
         int, about("When the next of those is tried, in Unix seconds; 0: at once, or there is none.")
     ]
-    dead: Annotated[int, about("Events that the receiver did not take for three days.")]
+    dead: Annotated[int, about("Events that the receiver did not take for three days; at most 10,000 count.")]
     answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
 
 
@@ -110,17 +115,13 @@ class EventApi(Struct, frozen=True):
         receivers = {app: feeds[app].receiver for app in named}
         answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
         parts: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
-        statement = "SELECT dead, count(*) FROM event_retry WHERE app = %s GROUP BY dead"
-        counts: dict[str, tuple[dict[int, int], int]] = self.core.store.read_or(
-            {},
-            lambda sql: {
-                app: (dict(sql.query(statement, (app,))), dead_events.next_try(sql, app)) for app in named
-            },
+        counts: dict[str, tuple[int, int, int]] = self.core.store.read_or(
+            {}, lambda sql: {app: dead_events.counts(sql, app) for app in named}
         )
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
             newest = sorted((one for part in own for one in part.answers), key=lambda one: one.time)[::-1]
-            refused, next_try = counts.get(app, ({}, 0))
+            aside, dead, next_try = counts.get(app, (0, 0, 0))
             states.append(
                 WebhookShown(
                     app=app,
@@ -129,9 +130,9 @@ class EventApi(Struct, frozen=True):
                     failing=any(part.failing for part in own) or bool(newest and newest[0].problem),
                     waiting=sum(part.waiting for part in own),
                     stored=sum(part.stored for part in own),
-                    aside=refused.get(0, 0),
+                    aside=aside,
                     next_try=next_try,
-                    dead=refused.get(1, 0),
+                    dead=dead,
                     answers=msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
                 )
             )

@@ -47,7 +47,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
         aside = sum(count for (count,) in counted)
         following = store.read(lambda sql: next_try(sql, app)) if aside else 0
     click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
-    if aside:
+    if aside and not dead:
         click.echo(f"put aside: {aside}, the next is tried {_time(following) or 'at once'}")
 
 

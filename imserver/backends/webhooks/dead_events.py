@@ -36,10 +36,31 @@ def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> 
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
+NEXT_TRY: Final = (
+    "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
+)
+"""Only the event of each user that is tried next has a time; those behind it have 0, as what is due has."""
+DUE_AT_ONCE: Final = (
+    "SELECT 1 FROM (SELECT member, number FROM event_retry WHERE app = %s AND dead = 0 AND next_try = 0 "
+    "ORDER BY number LIMIT 100) r WHERE number = (SELECT min(e.number) FROM event_retry e WHERE e.app = %s "
+    "AND e.dead = 0 AND e.member = r.member) LIMIT 1"
+)
+"""Looks through the oldest 100."""
+MOST_COUNTED: Final = 10_000
+
+
 def next_try(sql: Statements, app: str) -> int:
     """When the next event is tried that was put aside, Unix seconds; 0: at once, or there is none."""
-    statement = f"SELECT min(next_try) FROM event_retry JOIN ({FIRST_WAITING}) f ON f.n = number"
-    return sql.query(statement, (app,))[0][0] or 0
+    rows = [] if sql.query(DUE_AT_ONCE, (app, app)) else sql.query(NEXT_TRY, (app,))
+    return rows[0][0] if rows else 0
+
+
+def counts(sql: Statements, app: str) -> tuple[int, int, int]:
+    """How many events wait that were put aside, how many are dead (of both at most MOST_COUNTED count), and
+    :func:`next_try`."""
+    statement = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE app = %s AND dead = %s LIMIT %s) r"
+    aside, dead = (sql.query(statement, (app, dead, MOST_COUNTED))[0][0] for dead in (0, 1))
+    return aside, dead, next_try(sql, app)
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:

@@ -1,12 +1,22 @@
 """The events of apps on each engine: order, leases, retries, absences."""
 
+import re
 import time
 from pathlib import Path
 
 import gevent
 import pytest
 
-from imserver.backends.webhooks.dead_events import RetryRow, list_retries, next_try, send_again
+from imserver.backends.webhooks.dead_events import (
+    DUE_AT_ONCE,
+    MOST_COUNTED,
+    NEXT_TRY,
+    RetryRow,
+    counts,
+    list_retries,
+    next_try,
+    send_again,
+)
 from imserver.backends.webhooks.event_rows import Absence, EventStore, FeedHead, NewEvent, NotOwner
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StorageUnavailable
@@ -182,6 +192,27 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
     assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2"]
     assert send_again(store, APP) == 1
     assert store.read(lambda sql: next_try(sql, APP)) == 0
+
+
+@pytest.mark.full("load")
+def test_what_is_tried_next_is_found_beside_100_000_that_wait(store: Store, events: EventStore) -> None:
+    rows = [
+        (APP, f"log-{number}", f"user {number % 50_000}", 900 + number if number < 50_000 else 0)
+        for number in range(100_000)
+    ]
+    columns = "app, event, member, attempts, first_failed, dead, body, next_try"
+    insert = f"INSERT INTO event_retry ({columns}) VALUES (%s, %s, %s, 1, 0, 0, '', %s)"
+    store.write(lambda sql: sql.execute_many(insert, rows))
+    explain = {"sqlite": "EXPLAIN QUERY PLAN"}
+    for statement, values in ((NEXT_TRY, (APP,)), (DUE_AT_ONCE, (APP, APP))):
+        plan = store.read(
+            lambda sql, what=statement, of=values: repr(  # type: ignore[misc]
+                sql.query(f"{explain.get(sql.engine, 'EXPLAIN')} {what}", of)
+            ).lower()
+        )
+        assert "event_retry_by_try" in plan, plan
+        assert not re.search("filesort|b-tree|seq scan", plan), plan
+    assert store.read(lambda sql: counts(sql, APP)) == (MOST_COUNTED, 0, 900)
 
 
 def test_only_the_newest_dead_events_are_kept(store: Store, events: EventStore, small_limits: None) -> None:
