@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -419,7 +420,7 @@ def _texts(dice: random.Random) -> Iterable[str]:
 
 
 def check_tables(feature: FeatureRow, fill: Callable[[Store, str, str], object], url: str = "") -> None:
-    """Check that rows of the feature are exported, and erased with their user and with their app.
+    """Check that rows of the feature are exported, imported, and erased with their user and with their app.
 
     ``fill(store, app, user)`` stores at least one row in each table, also in those whose rows belong to the
     app alone. ``url``: an empty database, as in ``storage.url``; ``""``: a new file of SQLite.
@@ -453,15 +454,21 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
         assert store.rows(f"SELECT {columns} FROM {table.name}"), f"fill() has stored no row in {table.name}"
     of_user = {table.name for table in shown if not isinstance(table.of_user, Reason)}
     assert exported("shop", "ann").keys() == of_user
-    assert exported("shop").keys() == {table.name for table in shown if not isinstance(table.of_app, Reason)}
+    of_app = {table.name for table in shown if not isinstance(table.of_app, Reason)}
+    assert exported("shop").keys() == of_app
     bob, tea = exported("shop", "bob"), exported("tea")
     store.delete_rows_of_user("shop", "ann")
     reasons = {table.name for table in tables if isinstance(table.erase_user, Reason)}
     assert exported("shop", "ann").keys() <= reasons
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), "rows of others were erased"
     store.delete_app("shop")
+    pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")
     assert exported("shop") == {}
+    imported = store.importing("copy")
+    for page in pages:
+        if page.table in of_app and not imported.reason(page.table):
+            store.write(partial(imported.add, name=page.table, columns=page.columns, rows=page.rows))
     assert exported("tea") == tea, "rows of another app were erased"
 
 

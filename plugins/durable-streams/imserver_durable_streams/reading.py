@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from imserver.plugin.messages import Entry
 
 from . import protocol
 from .protocol import END, Offset, bad
-from .rows import DELETED, FOREVER, GONE, MOST_FORKS, StreamRow, StreamRows
+from .rows import DELETED, GONE, MOST_FORKS, StreamRow, StreamRows
 
 PAGE = 500
 """Entries that are read at once."""
@@ -87,26 +89,20 @@ class StreamReader:
 
     def tail(self, row: StreamRow) -> Offset:
         """The offset of the end of a stream."""
-        if row.is_closed:
-            page = self._rows.log.channel_page(row.app, row.name, row.closed_at + 1, 1, True)
-            last = page.entries[0].id if page.entries else 0
-        else:
-            last = self._rows.log.channel_page(row.app, row.name, None, 0).last
-        return (last, 0) if last > row.begins else row.empty
+        last = row.closed_at + 1 if row.is_closed else None
+        return _end_of(row, self._rows.log.channel_page(row.app, row.name, last, int(row.is_closed), True))
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries before the offset
-        have expired."""
+        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries behind the offset
+        have expired, or others of the app, which may have been of it."""
         as_json, chunks, end, size = protocol.is_json(row.content_type), list[Chunk](), offset, 0
-        newest = 0
         for segment in self.segments(row):
             more, after = True, max(offset[0], segment.low)
             while more and after < segment.high:
                 page = self._rows.log.channel_page(row.app, segment.channel, after, PAGE)
-                if segment.low < offset[0] < page.extent.floor and page.last > offset[0]:
+                if offset[0] >= 0 and after < min(page.extent.floor, page.last, segment.high):
                     raise bad(410, "what follows the offset has expired")
                 more = page.more and page.entries[-1].id < segment.high
-                newest = page.last if segment.high == FOREVER else 0
                 for entry in page.entries:
                     after = entry.id
                     if entry.id > segment.high or (entry.type == END and not entry.body):
@@ -116,8 +112,8 @@ class StreamReader:
                         end, size = chunk.end, size + len(chunk.data)
                     if size >= most:
                         return Page(chunks, end, False)
-        tail = ((newest, 0) if newest > row.begins else row.empty) if not row.is_closed else self.tail(row)
-        return Page(chunks, max(end, tail), True)
+        # An entry may have been stored since: the end is that of the page.
+        return Page(chunks, max(end, self.tail(row) if row.is_closed else _end_of(row, page)), True)
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
         """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
@@ -129,6 +125,17 @@ class StreamReader:
         if begin + sub > whole:
             raise bad(400, "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset")
         return (id, 0) if chunks[0].end == (id, 0) and begin + sub == whole else (id - 1, begin + sub)
+
+
+def _end_of(row: StreamRow, page: Any) -> Offset:
+    """The end of a stream in the state that a page has seen, which has the last entry of a closed one. Where
+    all of it has expired, the end moves on, so that a reader there is never before what expires."""
+    if row.is_closed:
+        last, end = page.entries[0].id if page.entries else 0, row.closed_at
+    else:
+        last, end = page.last, page.extent.head
+    tail = (last, 0) if last > row.begins else row.empty
+    return tail if tail[0] >= page.extent.floor else max(tail, (end, 0))
 
 
 def _chunk_of(entry: Entry, offset: Offset, segment: Segment, as_json: bool) -> Chunk | None:

@@ -14,7 +14,9 @@ from .protocol import JSON, Offset, Producer, plain_type
 
 LIVE, DELETED, GONE = 0, 1, 2
 """States of a row. A deleted one is still read by forks. A gone one only says that its channel was a
-stream."""
+stream, as long as the log has something of the channel."""
+GONE_MS: Final = 86_400_000
+"""After this time the sweep looks again whether a gone row is needed."""
 FOREVER: Final = 2**62
 MOST_FORKS: Final = 32
 """Streams of a chain of forks."""
@@ -97,6 +99,11 @@ def _has_forks(sql: Statements, app: str, name: str) -> bool:
     return bool(sql.query(statement, (app, name, GONE)))
 
 
+def _look_again(sql: Statements, row: StreamRow) -> None:
+    until = sql.clock_ms() + GONE_MS
+    sql.execute(f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}", (until, row.app, row.name))
+
+
 def _remove(sql: Statements, row: StreamRow) -> None:
     """Let a stream be gone, or deleted while forks read it; and so its parent, if that only waited for it."""
     while True:
@@ -104,6 +111,7 @@ def _remove(sql: Statements, row: StreamRow) -> None:
         sql.execute(f"UPDATE durable_streams_stream SET state = %s WHERE {_KEY}", (state, row.app, row.name))
         if state == DELETED:
             return
+        _look_again(sql, row)
         sql.execute(f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name))
         parent = _lock(sql, row.app, row.parent) if row.parent else None
         if parent is None or not (parent.state == DELETED or parent.is_expired(sql)):
@@ -112,8 +120,8 @@ def _remove(sql: Statements, row: StreamRow) -> None:
 
 
 def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", "same", "other"], StreamRow]:
-    """Store a new stream, unless there is one. ``head``: an id of the log before which nothing is of it, if
-    its channel was a stream before. Returns what is there."""
+    """Store a new stream, unless there is one. ``head``: an id of the log after which its entries are; if its
+    channel was no stream before, it also has what is there. Returns what is there."""
     row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == LIVE and row.is_expired(sql):
         _remove(sql, row)
@@ -132,7 +140,7 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
     if row is not None or wish.parent:
         wish = replace(wish, begins=head, closed_at=head if wish.is_closed else -1)
     if not wish.parent:
-        wish = replace(wish, start=wish.begins)
+        wish = replace(wish, start=head)
     ROWS.put(sql, wish, app=wish.app, name=wish.name)
     return "new", wish
 
@@ -283,15 +291,33 @@ class StreamRows(Store.Rows):
         if row is not None and row.state == LIVE:
             _remove(sql, row)
 
+    def sweep(self) -> None:
+        """Let expired streams be gone, with the rows of their producers; and forget those that are gone when
+        the log has nothing of their channels."""
+        while rows := self._due():
+            for app, name in rows:
+                page = self.log.channel_page(app, name, None, 0)
+                self._end(app, name, page.last > page.extent.floor)
+
+    @Store.reading
+    def _due(self, sql: PooledStatements) -> list[tuple[str, str]]:
+        where = "state IN (%s, %s) AND expires_ms > 0 AND expires_ms <= %s LIMIT 100"
+        statement = f"SELECT app, name FROM durable_streams_stream WHERE {where}"
+        return [
+            (text_of(app), text_of(name)) for app, name in sql.query(statement, (LIVE, GONE, sql.clock_ms()))
+        ]
+
     @Store.writing
-    def sweep(self, sql: PooledStatements) -> None:
-        """Let expired streams be gone, some of them, with the rows of their producers."""
-        where = "WHERE state = %s AND expires_ms > 0 AND expires_ms < %s LIMIT 100"
-        values = LIVE, sql.clock_ms()
-        for app, name in sql.query(f"SELECT app, name FROM durable_streams_stream {where}", values):
-            row = _lock(sql, text_of(app), text_of(name))
-            if row is not None and row.state == LIVE and row.is_expired(sql):
-                _remove(sql, row)
+    def _end(self, sql: PooledStatements, app: str, name: str, is_stored: bool) -> None:
+        row = _lock(sql, app, name)
+        if row is None or not row.is_expired(sql):
+            return
+        if row.state == LIVE:
+            _remove(sql, row)
+        elif row.state == GONE and is_stored:
+            _look_again(sql, row)
+        elif row.state == GONE:
+            sql.execute(f"DELETE FROM durable_streams_stream WHERE {_KEY}", (app, name))
 
     def renew(self, row: StreamRow) -> None:
         """A reader has used a stream."""
@@ -309,15 +335,16 @@ _OF_APP: Final = Reason("streams and their producers are of the app, and name no
 TABLES: Final = (
     Table(
         name="durable_streams_stream",
-        types="""app name500*, name name255* out, state small, content_type string255 out, begins big,
-            start big, skip big, parent name255 out, fork_offset string40, fork_sub big, ttl big out,
-            expires_at string64 out, expires_ms big, closed_at big, closed_by text, seq name500""",
+        types="""app name500*, name name255* out, state small out, content_type string255 out,
+            begins big out, start big out, skip big out, parent name255 out, fork_offset string40 out,
+            fork_sub big out, ttl big out, expires_at string64 out, expires_ms big out, closed_at big out,
+            closed_by text out, seq name500 out""",
         of_user=_OF_APP,
-        ranges=(("ttl", -1, 2**62),),
+        ranges=(("state", LIVE, GONE), ("ttl", -1, FOREVER), ("closed_at", -1, FOREVER)),
     ),
     Table(
         name="durable_streams_producer",
-        types="app name500*, name name255*, producer name500* out, epoch big out, seq big out",
+        types="app name500*, name name255* out, producer name500* out, epoch big out, seq big out",
         of_user=_OF_APP,
     ),
     """

@@ -6,11 +6,13 @@ import pytest
 from gevent.event import AsyncResult
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import Producer
+from imserver_durable_streams.reading import StreamReader
 from imserver_durable_streams.rows import DELETED, GONE, LIVE, Append, StreamRow, StreamRows
 from msgspec.structs import replace
 
 from imserver.gateway.storage.tables import StoreTables
 from imserver.messenger.messages.log.contract import AppendRequest
+from imserver.plugin.http import ApiProblem
 from imserver.plugin.messages import Appended, Draft, MessageLog
 from imserver.plugin.storage import Statements, Store
 from tests.stores import TABLES, OpenStore
@@ -137,3 +139,54 @@ def test_a_stream_expires_when_nobody_uses_it(store: Store, rows: StreamRows) ->
     create(rows, "other", expires_ms=now - 1)
     rows.sweep()
     assert [row.state for each in ("s", "old", "other") if (row := rows.get(APP, each))] == [LIVE, GONE, GONE]
+
+
+def test_a_gone_stream_is_forgotten_with_the_entries_of_its_channel(store: Store, rows: StreamRows) -> None:
+    create(rows)
+    create(rows, "t")
+    append(store, text(), Append(APP, "t", "text/plain"))
+    for name in ("s", "t"):
+        rows.remove(APP, name)
+    store.part(MessageLog).expire(APP, more_than=1)
+    rows.sweep()
+    assert [bool(rows.get(APP, each)) for each in "st"] == [True, True]  # for a day
+    store.execute("UPDATE durable_streams_stream SET expires_ms = 1 WHERE state = %s", (GONE,))
+    rows.sweep()
+    assert [bool(rows.get(APP, each)) for each in "st"] == [False, True]
+
+
+def test_a_reader_learns_that_what_follows_has_expired(store: Store, rows: StreamRows) -> None:
+    log, reader = store.part(MessageLog), StreamReader(rows)
+
+    def read(*offset: int, name: str = "s") -> tuple[int, tuple[int, int]]:
+        """The number of entries, or the status of the refusal; and where the next read begins."""
+        row = rows.get(APP, name)
+        assert row is not None
+        try:
+            page = reader.read(row, (offset[0], offset[-1] if len(offset) > 1 else 0))
+        except ApiProblem as refused:
+            return refused.problem.status, (0, 0)
+        assert page.next == reader.tail(row)
+        return len(page.chunks), page.next
+
+    def expire_all() -> None:
+        append(store, Append(APP, "other", "text/plain"))
+        log.expire(APP, more_than=1)
+
+    create(rows)
+    create(rows, "other")
+    append(store, text(), text(), text())
+    log.expire(APP, more_than=1)
+    assert [read(-1), read(2), read(3)] == [(1, (3, 0)), (1, (3, 0)), (0, (3, 0))]
+    assert [read(0)[0], read(0, 1)[0], read(1)[0]] == [410, 410, 410]
+    append(store, *[Append(APP, "other", "text/plain")] * 3)
+    log.expire(APP, more_than=1)
+    assert [read(-1), read(3), read(2)[0]] == [(0, (6, 0)), (0, (6, 0)), 410]
+    append(store, *[Append(APP, "other", "text/plain")] * 3, text())
+    log.expire(APP, more_than=4)
+    assert read(6) == (1, (10, 0))  # whoever was at the end has missed nothing
+    append(store, text(ends=True, content=False))
+    assert [read(-1), read(10)] == [(1, (10, 0)), (0, (10, 0))]
+    expire_all()
+    expire_all()
+    assert [read(-1), read(6)[0]] == [(0, (10, 0)), 410]

@@ -3,6 +3,8 @@
 import base64
 import http.client
 import json
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -23,7 +25,7 @@ from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.integration.plug_ins import running
 from tests.sdk.lossy import LossyProxy
-from tests.support import ROOT, Server
+from tests.support import ROOT, Server, clean_environment
 
 numbers = count()
 
@@ -325,6 +327,53 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
     (settings,), (session,) = blocks(guide, "yaml"), blocks(guide, "console")
     with Server(tmp_path / "node", config=yaml.safe_load(settings.text), environment=installed) as server:
         play_session(session, tmp_path, server)
+
+
+def test_an_app_takes_its_streams_along(installed: dict[str, str], tmp_path: Path) -> None:
+    archive, number = str(tmp_path / "shop.zip"), {"Producer_Id": "p", "Producer_Epoch": 0}
+
+    def run(server: Server, *words: str) -> None:
+        command = [sys.executable, "-m", "imserver", *words, "-c", str(server.config_file)]
+        subprocess.run(command, env=clean_environment(**installed), cwd=server.folder, check=True)
+
+    def look(streams: Streams) -> list[Any]:
+        """All that readers see: from each offset, whole and a part of an entry."""
+        shown: list[Any] = []
+        for name in ("text", "values", "bytes", "fork"):
+            asked = ["", *[f"?offset={text_of_offset((id, sub))}" for id in range(9) for sub in (0, 1)]]
+            for path in asked:
+                answer = streams.ask("GET", f"{name}{path}")
+                fields = {each: answer.headers[each] for each in ("ETag", "Stream-Closed", "Content-Type")}
+                shown.append((name, path, answer.status, answer.body, answer.next, fields))
+            shown.append(streams.ask("HEAD", name).next)
+        return [*shown, streams.ask("GET", "gone").status]
+
+    with running(tmp_path / "old", installed, 1, CONFIG) as servers:
+        old = Streams(servers)
+        for name, kind in (("text", "text/plain"), ("values", "application/json"), ("bytes", "image/png")):
+            old.create(name, kind)
+        old.create("gone")
+        old.append("text", "é\r\n\0".encode(), Producer_Seq=0, **number)
+        old.append("values", '[1, {"a": [2]}, "é"]'.encode(), "application/json")
+        old.append("bytes", bytes(range(256)), "image/png", Stream_Closed="true")
+        old.append("text", "second", Producer_Seq=1, **number)
+        fork = {"Stream_Forked_From": "/shop/stream/text", "Stream_Fork_Offset": text_of_offset((1, 0))}
+        old.create("fork", **fork, Stream_Fork_Sub_Offset=3)
+        old.append("fork", "own")
+        old.append("gone", "x")
+        assert old.ask("DELETE", "gone").status == 204
+        before = look(old)
+        run(servers[0], "export", "shop", archive)
+    with running(tmp_path / "new", installed, 1, CONFIG) as servers:
+        new = Streams(servers)
+        run(servers[0], "import", archive)
+        eventually(lambda: new.ask("GET", "text").status == 200)
+        assert look(new) == before
+        end = new.ask("HEAD", "text").next
+        again = new.ask("POST", "text", "second", Content_Type="text/plain", Producer_Seq=1, **number)
+        assert again.status == 204
+        assert new.append("text", "third", Producer_Seq=2, **number).next > end
+        assert new.ask("GET", f"text?offset={end}").body == b"third"
 
 
 def test_its_rows_go_with_their_app() -> None:
