@@ -27,8 +27,9 @@ def last_release() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or BEFORE
 
 
-def unpack(folder: Path, commit: str = BEFORE) -> Path:
-    """Write the tree of a commit or tag to a folder, and check that Python finds it there.
+def unpack(folder: Path, commit: str = BEFORE, *more: str) -> Path:
+    """Write the tree of a commit or tag to a folder, with ``more`` of its paths than the server's own, and
+    check that Python finds it there.
 
     A tree without history (an archive, a shallow clone) cannot have the commit: the test is skipped, also
     where the environment says ``CI=true``. In a whole clone it must be there.
@@ -37,7 +38,7 @@ def unpack(folder: Path, commit: str = BEFORE) -> Path:
     shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, check=False)
     if shallow.stdout.strip() != b"false":
         pytest.skip(f"this tree has no whole history, so the release before ({commit[:8]}) is not in it")
-    archive = subprocess.run([*git, "archive", commit, *_PATHS], capture_output=True, check=False)
+    archive = subprocess.run([*git, "archive", commit, *_PATHS, *more], capture_output=True, check=False)
     if archive.returncode:
         leave_out(f"the release before is not in this clone: {archive.stderr.decode()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:

@@ -27,12 +27,15 @@ from imserver.operate.audit.chain import AuditRow, hash_of
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.testing import eventually
 from tests.integration.clusters import nodes_of
+from tests.integration.plug_ins import install
+from tests.integration.release import unpack
 from tests.sdk.node import run
 from tests.stores import ENGINES, TABLES, OpenStore
-from tests.support import Server
+from tests.support import ROOT, Server
 from tests.users import User
 
 HERE = Path(__file__).parent
+FEATURES = ["messages", "webhooks", "accounts", "groups", "bots", "ask", "audit", "mcp"]
 IMSERVER = (sys.executable, "-m", "imserver")
 OPTIONS = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 SAMPLED = [pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]]
@@ -287,3 +290,42 @@ def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
         assert not any(each["isError"] for each in results)
         assert texts(bob) == ["task 0", "task 1", "task 2"]
         assert [acts(third, each) for each in asked] == [1, 1, 1]
+
+
+BEFORE = "5700203e28fedeb91292c0cf1c3bd176fb4d9db8"
+"""The first release has no tasks: until one has them, this commit is the one before."""
+
+
+@pytest.mark.full("programs")
+@pytest.mark.needs("git")
+def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_one_comes_back(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    """A task of each is done by the other, in the middle of the exchange and behind it."""
+    tree = unpack(tmp_path / "before", BEFORE, "plugins/mcp")
+    before = install(tmp_path / "old", tree / "plugins" / "mcp")
+    before["PYTHONPATH"] = before["PYTHONPATH"].replace(str(ROOT), str(tree), 1)
+    config: Any = {**CONFIG, "features": FEATURES, "apps": SEND_ASKS}
+    config["storage"] = {"url": f"sqlite:///{tmp_path}/some.db"}
+    with nodes_of(tmp_path / "nodes", 0, **config) as nodes:
+        node = nodes.start(environment=before)
+        ann, bob, bot = people(node)
+        tasks, sent = list[str](), list[str]()
+
+        def begin(text: str) -> int:
+            tasks.append(begun(f"{node.http_url}/mcp", bot.token, "send", to=bob.user, text=text))
+            return int(question(ann, bot.user)["id"])
+
+        def say_yes(asked: int, text: str) -> None:
+            sent.append(text)
+            assert ann.post("asks/answer", id=asked, value="yes")["accepted"]
+            eventually(lambda: texts(bob) == sent, what=text, seconds=90)
+
+        for environment, number in ((installed, 1), (before, 2), (installed, 3)):
+            asked = begin(f"task {number}")
+            following = nodes.start(environment=environment)
+            node.stop()
+            node = ann.server = bob.server = following
+            say_yes(asked, f"task {number}")
+        for task in tasks:
+            assert not ended(f"{node.http_url}/mcp", bot.token, task)["result"]["isError"]
