@@ -1,10 +1,10 @@
 """Zulip's export of an organization: a ``.tar.gz`` file, or the folder that is in it.
 
-Read from Zulip's sources, not from documents: ``zerver/lib/export.py`` of versions 1.7 to 9, and the classes
-of ``zerver/models`` of versions 9 and 10. ``realm.json`` has the tables (people, channels, subscriptions,
-reactions); ``messages-000001.json`` and the following ones have a thousand messages each, with who has read
-them; ``attachment.json`` names the files below ``uploads/``, ``avatars/records.json`` the pictures of people;
-own emoji are below ``emoji/``.
+Read from Zulip's sources, not from documents: ``zerver/lib/export.py`` of versions 1.7, 9 and 12, and the
+classes of ``zerver/models`` of versions 9 and 10. ``realm.json`` has the tables (people, channels,
+subscriptions, reactions); ``messages-000001.json`` and the following ones have a thousand messages each, with
+who has read them; ``attachment.json`` names the files below ``uploads/``, ``avatars/records.json`` the
+pictures of people; own emoji are below ``emoji/``.
 
 A channel is a group. A topic in it is a thread: its oldest message begins it, and shows the topic's name.
 """
@@ -44,6 +44,11 @@ _STARRED: Final = 2
 _PERSON, _CHANNEL, _SEVERAL = 1, 2, 3
 """Types of recipients."""
 _NO_TOPIC: Final = ("", "(no topic)")
+_LEFT_OUT: Final = {
+    "zerver_usertopic": "topic that somebody mutes or follows",
+    "zerver_submessage": "vote in a poll, or change of a list",
+}
+"""Tables that are counted → what their rows are."""
 _BOTS: Final = re.compile(r"[._-]+")
 _MESSAGES: Final = re.compile(r"messages-(\d{1,12})\.json", re.ASCII)
 _Row = TypeVar("_Row")
@@ -263,14 +268,15 @@ class _Realm:
                 kinds[table][1].append(read)
             elif table == "zerver_reaction" and (reaction := archive.row(_Reaction, row, where)):
                 reactions.append(reaction)
-            elif table == "zerver_usertopic":
-                archive.problems.note("topic that somebody mutes or follows")
+            elif table in _LEFT_OUT:
+                archive.problems.note(_LEFT_OUT[table])
         users, dummies, bots, channels, recipients, subscriptions, emoji = (
             rows for _, rows in kinds.values()
         )
-        for rows, why in ((users, ""), (dummies, "placeholder"), (bots, "bot")):
-            for user in rows:
-                self._meet(user, why, avatars.get(user.id, ""))
+        for user in (*users, *dummies):
+            self._meet(user, "", avatars.get(user.id, ""))
+        for user in bots:
+            self._meet(user, "bot", "")
         for channel in channels:
             self.channels[channel.id] = channel
             self._talks[f"s{channel.id}"] = _Talk("closed" if channel.invite_only else "open", {}, channel)
@@ -302,7 +308,8 @@ class _Realm:
     def _meet(self, user: _User, why: str, avatar: str) -> None:
         email = user.delivery_email or user.email or ""
         name = user.full_name or _BOTS.sub(" ", email.partition("@")[0]).title()
-        why = why or ("bot" if user.is_bot else "" if user.is_active else "deactivated")
+        may_come = user.is_active or user.is_mirror_dummy  # in exports with consent: who has not consented
+        why = why or ("bot" if user.is_bot else "" if may_come else "deactivated")
         id = str(user.id)
         self.people[user.id] = Person(id, clean(name), "", "" if why else clean(email), avatar, why)
         for recipient in (user.recipient, user.recipient_id):

@@ -75,7 +75,7 @@ def test_each_field_of_an_export_becomes_a_record(export: Export) -> None:
     people, groups, messages = kinds[Person], kinds[Group], kinds[Message]
     avatar = f"avatars/{REALM}/{'e' * 40}-medium.png"
     assert people["10"] == Person("10", "Ann", email="ann@example.org", avatar=avatar)
-    assert [people[id].why for id in ("19", "20", "21", "5")] == ["bot", "deactivated", "placeholder", "bot"]
+    assert [people[id].why for id in ("19", "20", "21", "5")] == ["bot", "deactivated", "", "bot"]
     assert not any(person.email for person in people.values() if person.why)
     assert people["5"].nickname == "Notification Bot"
     assert {id: group.kind for id, group in groups.items()} == {
@@ -103,7 +103,11 @@ def test_each_field_of_an_export_becomes_a_record(export: Export) -> None:
         with opened:
             assert opened.read() == PNG
     assert archive.problems.counts == Counter(
-        {"topic that somebody mutes or follows": 1, "protected history (new members read it)": 1}
+        {
+            "topic that somebody mutes or follows": 1,
+            "vote in a poll, or change of a list": 1,
+            "protected history (new members read it)": 1,
+        }
     )
 
 

@@ -55,7 +55,7 @@ class Export:
 def make(
     folder: Path, seed: int, messages: int, users: int = 12, channels: int = 4, topics: int = 10
 ) -> Export:
-    """An export with ``users`` people, of whom the last three are a bot, deactivated and a placeholder."""
+    """An export with ``users`` people; the last three: a bot, deactivated, and without consent."""
     chance, export = random.Random(seed), Export(folder)
     people = [_user(10 + number, number) for number in range(users)]
     people[-3] |= {"is_bot": True, "bot_type": 1, "full_name": "Builds"}
@@ -91,6 +91,9 @@ def make(
         "zerver_realmemoji": [_emoji(1, "party", False), _emoji(2, "gone", True)],
         "zerver_usertopic": [
             {"id": 1, "user_profile": 10, "stream": 1, "topic_name": "topic 1", "visibility_policy": 1}
+        ],
+        "zerver_submessage": [
+            {"id": 1, "message": 1000, "sender": 10, "msg_type": "widget", "content": "{}"}
         ],
         "zerver_useractivity": [{"id": 1, "user_profile": 10, "count": 3, "query": "get_events"}],
     }
@@ -145,7 +148,7 @@ def make(
         name = f"messages-{start // 1000 + 1:06}.json"
         export.put(name, {"zerver_message": rows, "zerver_usermessage": flags})
     export.counts["reactions"] = len(reactions)
-    export.put("realm.json", realm | {"zerver_reaction": reactions})
+    export.put("realm.json", realm | {"zerver_reaction": reactions, "import_source": "zulip"})
     export.put("attachment.json", {"zerver_attachment": attachments})
     export.put(
         "uploads/records.json",
