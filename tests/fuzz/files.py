@@ -34,7 +34,9 @@ from .target import Target
 sys.path.insert(0, str(ROOT / "plugins" / "ntfy"))
 sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 
+from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive as BadArrival
+from imserver_arrivals.records import Change, Emoji, Message
 from imserver_arrivals.slack import Message as SlackMessage
 from imserver_arrivals.slack import SlackExport, Texts, text_of
 from imserver_arrivals.text import clean, with_people
@@ -121,6 +123,19 @@ def check_slack(data: bytes) -> None:
             assert msgspec.msgpack.encode(record)
 
 
+def check_mattermost(data: bytes) -> None:
+    """Lines of an export of Mattermost are read, with what is broken in them."""
+    folder, ids = FOLDER / "mattermost", set()
+    folder.mkdir(exist_ok=True)
+    (folder / "import.jsonl").write_bytes(_MATTERMOST + data)
+    for record in Mattermost(folder).records():
+        assert msgspec.msgpack.encode(record)
+        if isinstance(record, Message | Change):
+            assert {record.person, record.group} <= ids
+        elif not isinstance(record, Emoji):
+            ids.add(record.id)
+
+
 def check_rows(data: bytes) -> None:
     with suppress(BadImport):
         accounts_of(read_rows(data.decode("utf-8", "replace")), "shop")
@@ -174,10 +189,24 @@ def check_blocks(data: bytes) -> None:
     assert isinstance(text_of(message), str)
 
 
+_MATTERMOST = (
+    b'{"type":"version","version":1}\n{"type":"team","team":{"name":"t"}}\n'
+    b'{"type":"channel","channel":{"team":"t","name":"c","type":"O"}}\n'
+    b'{"type":"user","user":{"username":"ann","teams":[{"name":"t","channels":[{"name":"c"}]}]}}\n'
+)
 _SLACK = {
     "users.json": b'[{"id":"U1","name":"ann","profile":{"email":"ann@example.org"}}]',
     "channels.json": b'[{"id":"C1","name":"general","created":1600000000,"members":["U1"]}]',
 }
+
+
+_POST = (
+    b'{"type":"post","post":{"team":"t","channel":"c","user":"ann","create_at":9,"message":"**a** @ann :ok:",'
+    b'"props":{"attachments":[{"title":"x","fields":[{"title":"y","value":1}]}],"from_webhook":"true"},'
+    b'"reactions":[{"user":"ann","emoji_name":"+1"}],"attachments":[{"path":"a/b"}],"is_pinned":true,'
+    b'"replies":[{"user":"ann","create_at":10,"message":"[l](http://x) # ~c"}]}}\n'
+    b'{"type":"direct_post","direct_post":{"channel_members":["ann"],"user":"ann","create_at":9}}\n'
+)
 
 
 def _zip(path: Path | io.BytesIO, entries: dict[str, bytes]) -> None:
@@ -243,6 +272,7 @@ TARGETS = (
     Target("exports", check_export, _exports),
     Target("backups", check_backup, _backups, 16384),
     Target("slack", check_slack, lambda: [_zipped({**_SLACK, "general/2020-09-13.json": b"[]"})]),
+    Target("mattermost", check_mattermost, lambda: [_POST]),
     Target("accounts", check_rows),
     Target("ntfy", check_ntfy),
     Target("slack_texts", check_texts),
