@@ -1,7 +1,8 @@
-// The transport of the npm package while nodes are killed (test_ai_chat_rules.py). PLACE: what the test has prepared, as JSON.
+// The transport of the npm package, and those of the AI SDK and TanStack, while nodes are killed (test_ai_chat_rules.py). PLACE: what the test has prepared, as JSON.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { webSocket } from '@tanstack/ai-client';
 import { DefaultChatTransport, readUIMessageStream } from 'ai';
 import { ImserverChatTransport } from 'imserver-ai-chat';
 
@@ -48,6 +49,23 @@ async function read(stream, onText = () => {}) {
 }
 const textOf = (message) => message.parts.map((part) => part.text ?? '').join('');
 
+/** The text that webSocket() of TanStack reads of the answer to a question, at one node after the other. `begun` is called with each event. */
+async function readRun(runId, nodes, begun) {
+  const query = new URLSearchParams({ token, chat });
+  const url = () => `${urls[nodes.length > 1 ? nodes.shift() : nodes[0]].replace('http', 'ws')}/ai-chat/socket?${query}`;
+  const connection = webSocket(url);
+  const { signal } = new AbortController();
+  const events = connection.subscribe(signal);
+  const messages = [{ id: runId, role: 'user', parts: [{ type: 'text', content: `Question ${runId}` }] }];
+  await connection.send(messages, undefined, signal, { threadId: chat, runId });
+  let said = '';
+  for await (const event of events) {
+    begun();
+    if (event.type === 'TEXT_MESSAGE_CONTENT') said += event.delta;
+    if (event.type === 'RUN_FINISHED') return said;
+  }
+}
+
 test('every character comes once while the node of the reader dies', async () => {
   const stream = await ask(transportAt(0), 'm1');
   const opened = (await produce(1, 'open', { to: bot.user })).stream;
@@ -72,10 +90,12 @@ test('every character comes once while the node of the reader dies', async () =>
   assert.equal(message.id, opened);
 });
 
-test('the transport of the AI SDK hears that its node has died, and goes on at another', async () => {
+test('the transport of the AI SDK hears that its node has died, and goes on at another, as TanStack does', async () => {
   const headers = { Authorization: `Bearer ${token}` };
   const plainAt = (node) => new DefaultChatTransport({ api: `${urls[node]}/ai-chat`, headers });
   const asked = await plainAt(2).sendMessages({ chatId: chat, messages: question('m3'), trigger: 'submit-message' });
+  let run;
+  await new Promise((resolve) => (run = readRun('m3', [2, 1], resolve)));
   const opened = (await produce(1, 'open', { to: bot.user, text: 'one ' })).stream;
   await assert.rejects(async () => {
     for await (const chunk of asked) if (chunk.type === 'text-delta') process.kill(processes[2], 'SIGKILL');
@@ -84,6 +104,7 @@ test('the transport of the AI SDK hears that its node has died, and goes on at a
   await produce(1, 'append', { pieces: [{ stream: opened, piece: 1, text: 'two' }] });
   await produce(1, 'close', { stream: opened });
   assert.equal(textOf(await resumed), 'one two');
+  assert.equal(await run, 'one two');
   const { messages } = await transportAt(1).history(chat);
   assert.deepEqual(messages.map(textOf).slice(-2), ['Question m3', 'one two']);
 });

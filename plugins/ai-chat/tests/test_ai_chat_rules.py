@@ -213,6 +213,9 @@ def test_a_group_is_a_chat_of_its_own(chat: Chat) -> None:
     chat.bot.close(chat.there, other)
     chat.bot.close(chat.there, stream)
     assert said(list(reader)) == "Yes"
+    with runs_at(chat, chat=here, runId="m1", offset="-1") as socket:
+        events = [json.loads(frame)["chunk"] for frame in socket]
+    assert [event["delta"] for event in events if "delta" in event] == ["Yes"]
     eve = User.register(chat.here, APP, key=KEY)
     for path, body in ((f"/{here}/stream", None), (f"/{here}/messages", None), (f"/{here}/stop", {})):
         assert Reader(chat.here, eve.token, path, body).status == 404
@@ -574,3 +577,50 @@ def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: P
             producer.kill()
             desktop.quit()
             phone.quit()
+
+
+@pytest.mark.full("browser")
+@pytest.mark.needs("node", "esbuild")
+@pytest.mark.parametrize("hook", ["ai-sdk", "tanstack"])
+def test_a_page_with_stock_hooks_goes_on_after_reloads(
+    installed: dict[str, str], project: Path, tmp_path: Path, hook: str
+) -> None:
+    require(*CHROMIUM)
+    require(DRIVER)
+    shutil.copy(HERE / "stock_page.jsx", project)
+    site = tmp_path / "site"
+    site.mkdir()
+    shutil.copy(EXAMPLE / "index.html", site)
+    bundle(project / "stock_page.jsx", site / "page.js", "--jsx=automatic", PRODUCTION)
+    with running(tmp_path, installed, 2, CONFIG) as (here, there), serve_folder(site) as address:
+        ann = User.register(here, APP, key=KEY)
+        chat = Chat(here, there, ann, Producer(ann.bot("tea_bot")))
+        browser = Browser(tmp_path / "browser")
+        try:
+            page = browser.open(f"{location(address, here.http_url, ann, chat.bot.bot)}&hook={hook}")
+
+            def shows(button: str, *answer: str) -> None:
+                page.has("li.user", "Tea?")
+                page.has("li.assistant", *answer)
+                page.has("form button", button)
+
+            page.write("input", "Tea?\n")
+            eventually(lambda: chat.get("messages").document()["messages"], what="the question is stored")
+            if hook == "tanstack":  # its run goes on before there is an answer
+                page.driver.refresh()
+                shows("Busy")
+            stream = chat.bot.open(there, ann.user, text="Yes,")
+            shows("Busy", "Yes,")
+            page.driver.refresh()
+            shows("Busy", "Yes,")
+            chat.bot.append(there, stream, " please ☕")
+            shows("Busy", "Yes, please ☕")
+            page.driver.refresh()
+            shows("Busy", "Yes, please ☕")
+            chat.bot.close(there, stream)
+            shows("Send", "Yes, please ☕")
+            page.driver.refresh()
+            shows("Send", "Yes, please ☕")
+            assert not unexpected(browser.complaints())
+        finally:
+            browser.quit()
