@@ -33,9 +33,7 @@ LEFT_SECONDS: Final = 10.0
 it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
 _IDLE_SECONDS: Final = 60
 """The same for MySQL, which has such a limit only for connections."""
-_DEADLOCK_STATES: Final = ("40P01", "40001")
-"""PostgreSQL states that allow a retry: deadlock and serialization failure."""
-_MYSQL_DEADLOCK: Final = 1213
+_DEADLOCKS: Final = ("psycopg 40P01", "psycopg 40001", "pymysql 1213")  # 40001: a serialization failure
 
 _ERASING: Final = "secure_delete=ON"
 """SQLite writes zeros over what is deleted."""
@@ -191,11 +189,9 @@ _MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] 
     "mysql": _mysql,
 }
 
-
 _WAL_PAGES: Final = 4000
 """Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
 checkpoint waits for two more fsyncs and writes index pages again."""
-# A plan cached while the tables were empty would scan them forever.
 
 
 def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
@@ -271,31 +267,35 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 
 
+_FULL: Final = (f"sqlite3 {sqlite3.SQLITE_FULL}", "psycopg 53100", "pymysql 1021", "pymysql 1114")
+_REFUSALS: Final = (
+    *(f"sqlite3 {code}" for code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)),
+    *("psycopg 25006", *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836))),
+)
+
+
+def _code_of(error: BaseException | None) -> str:
+    """The driver and its code, or the state of PostgreSQL. A number means something else to each."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF or getattr(cause, "sqlstate", None)
+    code = code or next(iter(cause.args if cause else ()), "")
+    return f"{type(cause).__module__.partition('.')[0]} {code}"
+
+
 def is_deadlock(error: DBAPIError) -> bool:
     """Whether the database has rolled back a transaction because of a deadlock."""
-    cause = error.orig
-    if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
-        return True
-    return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)
-
-
-_FULL: Final = (sqlite3.SQLITE_FULL, "53100", 1021, 1114)
-_REFUSALS: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, "25006", 3, 1026, 1030, 1290, 1792, 1836)
-"""Codes of SQLite, states of PostgreSQL (also its classes 53 and 58), errors of MariaDB."""
+    return _code_of(error) in _DEADLOCKS
 
 
 def is_damage(error: DBAPIError) -> bool:
     """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _code_of(error) in (f"sqlite3 {sqlite3.SQLITE_CORRUPT}", f"sqlite3 {sqlite3.SQLITE_NOTADB}")
 
 
 def refusal_of(error: BaseException | None) -> str:
     """How the database answered that it cannot write: it ``has a full disk``, or ``takes no writes``
     (read-only, a failing disk). Empty: it is away for a moment."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF or getattr(cause, "sqlstate", None)
-    code = code or next(iter(cause.args if cause else ()), "")
+    code = _code_of(error)
     if code in _FULL:
         return "has a full disk"
-    return "takes no writes" if code in _REFUSALS or str(code).startswith(("53", "58")) else ""
+    return "takes no writes" if code in _REFUSALS or code.startswith(("psycopg 53", "psycopg 58")) else ""

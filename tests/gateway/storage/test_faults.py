@@ -53,6 +53,9 @@ def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch:
         (pymysql.err.OperationalError(1290, "--read-only"), "takes no writes"),
         (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), ""),
         (sqlite3.OperationalError("database is locked"), ""),
+        (pymysql.err.OperationalError(sqlite3.SQLITE_FULL, "Can't get stat of 'x'"), ""),
+        (pymysql.err.OperationalError(5300, "of another engine"), ""),
+        (PermissionError(13, "Permission denied"), ""),
         (OSError(28, "No space left on device"), ""),
     ],
 )
