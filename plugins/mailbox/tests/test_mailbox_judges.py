@@ -2,7 +2,7 @@
 what they were answered: each message is settled once or dead, in the order of its conversation, none is lost,
 and late acknowledgements are refused.
 
-``MAILBOX_SECONDS`` says how long (600: as long as the bar of the issue wants it).
+``MAILBOX_SECONDS`` says how long; 600 for a release.
 """
 
 import json

@@ -1,5 +1,5 @@
-// Measures appends to a server of the protocol: node appends.mjs URL CLIENTS VALUES SECONDS. Each client has a stream of JSON, and appends so many
-// values at once. URL: the address before the names of streams, or a folder: then @durable-streams/server serves it, if it is installed here.
+// Measures appends to a server of the protocol: node tools/measure_appends.mjs URL CLIENTS VALUES SECONDS. Each client has a stream of JSON, and appends
+// so many values at once. URL: the address before the names of streams, or a folder: then @durable-streams/server serves it, if it is installed here.
 
 import http from 'node:http';
 

@@ -1,5 +1,5 @@
 """Measures claims and acknowledgements over HTTP, one after the other, on a node of its own with SQLite:
-`python plugins/mailbox/tests/measure_claims.py MESSAGES`, from the folder of the repository."""
+`python -m tools.measure_claims MESSAGES`, from the folder of the repository."""
 
 import http.client
 import json
@@ -7,23 +7,27 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-sys.path[:0] = [".", str(Path(__file__).parent)]
+from tests.integration.plug_ins import install
+from tests.security.test_exhaustion import cpu_seconds
+from tests.support import ROOT, Server
+from tests.users import User
 
-from conftest import CONFIG, KEY, PLUGIN, people  # noqa: E402
-
-from tests.integration.plug_ins import install  # noqa: E402
-from tests.security.test_exhaustion import cpu_seconds  # noqa: E402
-from tests.support import Server  # noqa: E402
-from tests.users import User  # noqa: E402
-
+KEY = "key-of-the-admin-0123456789"
+CONFIG: dict[str, Any] = {
+    "features": ["all", "mcp", "mailbox"],
+    "apps": {"gochat": {}},
+    "limits": {"messages_per_second": 0},
+    "api": {"requests_per_second": 0, "keys": [{"key": KEY, "scopes": ["admin"]}]},
+}
 SENDERS = 20
 
 
 def measure(messages: int, folder: Path) -> None:
-    installed = install(folder / "installed", PLUGIN, PLUGIN.parent / "mcp")
+    installed = install(folder / "installed", ROOT / "plugins" / "mailbox", ROOT / "plugins" / "mcp")
     with Server(folder / "node", config=CONFIG, environment=installed) as server:
-        _, _, bot = people(server)
+        bot = User.register(server, key=KEY).bot("helper_bot")
         senders = [User.register(server, key=KEY) for _ in range(SENDERS)]
         for number in range(messages):
             senders[number % SENDERS].post("messages/send", to=bot.user, text=str(number))
@@ -49,5 +53,5 @@ def measure(messages: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        measure(int(sys.argv[1]), Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        measure(int(sys.argv[1]), Path(folder))
