@@ -4,6 +4,7 @@ A table is an array of rows. One row at a time is in memory.
 """
 
 import json
+import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from typing import IO, Any, Final
@@ -12,6 +13,7 @@ from imserver.plugin.wire import well_formed
 
 MOST_ROW: Final = 16 << 20
 """Characters of one row."""
+_SPACE: Final = re.compile(r"[ \t\r\n]*").match
 
 
 class Tables:
@@ -45,18 +47,19 @@ class Tables:
         self._expect("]")
 
     def _comma(self, end: str) -> None:
-        if self._next() != end:
+        if self._next() == ",":
+            self._at += 1
+        elif self._text[self._at] != end:
             self._expect(",")
 
     def _next(self) -> str:
         """The next character that is no space."""
-        while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in " \t\r\n":
-                    return self._text[self._at]
-                self._at += 1
+        self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
+        while self._at == len(self._text):
             if not self._fill():
                 raise ValueError("the file ends too early")
+            self._at = _SPACE(self._text, 0).end()  # type: ignore[union-attr]
+        return self._text[self._at]
 
     def _expect(self, sign: str) -> None:
         if self._next() != sign:

@@ -151,22 +151,27 @@ class Zulip:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
         files = sorted(name.removeprefix(self._top) for name in self._names if name.startswith(self._top))
-        self._parts = [name for name in files if _MESSAGES.fullmatch(name)]
+        self.parts = [name for name in files if _MESSAGES.fullmatch(name)]
         self._realm: _Realm | None = None
 
     def records(self) -> Iterator[Record]:
         """All records. The messages are read twice: who has read what is between them."""
-        notes = Problems() if self._realm else self.problems  # each problem is noted once
+        notes = Problems() if self._realm else self.problems  # what the second reading notes
         realm = self._realm = self._realm or _Realm(self)
         yield from realm.people.values()
         yield from realm.emoji
         yield from realm.groups()
         texts = _Texts(realm)
-        for table, row, where in self.rows(*self._parts, notes=notes):
-            if table == "zerver_message" and (message := self.row(_Message, row, where, notes)):
-                made = realm.message(message, texts, notes)
-                if made is not None:
-                    yield made
+        for part in self.parts:
+            has_begun, silent = False, Problems()
+            for table, row, where in self.rows(part, silent):
+                if table != "zerver_message" and has_begun:
+                    break  # who has read what, which is most of the file, is known
+                has_begun = table == "zerver_message"
+                if has_begun and (message := self.row(_Message, row, where, silent)):
+                    made = realm.message(message, texts, notes)
+                    if made is not None:
+                        yield made
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file by its id, which is its path."""
@@ -178,20 +183,16 @@ class Zulip:
         """Whether the archive has this file."""
         return self._top + file in self._names
 
-    def messages(self) -> Iterator[tuple[str, Any, str]]:
-        """(table, row, place) of all files of messages. Their problems are noted when they are read again."""
-        return self.rows(*self._parts, notes=Problems())
-
-    def rows(self, *files: str, notes: Problems | None = None) -> Iterator[tuple[str, Any, str]]:
-        """(table, row, place) of some files. What is broken is noted."""
-        notes = notes or self.problems
-        for file in files:
-            try:
-                with self._source.open(self._top + file) as opened:
-                    for number, (table, row) in enumerate(Tables(opened).rows(), 1):
-                        yield table, row, f"{file}, row {number}"
-            except Exception as error:  # also of a decompressor
-                notes.note_broken(file, error)
+    def rows(self, file: str, notes: Problems | None = None) -> Iterator[tuple[str, Any, str]]:
+        """(table, row, place) of a file; none if it is not there. What is broken is noted."""
+        if not self.has(file):
+            return
+        try:
+            with self._source.open(self._top + file) as opened:
+                for number, (table, row) in enumerate(Tables(opened).rows(), 1):
+                    yield table, row, f"{file}, row {number}"
+        except Exception as error:  # also of a decompressor
+            (notes or self.problems).note_broken(file, error)
 
     def row(self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None) -> _Row | None:
         """A row with the types that it should have; None: it has others, which is noted."""
@@ -246,9 +247,7 @@ class _Realm:
     def _read_tables(self) -> None:
         archive = self.archive
         avatars: dict[int, str] = {}
-        for _, row, where in (
-            archive.rows("avatars/records.json") if archive.has("avatars/records.json") else ()
-        ):
+        for _, row, where in archive.rows("avatars/records.json"):
             avatar = archive.row(_Avatar, row, where)
             way = f"avatars/{avatar.path}" if avatar else ""
             if avatar and archive.has(way) and _rank(way) >= _rank(avatars.get(avatar.user_profile_id, "")):
@@ -301,7 +300,7 @@ class _Realm:
             if group[0] in "sh" and group in self._talks:
                 self._talks[group].people = members.get(recipient, {})
         self._read_emoji(emoji, reactions)
-        for _, row, _ in archive.rows("attachment.json") if archive.has("attachment.json") else ():
+        for _, row, _ in archive.rows("attachment.json"):
             if isinstance(row, dict) and isinstance(row.get("path_id"), str):
                 self.files[row["path_id"]] = clean(str(row.get("file_name") or "")).replace("\n", " ")
 
@@ -348,12 +347,13 @@ class _Realm:
 
     def _read_messages(self) -> None:
         """Note the first messages of topics, who talks with whom, and who has read how far."""
+        for part in self.archive.parts:
+            self._read_part(part)
+
+    def _read_part(self, part: str) -> None:
         seen: dict[int, tuple[_Talk, int]] = {}
-        file, nothing = "", Problems()
-        for table, row, where in self.archive.messages():
-            if where.partition(",")[0] != file:
-                file, seen = where.partition(",")[0], {}
-            if table == "zerver_message" and (message := self.archive.row(_Message, row, where, nothing)):
+        for table, row, where in self.archive.rows(part):
+            if table == "zerver_message" and (message := self.archive.row(_Message, row, where)):
                 time_ms, group = _ms(message.date_sent or message.pub_date), self._group_of(message)
                 talk = self._talks.get(group)
                 if not time_ms or talk is None:
