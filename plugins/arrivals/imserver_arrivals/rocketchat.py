@@ -53,9 +53,14 @@ _EVENT: Final = re.compile(
 
 
 class _Somebody(Struct):
-    id: str = field(name="_id")
+    own_id: str | None = field(default=None, name="_id")
     username: str | None = None
     name: str | None = None
+
+    @property
+    def id(self) -> str:
+        """``""``: nobody."""
+        return self.own_id or ""
 
 
 class _User(Struct):
@@ -122,8 +127,8 @@ class _Message(Struct):
     pinned: bool | None = False
     pinned_at: Any = field(default=None, name="pinnedAt")
     pinned_by: _Somebody | None = field(default=None, name="pinnedBy")
-    mentions: list[dict[str, Any]] | None = None
-    reactions: dict[str, dict[str, Any]] | None = None
+    mentions: list[dict[str, Any] | None] | None = None
+    reactions: dict[str, dict[str, Any] | None] | None = None
     file: dict[str, Any] | None = None
     files: list[dict[str, Any] | None] | None = None
     attachments: list[dict[str, Any] | None] | None = None
@@ -214,7 +219,7 @@ class RocketChat:
                 self._emoji[clean(name)] = f"{emoji.name}.{emoji.extension}"
         for each in dump.rows("rocketchat_subscription", _Subscription, notes):
             room_of = self._rooms.get(each.rid)
-            if room_of is not None:
+            if room_of is not None and each.u.id:
                 self._met(each.u)
                 self._members.setdefault(each.rid, {})[each.u.id] = _member(each, room_of)
         for message in dump.rows("rocketchat_message", _Message, Problems()):
@@ -246,7 +251,7 @@ class RocketChat:
 
     def _met(self, somebody: _Somebody) -> None:
         """Somebody whom no document is about: they were deleted, or are elsewhere."""
-        if somebody.id not in self._people:
+        if somebody.id and somebody.id not in self._people:
             name = clean(somebody.name or somebody.username or "")
             self._people[somebody.id] = Person(somebody.id, name or somebody.id, why="deleted")
             self._names.setdefault(somebody.username or "", somebody.id)
@@ -276,7 +281,7 @@ class RocketChat:
         room, type, time_ms = self._rooms.get(message.rid), message.t or "", _ms(message.ts)
         id, person = _id(message.id), message.u.id
         if room is None or not time_ms or not id or person not in self._people:
-            notes.note("message without a room or a time")
+            notes.note("message without a room, a sender or a time")
         elif room.t not in ("c", "p", "d"):
             notes.note("message of omnichannel")
         elif message.hidden:
@@ -307,7 +312,7 @@ class RocketChat:
         names = {
             each["username"]: EVERYBODY if each.get("_id") in ("all", "here") else str(each.get("_id"))
             for each in message.mentions or ()
-            if isinstance(each.get("username"), str) and each.get("type") != "team"
+            if each and isinstance(each.get("username"), str) and each.get("type") != "team"
         }
         names = {name: id for name, id in names.items() if id == EVERYBODY or id in self._people}
         text, quoted = clean(message.msg or ""), _QUOTE.findall(clean(message.msg or ""))
@@ -350,7 +355,7 @@ class RocketChat:
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
         for name, given in (message.reactions or {}).items():
-            users = given.get("usernames")
+            users = (given or {}).get("usernames")
             for user in users if isinstance(users, list) else ():
                 id = self._names.get(user, "") if isinstance(user, str) else ""
                 if id:

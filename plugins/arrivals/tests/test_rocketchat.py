@@ -233,6 +233,23 @@ def test_somebody_who_was_deleted_still_has_a_name(tmp_path: Path) -> None:
     assert archive.problems.counts == {"reaction of nobody": 2}
 
 
+def test_rooms_and_messages_may_be_nobodys(tmp_path: Path) -> None:
+    dump = make(3, 5)
+    dump.put("rocketchat_room", {"_id": "GENERAL", "t": "c", "name": "general", "u": {"_id": None}})
+    dump.put(
+        "rocketchat_message",
+        row("n0", u={}, rid="GENERAL"),
+        row("n1", mentions=[None], reactions={":x:": None}),
+    )
+    archive = RocketChat(dump.write(tmp_path))
+    kinds = read(archive)
+    assert kinds[Group]["GENERAL"] == Group("GENERAL", "open", "general", members=[])
+    assert (set(kinds[Message]) & {"n0", "n1"}, archive.problems.counts) == (
+        {"n1"},
+        {"message without a room, a sender or a time": 1},
+    )
+
+
 def deep(levels: int) -> bytes:
     document = b"\x05\x00\x00\x00\x00"
     for _ in range(levels):
@@ -260,7 +277,7 @@ def test_what_is_broken_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:
         "b6",
         "313233343536373839303132",
     }
-    assert archive.problems.counts == {"broken": 5, "message without a room or a time": 4}
+    assert archive.problems.counts == {"broken": 5, "message without a room, a sender or a time": 4}
 
 
 def test_a_cut_dump_is_read_up_to_there(tmp_path: Path) -> None:
