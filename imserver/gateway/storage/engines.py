@@ -275,11 +275,11 @@ _REFUSALS: Final = (
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The driver and its code, or the state of PostgreSQL. A number means something else to each."""
+    """The driver and its code, of PostgreSQL the state. MariaDB's states are less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF or getattr(cause, "sqlstate", None)
-    code = code or next(iter(cause.args if cause else ()), "")
-    return f"{type(cause).__module__.partition('.')[0]} {code}"
+    driver = type(cause).__module__.partition(".")[0]
+    code = next(iter(cause.args), "") if cause and driver == "pymysql" else getattr(cause, "sqlstate", None)
+    return f"{driver} {getattr(cause, 'sqlite_errorcode', 0) & 0xFF or code}"
 
 
 def is_deadlock(error: DBAPIError) -> bool:

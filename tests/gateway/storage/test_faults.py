@@ -49,7 +49,10 @@ def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch:
         (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), "takes no writes"),
         (psycopg.errors.AdminShutdown("terminating connection"), ""),
         (psycopg.OperationalError("connection refused"), ""),
-        (pymysql.err.OperationalError(1114, "The table 'message' is full"), "has a full disk"),
+        (
+            pymysql.err.OperationalError(1114, "The table 'message' is full", sqlstate="HY000"),
+            "has a full disk",
+        ),
         (pymysql.err.OperationalError(1290, "--read-only"), "takes no writes"),
         (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), ""),
         (sqlite3.OperationalError("database is locked"), ""),
