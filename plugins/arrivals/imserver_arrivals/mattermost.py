@@ -270,7 +270,7 @@ class Mattermost:
         self._direct: dict[str, str] = {}
         """Id of a group → the header of its direct channel."""
         self._people: dict[str, Person] = {}
-        self._members: dict[str, dict[str, Member]] = {}
+        self._members: dict[str, list[Member]] = {}
         self._pins: dict[str, list[Pin]] = {}
         self._emoji: dict[str, str] = {}
         self._twins: set[int] = set()
@@ -283,7 +283,7 @@ class Mattermost:
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members = list(self._members.get(id, {}).values())
+            members = self._members.get(id, ())
             kind: GroupKind = "several" if len(members) > 2 else "direct"
             text = self._text(header, "")
             yield Group(id, kind, description=text, members=members, pins=self._pins.get(id, ()))
@@ -398,7 +398,7 @@ class Mattermost:
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
         role: Role = "admin" if "channel_admin" in (row.roles or "").split() else "member"
         read_ms = -1 if row.last_viewed_at is None else max(row.last_viewed_at, 0)
-        self._members.setdefault(group, {})[person] = Member(person, role, read_ms)
+        self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
     def _add_channel(self, channel: Channel, number: int) -> None:
         id = f"{channel.team}/{channel.name}"
@@ -411,7 +411,7 @@ class Mattermost:
         rows = direct.participants or [ChannelMember(username=name) for name in direct.members or ()]
         people = {row.username: row for row in rows if row.username}
         id = _direct_id(people)
-        self._direct[id] = direct.header or ""
+        self._direct[id], self._members[id] = direct.header or "", []
         for name, row in people.items():
             strangers[name] = None
             self._add_member(id, name, row)
@@ -420,14 +420,13 @@ class Mattermost:
         """A channel. With several teams, its name has that of the team, and nobody may join a public channel
         of a team that is not open itself."""
         team, has_one = self._teams[channel.team], len(self._teams) == 1
-        known = [member for each, member in self._members.get(id, {}).items() if each in self._people]
         about = channel.purpose or channel.header or ""
         return Group(
             id,
             "open" if channel.type == "O" and (has_one or team.allow_open_invite) else "closed",
             self._titled(channel, channel.display_name or channel.name),
             self._text(about, channel.team),
-            members=known,
+            members=self._members.get(id, ()),
             pins=self._pins.get(id, ()),
             is_archived=bool(channel.deleted_at),
         )

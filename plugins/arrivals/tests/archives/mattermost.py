@@ -73,6 +73,8 @@ class Export:
         self._channels = list(dict.fromkeys(self._channels))
         self._direct = [self._users[:2], self._users[:1] * 2, self._users[:4]]
         self._direct += [[self._users[0], user] for user in self._users[2 : max(2, channels // 10)]]
+        self._step = max(1, len(self._channels) // 40)
+        """Each user is in one of so many channels, and each channel has one of so many users."""
         self._written = 0
         self._paths: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -175,7 +177,7 @@ class Export:
     def _team(self, name: str, number: int, team: str) -> dict[str, Any]:
         channels = []
         for index, (of_team, channel) in enumerate(self._channels):
-            if of_team != team or (index + number) % max(1, len(self._channels) // 40):
+            if of_team != team or (index + number) % self._step:
                 continue
             roles = "channel_user channel_admin" if number == index % 5 else "channel_user"
             row = {"name": channel, "roles": roles, "favorite": number == 1, "mention_count": 0}
@@ -202,9 +204,10 @@ class Export:
         chance, channels, stride = self._chance, self._channels, _coprime(posts)
         number = 0
         while number < posts:
-            team, channel = chance.choice(channels)
+            index = chance.randrange(len(channels))
+            (team, channel), members = channels[index], self._users[-index % self._step :: self._step]
             at = BEGIN + (number * stride % posts) * STEP
-            post: dict[str, Any] = {"team": team, "channel": channel, **self._post(at)}
+            post: dict[str, Any] = {"team": team, "channel": channel, **self._post(at, members)}
             number += 1
             if chance.random() < 0.02:
                 kind, props = chance.choice(EVENTS)
@@ -223,7 +226,7 @@ class Export:
                 }
             elif chance.random() < 0.2:
                 count = min(chance.randint(1, 4), posts - number)
-                post["replies"] = [self._post(at + 1 + index) for index in range(count)]
+                post["replies"] = [self._post(at + 1 + each, members) for each in range(count)]
                 post["thread_followers"] = [{"user": "ann", "last_viewed": at, "unread_mentions": 0}]
                 self.counts["replies"] += count
                 number += count
@@ -235,13 +238,13 @@ class Export:
             post = self._post(BEGIN + number * 10 * STEP + 5, members)
             yield {"type": "direct_post", "direct_post": {"channel_members": members, **post}}
 
-    def _post(self, at: int, users: list[str] | None = None) -> dict[str, Any]:
+    def _post(self, at: int, users: list[str]) -> dict[str, Any]:
         chance, self._written = self._chance, self._written + 1
         text = f"{self._written} {' '.join(chance.choices(WORDS, k=chance.randint(1, 14)))}"
         if chance.random() < 0.05:
             text += chance.choice((" @bob", " @all", " ~room-1", " https://chat.example.org/dev/pl/a1"))
         post: dict[str, Any] = {
-            "user": chance.choice(users or self._users),
+            "user": chance.choice(users),
             "type": "",
             "message": text,
             "props": {},
@@ -254,7 +257,8 @@ class Export:
         }
         self.counts["messages"] += 1
         if chance.random() < 0.1:
-            for user in chance.sample(self._users, chance.randint(1, 3)):
+            once = list(dict.fromkeys(users))
+            for user in chance.sample(once, min(len(once), chance.randint(1, 3))):
                 given = {"user": user, "create_at": at + 5, "emoji_name": chance.choice(EMOJI)}
                 post["reactions"].append(given)
             self.counts["reactions"] += len(post["reactions"])
