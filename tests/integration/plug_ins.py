@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.clusters import nodes_of
 from tests.support import ROOT, Server, clean_environment
 from tests.test_packaging import build
@@ -23,6 +25,25 @@ def install(folder: Path, *sources: Path) -> dict[str, str]:
         command = [*pip, str(folder / "installed"), str(build(tree))]
         subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
     return {"PYTHONPATH": f"{ROOT}:{folder / 'installed'}"}
+
+
+def fixtures(name: str, config: Mapping[str, Any], *sources: Path) -> tuple[Any, Any]:
+    """The fixtures ``installed``, the environment of a server beside which the distributions are installed;
+    and ``servers``, one node, and two."""
+
+    @pytest.fixture(scope="session")
+    def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+        return install(tmp_path_factory.mktemp(name), *sources)
+
+    @pytest.fixture(scope="module", params=["one", "two"])
+    def servers(
+        request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[list[Server]]:
+        number = 1 if request.param == "one" else 2
+        with running(tmp_path_factory.mktemp(request.param), installed, number, config) as servers:
+            yield servers
+
+    return installed, servers
 
 
 @contextmanager

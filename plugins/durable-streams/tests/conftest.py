@@ -4,7 +4,6 @@ has the WSGI server."""
 import http.client
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import pytest
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; the servers have the distribution
 
-from tests.integration.plug_ins import install, running  # noqa: E402
+from tests.integration.plug_ins import fixtures  # noqa: E402
 from tests.stores import database_servers, empty_url, open_store  # noqa: E402, F401
 from tests.support import Server  # noqa: E402
 
@@ -102,15 +101,9 @@ class Streams(NamedTuple):
         return answer
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return install(tmp_path_factory.mktemp("durable"), PLUGIN)
+installed, servers = fixtures("durable", CONFIG, PLUGIN)
 
 
-@pytest.fixture(scope="module", params=["one", "two"])
-def streams(
-    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Streams]:
-    number = 1 if request.param == "one" else 2
-    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
-        yield Streams(servers)
+@pytest.fixture(scope="module")
+def streams(servers: list[Server]) -> Streams:
+    return Streams(servers)

@@ -15,7 +15,7 @@ sys.path[:0] = [
 ]  # as they are here; `installed` has the distributions
 
 from tests.gateway.storage.servers import DatabaseServer  # noqa: E402
-from tests.integration.plug_ins import install, running  # noqa: E402
+from tests.integration.plug_ins import fixtures  # noqa: E402
 from tests.stores import ENGINES, database_servers, open_store, server_of  # noqa: E402, F401
 from tests.support import Server  # noqa: E402
 from tests.users import User  # noqa: E402
@@ -46,10 +46,7 @@ def url(
         yield from server.lend(server.new_url())
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server beside which both are installed."""
-    return install(tmp_path_factory.mktemp("mailbox"), PLUGIN, PLUGIN.parent / "mcp")
+installed, servers = fixtures("mailbox", CONFIG, PLUGIN, PLUGIN.parent / "mcp")
 
 
 class Site(NamedTuple):
@@ -70,15 +67,6 @@ def people(server: Server) -> tuple[User, User, User]:
     ann, bob = User.register(server, key=KEY, nickname="Ann"), User.register(server, key=KEY, nickname="Bob")
     bot = ann.post("bots", name=f"helper{time.time_ns() % 10**9}")
     return ann, bob, User(server, bot["token"], bot["id"])
-
-
-@pytest.fixture(scope="module", params=["one", "two"])
-def servers(
-    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Server]]:
-    number = 1 if request.param == "one" else 2
-    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
-        yield servers
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ share a Redis."""
 import json
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distributi
 
 from imserver.plugin.testing import eventually  # noqa: E402
 from tests.integration import plug_ins  # noqa: E402
-from tests.integration.plug_ins import install  # noqa: E402
 from tests.stores import database_servers, empty_url, open_store  # noqa: E402
 from tests.support import Server  # noqa: E402
 from tests.users import User  # noqa: E402
@@ -33,10 +31,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server beside which both are installed."""
-    return install(tmp_path_factory.mktemp("mcp"), PLUGIN, PLUGIN / "tests" / "fixture")
+installed, servers = plug_ins.fixtures("mcp", CONFIG, PLUGIN, PLUGIN / "tests" / "fixture")
 
 
 class Site(NamedTuple):
@@ -65,13 +60,9 @@ def running(
     return plug_ins.running(folder, environment, number, {**CONFIG, **config})
 
 
-@pytest.fixture(scope="module", params=["one", "two"])
-def site(
-    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    number = 1 if request.param == "one" else 2
-    with running(tmp_path_factory.mktemp(request.param), installed, number) as servers:
-        yield Site(servers[0], servers[-1], *people(servers[0]))
+@pytest.fixture(scope="module")
+def site(servers: list[Server]) -> Site:
+    return Site(servers[0], servers[-1], *people(servers[0]))
 
 
 def post(url: str, body: Any, token: str = "", **headers: str) -> tuple[int, Any, Any]:

@@ -4,14 +4,13 @@ has the WSGI server."""
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jwt
 import pytest
 
-from tests.integration.plug_ins import install, running
+from tests.integration.plug_ins import fixtures
 from tests.support import Server
 
 PLUGIN = Path(__file__).parents[1]
@@ -64,16 +63,10 @@ def own_listener(server: Server) -> str:
     return found[1]
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return install(tmp_path_factory.mktemp("ntfy"), PLUGIN)
+installed, servers = fixtures("ntfy", CONFIG, PLUGIN)
 
 
-@pytest.fixture(scope="module", params=["one", "two"])
-def pair(
-    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pair]:
+@pytest.fixture(scope="module")
+def pair(servers: list[Server]) -> Pair:
     """One node; or a publisher on one node and subscribers on another."""
-    number = 1 if request.param == "one" else 2
-    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
-        yield Pair(own_listener(servers[0]), own_listener(servers[-1]), servers)
+    return Pair(own_listener(servers[0]), own_listener(servers[-1]), servers)

@@ -231,7 +231,7 @@ def send(
     return ask(at(pair), request(path, method=method, headers=rows, body=body))
 
 
-@pytest.mark.parametrize("pair", ["one"], indirect=True)
+@pytest.mark.parametrize("servers", ["one"], indirect=True)
 @pytest.mark.parametrize(
     ("path", "body", "headers", "code"),
     [
@@ -285,14 +285,14 @@ def test_headers_have_bytes_beyond_ascii(pair: Pair, header: bytes, text: str) -
         assert text in values or [text] in values, (name, found)
 
 
-@pytest.mark.parametrize("pair", ["one"], indirect=True)
+@pytest.mark.parametrize("servers", ["one"], indirect=True)
 def test_distributors_of_unifiedpush_discover_topics(pair: Pair) -> None:
     found = send(pair, "/upABCDEFGHIJKL?up=1", b"", "", "GET")
     assert (found.status, found.json) == (200, {"unifiedpush": {"version": 1}})
     assert send(pair, "/upABCDEFGHIJKL", b"", "", "GET").json["code"] == 40401
 
 
-@pytest.mark.parametrize("pair", ["one"], indirect=True)
+@pytest.mark.parametrize("servers", ["one"], indirect=True)
 def test_access_is_that_of_our_keys_and_tokens(pair: Pair) -> None:
     keys = (PUSH_KEY, READ_KEY, token("ann"), "", "wrong")
     assert [send(pair, "/access", key=key).status for key in keys] == [200, 403, 200, 401, 401]
@@ -315,7 +315,7 @@ def test_access_is_that_of_our_keys_and_tokens(pair: Pair) -> None:
     assert closed.value.rcvd.code == 4505
 
 
-@pytest.mark.parametrize("pair", ["one"], indirect=True)
+@pytest.mark.parametrize("servers", ["one"], indirect=True)
 def test_a_ban_ends_the_streams_of_a_user_and_refuses_their_messages(pair: Pair) -> None:
     (server,) = pair.servers
     headers = {"Authorization": f"Bearer {token('eve')}"}
@@ -329,7 +329,7 @@ def test_a_ban_ends_the_streams_of_a_user_and_refuses_their_messages(pair: Pair)
     assert send(pair, "/ban", key=token("eve")).status == 403
 
 
-@pytest.mark.parametrize("pair", ["one"], indirect=True)
+@pytest.mark.parametrize("servers", ["one"], indirect=True)
 def test_topics_are_channels_of_the_app_also_for_others(pair: Pair) -> None:
     (server,) = pair.servers
     headers = {"Authorization": f"Bearer {READ_KEY}"}
