@@ -88,13 +88,24 @@ class Dump:
             raise BadArchive(f"{path} is no dump of {title}: it has no {collection}")
         try:
             import bson
-            from bson.codec_options import CodecOptions, DatetimeConversion
+            from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
         except ImportError:
             raise BadArchive(
                 f"{path}: a dump of {title} needs pymongo: pip install 'imserver-arrivals[rocketchat]'"
             ) from None
+
+        class CodeDecoder(TypeDecoder):
+            """JavaScript is a text that no dictionary takes as a key."""
+
+            bson_type = bson.Code
+
+            def transform_bson(self, value: str) -> str:
+                return str(value)
+
         options: Any = CodecOptions(
-            datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="replace"
+            datetime_conversion=DatetimeConversion.DATETIME_MS,
+            unicode_decode_error_handler="replace",
+            type_registry=TypeRegistry([CodeDecoder()]),
         )
         self.decode: Callable[[bytes], dict[str, Any]] = lambda raw: bson.decode(raw, codec_options=options)
         """A document as a dictionary. Raises errors of ``bson``."""

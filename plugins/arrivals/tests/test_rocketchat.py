@@ -240,12 +240,13 @@ def test_rooms_and_messages_may_be_nobodys(tmp_path: Path) -> None:
         "rocketchat_message",
         row("n0", u={}, rid="GENERAL"),
         row("n1", mentions=[None], reactions={":x:": None}),
+        row(bson.Code("n2"), u={"_id": bson.Code("code")}),
     )
     archive = RocketChat(dump.write(tmp_path))
     kinds = read(archive)
     assert kinds[Group]["GENERAL"] == Group("GENERAL", "open", "general", members=[])
-    assert (set(kinds[Message]) & {"n0", "n1"}, archive.problems.counts) == (
-        {"n1"},
+    assert (set(kinds[Message]) & {"n0", "n1", "n2"}, archive.problems.counts) == (
+        {"n1", "n2"},
         {"message without a room, a sender or a time": 1},
     )
 
