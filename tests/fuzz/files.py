@@ -37,9 +37,11 @@ sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive as BadArrival
 from imserver_arrivals.records import Change, Emoji, Message
+from imserver_arrivals.rocketchat import RocketChat
 from imserver_arrivals.slack import Message as SlackMessage
 from imserver_arrivals.slack import SlackExport, Texts, text_of
 from imserver_arrivals.text import clean, with_people
+from imserver_arrivals.zulip import Zulip
 from imserver_ntfy.message import Parameters, read_json, read_message
 from imserver_ntfy.wire import Wish, read_since
 
@@ -136,6 +138,25 @@ def check_mattermost(data: bytes) -> None:
             ids.add(record.id)
 
 
+def check_zulip(data: bytes) -> None:
+    """Messages of an export of Zulip are read, with what is broken in them."""
+    folder = FOLDER / "zulip"
+    folder.mkdir(exist_ok=True)
+    (folder / "realm.json").write_bytes(_ZULIP)
+    (folder / "messages-000001.json").write_bytes(data)
+    for record in Zulip(folder).records():
+        assert msgspec.msgpack.encode(record)
+
+
+def check_rocketchat(data: bytes) -> None:
+    """An archive of mongodump is read, or refused."""
+    path = FOLDER / "rocketchat.archive"
+    path.write_bytes(data)
+    with suppress(BadArrival):
+        for record in RocketChat(path).records():
+            assert msgspec.msgpack.encode(record)
+
+
 def check_rows(data: bytes) -> None:
     with suppress(BadImport):
         accounts_of(read_rows(data.decode("utf-8", "replace")), "shop")
@@ -209,6 +230,29 @@ _POST = (
 )
 
 
+_ZULIP = (
+    b'{"zerver_userprofile":[{"id":1,"full_name":"Ann"}],"zerver_stream":[{"id":1,"name":"c","recipient":2}],'
+    b'"zerver_subscription":[{"user_profile":1,"recipient":2}]}'
+)
+_ZULIP_MESSAGES = (
+    b'{"zerver_message":[{"id":1,"sender":1,"recipient":2,"subject":"t","content":"**a** @**Ann** *b* `c`\\n'
+    b'```quote\\n[f](/user_uploads/a) :smile:\\n```","date_sent":9.5,"edit_history":"[{}]"}],'
+    b'"zerver_usermessage":[{"user_profile":1,"message":1,"flags_mask":0}]}'
+)
+
+
+def _dump() -> bytes:
+    import bson
+
+    end, ann = b"\xff\xff\xff\xff", {"_id": "a", "username": "ann"}
+    room = {"_id": "r", "t": "c", "name": "r"}
+    message = {"_id": "m", "rid": "r", "u": ann, "ts": bson.Int64(9), "msg": "*a* @ann :smile: ~b~"}
+    out = b"\x6d\xe2\x99\x81" + bson.encode({"version": "0.1"}) + end
+    for name, document in (("users", ann), ("rocketchat_room", room), ("rocketchat_message", message)):
+        out += bson.encode({"db": "d", "collection": name, "EOF": False}) + bson.encode(document) + end
+    return out
+
+
 def _zip(path: Path | io.BytesIO, entries: dict[str, bytes]) -> None:
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         for name, content in entries.items():
@@ -273,6 +317,8 @@ TARGETS = (
     Target("backups", check_backup, _backups, 16384),
     Target("slack", check_slack, lambda: [_zipped({**_SLACK, "general/2020-09-13.json": b"[]"})]),
     Target("mattermost", check_mattermost, lambda: [_POST]),
+    Target("zulip", check_zulip, lambda: [_ZULIP_MESSAGES]),
+    Target("rocketchat", check_rocketchat, lambda: [_dump()]),
     Target("accounts", check_rows),
     Target("ntfy", check_ntfy),
     Target("slack_texts", check_texts),
