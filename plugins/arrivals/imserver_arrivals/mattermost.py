@@ -561,8 +561,9 @@ def _author_of(post: Head) -> str:
     if props.from_webhook not in ("true", True):
         return post.user
     for name in (props.override_username, props.webhook_display_name):
-        if isinstance(name, str) and name.strip():
-            return f"webhook/{name.strip()[:60]}"
+        shown = "".join(filter(str.isprintable, name)).strip() if isinstance(name, str) else ""
+        if shown:
+            return f"webhook/{shown[:60]}"
     return "webhook/webhook"
 
 

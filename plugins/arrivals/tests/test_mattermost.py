@@ -78,7 +78,7 @@ def test_people(tmp_path: Path) -> None:
         {"username": "eve", "roles": "system_guest", "profile_image": "users/e/profile.png"},
     ]
     bot = {"username": "helper", "owner": "ann", "display_name": "Helper", "delete_at": 0}
-    hook = {"from_webhook": "true", "override_username": "builder"}
+    hook = {"from_webhook": "true", "override_username": "\n ", "webhook_display_name": "build\x1ber"}
     archive = export(
         tmp_path,
         *({"type": "user", "user": row} for row in rows),
