@@ -5,7 +5,7 @@ name is text. The pictures are files of the app, which no user owns, so an emoji
 """
 
 from imserver.media.emoji.api import routes
-from imserver.media.emoji.declared import TABLES
+from imserver.media.emoji.declared import NAME, TABLES
 from imserver.media.emoji.emoji import OwnEmoji
 from imserver.media.uploads.uploads import Uploads
 from imserver.plugin import FeatureRow, Parts
@@ -15,5 +15,7 @@ from imserver.plugin.services import Core
 def _build(core: Core) -> Parts:
     return Parts((OwnEmoji(core.store, core.service(Uploads)),))
 
+
+__all__ = ["FEATURE", "NAME", "OwnEmoji"]
 
 FEATURE = FeatureRow("emoji", _build, routes=routes.rows, uses=("uploads",), tables=TABLES)

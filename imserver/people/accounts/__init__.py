@@ -4,8 +4,9 @@ from typing import Any
 
 from imserver.people.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api
 from imserver.people.accounts.contract import NICKNAME_CHARACTERS, Account
-from imserver.people.accounts.declared import SETTINGS, TABLES, rules_of
+from imserver.people.accounts.declared import SETTINGS, TABLES, SmtpSettings, rules_of
 from imserver.people.accounts.identifiers import Identifier, checked
+from imserver.people.accounts.mailing import Mail, NotSent, send
 from imserver.people.accounts.rows import AccountStore
 from imserver.people.accounts.tokens import secret_hash
 from imserver.plugin import FeatureRow
@@ -16,9 +17,13 @@ __all__ = [
     "Account",
     "AccountStore",
     "Identifier",
+    "Mail",
+    "NotSent",
+    "SmtpSettings",
     "checked",
     "rules_of",
     "secret_hash",
+    "send",
 ]
 
 

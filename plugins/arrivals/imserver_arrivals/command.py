@@ -8,12 +8,14 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import click
+from msgspec import Struct
 
+from imserver.media.emoji import OwnEmoji
 from imserver.media.uploads import Uploads, UploadSettings
-from imserver.people.accounts import rules_of
+from imserver.people.accounts import SmtpSettings, rules_of
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenant, Tenants
 from imserver.plugin.progress import long_work
@@ -22,7 +24,7 @@ from imserver.plugin.wire import Limit
 
 from .formats import FORMATS, archive_of
 from .importer import Importer
-from .people import People
+from .people import People, send_links
 from .problems import BadArchive, Problems
 from .records import Archive
 from .spool import Spool
@@ -41,6 +43,22 @@ _KINDS: Final = (
     ("file", "files"),
     ("bytes", "  of these with bytes"),
 )
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """How an archive is imported: the options of the command."""
+
+    path: str | None
+    """Of the settings."""
+    data_dir: str | None
+    app: str
+    files: Path | None = None
+    links: Path | None = None
+    mail: bool = False
+    days: int = 14
+    unread: bool = False
+    dry_run: bool = False
+    report: Path | None = None
 
 
 @click.command(short_help="Import an archive of another server: people, groups, messages.")
@@ -63,6 +81,7 @@ _KINDS: Final = (
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a CSV file: a link for each person, with which they claim their account.",
 )
+@click.option("--mail", is_flag=True, help="Mail each person their link, by the smtp server of the settings.")
 @click.option(
     "--days",
     type=click.IntRange(1, 90),
@@ -77,19 +96,7 @@ _KINDS: Final = (
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a CSV file: what comes of each person and group, what does not, and why.",
 )
-def arrive(
-    path: str | None,
-    data_dir: str | None,
-    archive: Path,
-    app: str,
-    name: str | None,
-    files: Path | None,
-    links: Path | None,
-    days: int,
-    unread: bool,
-    dry_run: bool,
-    report: Path | None,
-) -> None:
+def arrive(archive: Path, name: str | None, **wish: Any) -> None:
     """Import ARCHIVE, which another server has made: a file or a folder.
 
     Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
@@ -98,41 +105,37 @@ def arrive(
     before these are marked as read. The status is 1 if a part of the archive is broken.
     """
     try:
-        found = archive_of(archive, name)
-        index = FileIndex(found, files)
+        bring(archive_of(archive, name), Wish(**wish))
     except (BadArchive, OSError) as error:
         fail(error)
-    problems = found.problems
+
+
+def bring(archive: Archive, wish: Wish) -> None:
+    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken.
+
+    Raises OSError.
+    """
+    index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
         with long_work("reading") as say:
-            contents = survey(found, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
-        _print_survey(found, contents)
-        if not dry_run:
-            _import(path, data_dir, app, found, contents, spool, index, links, days, unread)
-    if report is not None:
-        _write_csv(report, _report(contents, problems))
+            contents = survey(archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
+        _print_survey(archive, contents)
+        if not wish.dry_run:
+            _import(archive, contents, spool, index, wish)
+    if wish.report is not None:
+        _write_csv(wish.report, _report(contents, problems))
     _print_problems(problems)
 
 
-def _import(
-    path: str | None,
-    data_dir: str | None,
-    app: str,
-    archive: Archive,
-    contents: Survey,
-    spool: Spool,
-    index: FileIndex,
-    links: Path | None,
-    days: int,
-    unread: bool,
-) -> None:
+def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, wish: Wish) -> None:
     began, problems, key_name = perf_counter(), archive.problems, f"{archive.name}-import"
-    with opened(path, data_dir) as (config, store, tenants):
-        tenant = _tenant_of(tenants, app)
+    with opened(wish.path, wish.data_dir) as (config, store, tenants):
+        tenant = _tenant_of(tenants, wish.app)
         name = tenant.name
-        page = _page_of(config, tenant)
-        if links is not None:
-            _check_links(tenant, page)
+        own_page, smtp = _own_page(config, tenant), settings_of(config, SmtpSettings)
+        if wish.mail and not smtp.host:
+            fail("--mail: the settings name no mail server (smtp.host)")
+        page = _links_page(tenant, own_page) if wish.links is not None or wish.mail else ""
         uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
         with closing(uploads), long_work("importing people") as say:
             people = People(store, name, archive.name, rules_of(tenant).identifiers, problems)
@@ -142,22 +145,29 @@ def _import(
                 picture = sent.upload(person.avatar, people.accounts[person.id].user, person.id, "picture")
                 if picture is not None:
                     people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
-            importer = Importer(archive, contents, store, name, people, sent, problems, page)
+            sent.add_emoji(OwnEmoji(store, uploads), contents.emoji.values())
+            importer = Importer(archive, contents, store, name, people, sent, problems, own_page)
             total = contents.counts["message"]
             importer.run(spool, lambda count: say("importing messages", count, total))
-            if not unread:
+            if not wish.unread:
                 say("marking as read")
                 importer.mark_read()
             seconds = perf_counter() - began
-        if links is not None:
-            _write_csv(links, [("login", "email", "link"), *people.links(contents.people, page, days)])
+            rows = list(people.links(contents.people, page, wish.days)) if page else []
+            if wish.links is not None:
+                _write_csv(wish.links, [("login", "email", "link"), *rows])
+            if wish.mail:
+                say("sending mails")
+                mails = send_links(smtp, rows, archive.title, wish.days, problems)
         new = importer.added
         added = {"accounts": people.new, "groups": new["begin"], "messages": new["message"]}
         record_act(config, store, f"{archive.name}.import", name, **added, files=sent.new)
     click.echo(
         f"new: accounts {people.new:,}, groups {new['begin']:,}, messages {new['message']:,}, "
-        f"reactions {new['reaction']:,}, files {sent.new:,}"
+        f"reactions {new['reaction']:,}, files {sent.new:,}, emoji {sent.emoji:,}"
     )
+    if wish.mail:
+        click.echo(f"sent: {mails:,} mails with links")
     click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
 
 
@@ -171,21 +181,22 @@ def _tenant_of(tenants: Tenants, app: str) -> Tenant:
     return tenant
 
 
-def _page_of(config: Config, tenant: Tenant) -> str:
-    """The page of an app on which links open messages, and give accounts a password; ``""``: it has none."""
-    if reset_url := rules_of(tenant).reset_url:
-        return str(reset_url)
+def _own_page(config: Config, tenant: Tenant) -> str:
+    """The messages page, whose links open messages; ``""``: the app has a page elsewhere."""
     if tenant.name != GOCHAT:
         return ""
     url = config.address
     return f"{url if HTTP_URL.match(url) else f'http://127.0.0.1:{config.app.http_port}'}/home/messages"
 
 
-def _check_links(tenant: Tenant, page: str) -> None:
+def _links_page(tenant: Tenant, own_page: str) -> str:
+    """The page on which a link gives an account a password."""
     if not rules_of(tenant).passwords:
-        fail("--links: accounts of this app have no passwords")
+        fail("--links, --mail: accounts of this app have no passwords")
+    page = rules_of(tenant).reset_url or own_page
     if not page:
-        fail(f"--links: set accounts.reset_url of app {tenant.name}, the page that the links open")
+        fail(f"--links, --mail: set accounts.reset_url of app {tenant.name}, the page that the links open")
+    return str(page)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -5,9 +5,11 @@ interrupted anywhere is repeated, and a later archive of the same server adds wh
 """
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
+from itertools import chain, repeat
 from operator import attrgetter
 from time import time
 from typing import Any, Final
@@ -22,7 +24,7 @@ from imserver.plugin.wire import Limit
 
 from .people import People
 from .problems import Problems
-from .records import Archive, Change, File, Group, Message
+from .records import Archive, Change, File, Group, Member, Message
 from .spool import Spool
 from .survey import Survey
 from .text import clean, linked, with_links, with_people
@@ -87,13 +89,11 @@ class Importer:
         self._log, self._app, self._problems, self._page = store.part(MessageLog), app, problems, page
         self._groups: dict[str, int] = {}
         """Id of a group there → the id of ours."""
-        self._reads: dict[str, list[tuple[int, str]]] = {}
-        """Id of a group there → (time until which somebody has read, person), the earliest last."""
-        for group in survey.groups.values():
-            known = ((each.read_ms, each.person) for each in group.members if each.read_ms >= 0)
-            self._reads[group.id] = sorted(known, reverse=True)
-        self._read: dict[str, dict[str, int]] = {}
-        """Id of a group there → person → the last message that they have read."""
+        self._readers = {group.id: self._sorted(group) for group in survey.groups.values()}
+        """Id of a group there → the members of whom is known what they have read; who has read least is
+        first."""
+        self._reads: dict[str, array[int]] = {id: array("q") for id in survey.groups}
+        """Id of a group there → the last message that each of these has read, as far as messages came."""
         self._last: dict[str, int] = {}
         """Id of a group there → the id of its last message."""
         self._present: dict[str, set[str]] = {}
@@ -130,24 +130,26 @@ class Importer:
         """Let all members have read what they had read there, and all where that is not known."""
         log = self._log
         for id, last in self._last.items():
-            group, after, own = self._groups[id], "", self._read.get(id, {})
-            upto = {user: own[each] for each in own for user in self._users([each])}
-            upto |= {user: last for _, each in self._reads[id] for user in self._users([each])}
-            is_direct = self._survey.groups[id].kind == "direct"
+            group, after, readers = self._groups[id], "", self._readers[id]
+            ends = chain(self._reads[id], repeat(last))
+            upto = {self._people[each.person].user: end for each, end in zip(readers, ends, strict=False)}
             while page := log.conversations.members(self._app, group, after, 500):
                 after, users = page[-1].user, [row.user for row in page]
                 positions = log.conversations.read_positions(self._app, {group: users})
-                behind: dict[int, list[str]] = {}
-                for user in users:
-                    read = upto.get(user, last)
-                    if positions.get((user, group), 0 if read < last else last) < read:
-                        behind.setdefault(read, []).append(user)
-                for read, some in behind.items():
-                    if is_direct:
-                        for user in some:  # the other one sees it
-                            log.marks.note(self._app, user, group, read=read)
-                    else:
-                        log.marks.advance(self._app, group, some, read)
+                behind = {
+                    user: upto.get(user, last)
+                    for user in users
+                    if (user, group) in positions and positions[user, group] < upto.get(user, last)
+                }
+                if self._survey.groups[id].kind != "direct":
+                    log.marks.advance(self._app, group, behind)
+                    continue
+                for user, read in behind.items():  # the other one sees it
+                    log.marks.note(self._app, user, group, read=read)
+
+    def _sorted(self, group: Group) -> list[Member]:
+        known = (each for each in group.members if each.read_ms >= 0 and each.person in self._people)
+        return sorted({each.person: each for each in known}.values(), key=attrgetter("read_ms"))
 
     # --- groups ---------------------------------------------------------------------------------------------
 
@@ -368,9 +370,9 @@ class Importer:
 
     def _note_read(self, group: str, time_ms: int, id: int) -> None:
         """A message is stored: who has read less than it has read up to the one before."""
-        reads = self._reads[group]
-        while reads and reads[-1][0] < time_ms:
-            self._read.setdefault(group, {})[reads.pop()[1]] = self._last.get(group, 0)
+        readers, reads = self._readers[group], self._reads[group]
+        while len(reads) < len(readers) and readers[len(reads)].read_ms < time_ms:
+            reads.append(self._last.get(group, 0))
         self._last[group] = max(self._last.get(group, 0), id)
 
     def _change_group(

@@ -5,17 +5,22 @@ The link is that of a login with the format as the provider, such as ``slack``. 
 at the next import, and its owner may also claim it by such a login.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from secrets import token_urlsafe
 from time import time
+from typing import Final
 
 from imserver.people.accounts import (
     NICKNAME_CHARACTERS,
     Account,
     AccountStore,
     Identifier,
+    Mail,
+    NotSent,
+    SmtpSettings,
     checked,
     secret_hash,
+    send,
 )
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import clean_name
@@ -23,6 +28,18 @@ from imserver.plugin.storage import Store
 
 from .problems import Problems
 from .records import Person
+
+_SUBJECT: Final = "Choose a password for your account · 请为您的账号设置密码"
+_TEXT: Final = """\
+Your messages from {title} are here now. Open this address within {days} days to choose a password:
+
+    {link}
+
+Your name, your groups and all that was written there wait for you.
+
+您在 {title} 的消息已迁移到这里。请在 {days} 天内打开上面的地址设置密码，
+您的名字、群组和以前的消息都在这里。
+"""
 
 
 def nickname_of(*names: str | None) -> str:
@@ -97,3 +114,24 @@ class People:
             code = token_urlsafe(32)
             if self._rows.add_reset(account.id, account.email, secret_hash(code), now, now + days * 86400):
                 yield account.name or account.email, account.email, f"{page}#reset={code}"
+
+
+def send_links(
+    settings: SmtpSettings, rows: Sequence[tuple[str, str, str]], title: str, days: int, problems: Problems
+) -> int:
+    """Mail each link, to whom has an address, and return how many mails were sent. It ends where the mail
+    server takes nobody's. ``title``: of the product from which they come."""
+    sent = 0
+    for _, address, link in rows:
+        if not address:
+            problems.note("person without an e-mail address, who gets no mail")
+            continue
+        try:
+            send(settings, Mail(address, _SUBJECT, _TEXT.format(title=title, days=days, link=link)))
+            sent += 1
+        except NotSent as error:
+            if not error.is_of_mail:
+                problems.note_broken("mail server", error)
+                break
+            problems.note("mail that the mail server refuses")
+    return sent

@@ -23,7 +23,8 @@ class Activity(Struct):
     members: Collection[str]
     counts: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)
-    """Who has done something else than to join → when first."""
+    """Who has done something else than to join → when first. After the survey only of archived groups, and of
+    who joins."""
     joined: dict[str, int] = field(default_factory=dict)
     """Who joins → when first."""
     newest: list[tuple[int, str]] = field(default_factory=list)
@@ -74,6 +75,9 @@ def survey(
             spool.add(record)
             if not result.counts["message"] % 1000:
                 done(result.counts["message"])
+    for id, activity in result.of_groups.items():
+        if not result.groups[id].is_archived:  # all that it is asked for
+            activity.seen = {each: activity.seen[each] for each in activity.joined if each in activity.seen}
     return result
 
 

@@ -7,14 +7,16 @@ import finds it.
 import hashlib
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Final
 
+from imserver.media.emoji import NAME, OwnEmoji
 from imserver.media.uploads import Offer, Upload, Uploads
 from imserver.plugin.errors import ServiceRefused, StorageUnavailable, Unavailable
 
 from .problems import Problems
-from .records import Archive
+from .records import Archive, Emoji
 
 _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 """The id of a file or user, with which the name of a file begins."""
@@ -62,6 +64,7 @@ class FileUploads:
         self._uploads, self._index, self._app, self._key = uploads, index, app, key
         self._problems = problems
         self.new = 0
+        self.emoji = 0
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
         """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
@@ -86,6 +89,27 @@ class FileUploads:
             return None
         self.new += 1
         return added
+
+    def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
+        """Add own emoji. Those of a name that the app has stay."""
+        names = {row.name for row in own.of(self._app)}
+        for each in emoji:
+            if each.name in names:
+                continue
+            if not re.fullmatch(NAME, each.name):
+                self._problems.note("emoji with a name that is not possible here")
+                continue
+            try:
+                with self._open(each.file) as file:
+                    content = file.read(self._uploads.limit_of("picture"))
+                own.add(self._app, each.name, content)
+                self.emoji += 1
+            except StorageUnavailable:
+                raise
+            except (ServiceRefused, Unavailable) as error:
+                self._problems.note(f"emoji that is refused: {error}")
+            except Exception as error:  # also of a decompressor
+                self._problems.note_broken(f"emoji {each.name}", error)
 
     def _open(self, id: str) -> IO[bytes]:
         file = self._index.open(id)

@@ -5,15 +5,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from archives.slack import Workspace
 from click.testing import CliRunner
 
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.store import Store
+from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.integration.plug_ins import install
+from tests.security.mail import Sink
 from tests.stores import database_servers, sqlite_model, url
 from tests.support import clean_environment
 
@@ -22,7 +26,8 @@ __all__ = ["database_servers", "sqlite_model", "url"]
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
-from imserver_arrivals.command import arrive  # noqa: E402
+from imserver_arrivals.command import Wish, arrive, bring  # noqa: E402
+from imserver_arrivals.records import Archive  # noqa: E402
 
 APP = "gochat"
 
@@ -39,7 +44,11 @@ class Site:
         self.folder = folder
         self.config = folder / "imserver.yaml"
         data, storage = {"data_dir": str(folder / "data")}, {"url": url} if url else {}
-        self.settings = {"server": data, "storage": storage, "apps": {APP: {}}}
+        self.settings: dict[str, Any] = {"server": data, "storage": storage, "apps": {APP: {}}}
+        self.write()
+
+    def write(self) -> None:
+        """Write the settings."""
         self.config.write_text(json.dumps(self.settings), encoding="utf-8")
 
     def arguments(self, workspace: Path, *options: str) -> list[str]:
@@ -50,6 +59,21 @@ class Site:
         done = CliRunner().invoke(arrive, self.arguments(workspace, *options), catch_exceptions=False)
         assert done.exit_code == status, done.output
         return done.output
+
+    def bring(self, archive: Archive, status: int = 0, **options: Any) -> str:
+        """Import an archive of a test, and return what the command has said."""
+        wish = Wish(path=str(self.config), data_dir=None, app=APP, **options)
+        done = CliRunner().invoke(click.command()(lambda: bring(archive, wish)), [], catch_exceptions=False)
+        assert done.exit_code == status, done.output
+        return done.output
+
+    def entries(self) -> list[Entry]:
+        """The log."""
+        found: list[Entry] = []
+        with self.log() as log:
+            while page := log.entries.read(APP, found[-1].id if found else 0, 5000):
+                found += page
+        return found
 
     @contextmanager
     def store(self) -> Iterator[Store]:
@@ -64,6 +88,14 @@ class Site:
     def log(self) -> Iterator[MessageLog]:
         with self.store() as store:
             yield store.part(MessageLog)
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A mail server."""
+    server = Sink()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -2,11 +2,6 @@
 
 import csv
 import json
-import random
-import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,27 +19,17 @@ from imserver_arrivals.slack import SlackExport, Texts, microseconds_of, text_of
 from imserver_arrivals.text import clean, emoji_named
 
 from imserver.messenger.messages.log.contract import Entry
-from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
-from tests.processes import running
 from tests.support import Server
 
 SECONDS = 600
 Write = Callable[[Workspace, str], Path]
 
 
-def entries_of(log: MessageLog) -> list[Entry]:
-    found: list[Entry] = []
-    while page := log.entries.read(APP, found[-1].id if found else 0, 5000):
-        found += page
-    return found
-
-
 def check(site: Site, workspace: Workspace) -> list[Entry]:
     """Compare an import with its export, by the counts and by each message."""
-    with site.log() as log:
-        entries = entries_of(log)
+    entries = site.entries()
     kinds = Counter(entry.kind for entry in entries)
     counts = workspace.counts
     assert kinds["message"] == counts["messages"]
@@ -90,40 +75,6 @@ def test_an_export_is_imported_once_on_each_engine(url: str, tmp_path: Path, wri
     check(site, workspace)
 
 
-def interrupted(site: Site, path: Path, environment: dict[str, str], seed: int, total: int) -> None:
-    """Import by the command as it is installed, twice killed when it has stored so many; then whole."""
-    command = [sys.executable, "-m", "imserver", "slack-import", *site.arguments(path)]
-    points = sorted(random.Random(seed).sample(range(total // 20, total - total // 20), 2))
-    for point in points:
-        with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            deadline = time.monotonic() + SECONDS
-            while stored(site.folder / "data" / "imserver.db") < point:
-                assert process.poll() is None, process.communicate()[0]
-                assert time.monotonic() < deadline
-                time.sleep(0.002)  # between two looks at another process
-            process.kill()
-    subprocess.run(command, env=environment, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
-
-
-def stored(database: Path) -> int:
-    """How many entries a log has that another process writes."""
-    if not database.exists():
-        return 0
-    try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5) as connection:
-            row = connection.execute("SELECT max(last_id) FROM log").fetchone()
-        return int(row[0] or 0)
-    except sqlite3.OperationalError:
-        return 0  # its tables are being made
-
-
-def test_a_killed_import_has_everything_once(site: Site, write: Write, installed: dict[str, str]) -> None:
-    workspace = make(11, 2000)
-    path = write(workspace, "export.zip")
-    interrupted(site, path, installed, 11, 2000)
-    check(site, workspace)
-
-
 def small(*messages: dict[str, Any], **lists: Any) -> Workspace:
     """A workspace with the channel ``tea`` of ann, bob and a third, with these messages."""
     rows = people(5)
@@ -142,8 +93,7 @@ ANN, BOB, CAT = "U00000000", "U00000001", "U00000002"
 
 def imported(site: Site, path: Path, *options: str) -> list[Entry]:
     site.run(path, *options)
-    with site.log() as log:
-        return entries_of(log)
+    return site.entries()
 
 
 def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
@@ -158,7 +108,7 @@ def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
     said = site.run(write(later, "later.zip"))
     assert "accounts 0, groups 0, messages 1, reactions 2" in said
     with site.log() as log:
-        entries = entries_of(log)
+        entries = site.entries()
         members = log.conversations.members(APP, 1, "", 10)
     old, new = entries[1], entries[-2]
     assert [(each.emoji, each.count) for each in old.reactions] == [("🎉", 2)]
@@ -213,8 +163,7 @@ def test_an_account_of_somebody_else_stays_theirs(site: Site, write: Write) -> N
         other = AccountStore(store).add(Account(0, APP, "", email="ann@example.org", name="ann"), "x")
     said = site.run(write(small({"text": "hello"}), "export"))
     assert "1  email that another account has" in said
-    with site.log() as log:
-        assert all(entry.sender != other.user for entry in entries_of(log))
+    assert all(entry.sender != other.user for entry in site.entries())
 
 
 def test_files_come_from_a_folder_once(site: Site, write: Write) -> None:

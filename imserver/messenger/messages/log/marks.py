@@ -4,7 +4,7 @@ Each change raises the version of the user's marks. A device asks for the change
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -67,12 +67,25 @@ class MarkStore(Store.Rows):
         return MarkResult(receipt, versions[user], moved, authors)
 
     @in_log(writes=True)
-    def advance(self, sql: Statements, head: LogHead, group: int, users: Sequence[str], read: int) -> None:
-        """Advance the read positions of members of a group up to an entry. Nobody gets a receipt."""
-        for user in sorted(users):  # always in this order, to avoid deadlocks
-            before = _position(sql, head, user, group)
-            if before is None or before[0] < read:
-                _move(sql, (head.number, user, group), (read, read, _raise(sql, head, user), 0), before)
+    def advance(self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]) -> None:
+        """Advance the read positions of members of a group, each up to an entry. Nobody gets a receipt."""
+        positions = (
+            "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s"
+        )
+        rows = sql.query_in(f"{positions} AND member IN {{}}", (head.number, group), list(reads), many=True)
+        before = {text_of(user): (read, received) for user, read, received in rows}
+        users = sorted(user for user, read in reads.items() if before.get(user, (-1, 0))[0] < read)
+        # Always in this order, to avoid deadlocks.
+        sql.execute_many(_raising(sql, head), [(head.number, user) for user in users])
+        found = "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
+        raised = sql.query_in(found, (head.number,), users, many=True)
+        versions = {text_of(user): version for user, version in raised}
+        rows = [(reads[user], versions[user], user) for user in users if user not in before]
+        sql.execute_many(_NEW_POSITION, [(head.number, user, group, to, at, to, 0) for to, at, user in rows])
+        for user in users:
+            if user in before:
+                to = reads[user], reads[user], versions[user], 0
+                _move(sql, (head.number, user, group), to, before[user])
 
     @in_log(int, writes=True)
     def hide(self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> int:
@@ -212,17 +225,19 @@ def _position(sql: Statements, head: LogHead, user: str, conversation: int) -> t
     return (rows[0][0], rows[0][1]) if rows else None
 
 
+_NEW_POSITION: Final = (
+    "INSERT INTO read_position (log, member, conversation, read_id, version, received_id, peer_version) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
+
+
 def _move(
     sql: Statements, key: tuple[int, str, int], to: tuple[int, int, int, int], before: tuple[int, int] | None
 ) -> None:
     """Write a position. Only a new read position raises the version of the user's own marks."""
     read, received, version, peer_version = to
     if before is None:
-        sql.execute(
-            "INSERT INTO read_position (log, member, conversation, read_id, version, received_id, "
-            "peer_version) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            (*key, read, version if read else 0, received, peer_version),
-        )
+        sql.execute(_NEW_POSITION, (*key, read, version if read else 0, received, peer_version))
     else:
         sql.execute(
             f"UPDATE read_position SET read_id = %s, {'version = %s, ' if read > before[0] else ''}"
@@ -273,11 +288,15 @@ def _raise(sql: Statements, head: LogHead, user: str) -> int:
 
     After a loss of entries it continues beyond the versions that may have been lost.
     """
-    first = next_after_loss(head.lost) or 1
-    conflict = "DUPLICATE KEY UPDATE" if sql.engine == "mysql" else "CONFLICT (log, member) DO UPDATE SET"
-    sql.execute(
-        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, %s) ON {conflict} version = "
-        "CASE WHEN mark_version.version < %s THEN %s ELSE mark_version.version + 1 END",
-        (head.number, user, first, first, first),
-    )
+    sql.execute(_raising(sql, head), (head.number, user))
     return _version(sql, head, user)
+
+
+def _raising(sql: Statements, head: LogHead) -> str:
+    """The statement that raises the version of a user."""
+    first = next_after_loss(head.lost) or 1  # a number: MySQL has no parameters behind those of a row
+    conflict = "DUPLICATE KEY UPDATE" if sql.engine == "mysql" else "CONFLICT (log, member) DO UPDATE SET"
+    return (
+        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, {first}) ON {conflict} version = "
+        f"CASE WHEN mark_version.version < {first} THEN {first} ELSE mark_version.version + 1 END"
+    )

@@ -1,0 +1,240 @@
+"""Generated archives of all formats in the log: once, again, killed, later; and what the importer makes of
+records."""
+
+import csv
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+
+import pytest
+from archives import matrix, mattermost, rocketchat, slack, zulip
+from archives.made import ANN, BOB, CAT, PNG, Made
+from conftest import APP, Site
+from imserver_arrivals.formats import archive_of
+from imserver_arrivals.records import (
+    EVERYBODY,
+    Change,
+    Emoji,
+    File,
+    Group,
+    Member,
+    Message,
+    Person,
+    Reaction,
+    link,
+    mention,
+)
+from imserver_arrivals.spool import RUN_BYTES, Spool
+
+from imserver.messenger.messages.log.contract import Entry
+from tests.processes import running
+from tests.security.mail import Sink
+
+SECONDS = 600
+FORMATS: dict[str, Callable[[Path, int], object]] = {
+    "slack": lambda path, count: slack.make(5, count).write_folder(path),
+    "mattermost": lambda path, count: mattermost.write(path, posts=count),
+    "zulip": lambda path, count: zulip.make(path, 5, count),
+    "rocketchat": lambda path, count: rocketchat.make(5, count).write(path),
+    "matrix": lambda path, count: matrix.make(path, 5, count),
+}
+"""Format → what writes an archive of so many messages."""
+
+
+def compare(site: Site, path: Path, name: str) -> None:
+    """Each record of an archive is in the log once, and nothing else."""
+    archive, entries = archive_of(path, name), site.entries()
+    messages = [each for each in entries if each.kind == "message"]
+    ids, texts = {each.id: each for each in messages}, Counter(each.client_msg_id for each in messages)
+    own = {each.client_msg_id: each for each in messages}
+    assert texts.most_common(1)[0][1] == 1
+    parts = 0
+    for record in archive.records():
+        if not isinstance(record, Message):
+            continue
+        entry = own[f"{name}.{record.id}"]
+        parts += max(1, ceil(sum(not each.address for each in record.files) / 10))
+        assert entry.time_ms == record.time_ms
+        if record.text and "\x02" not in record.text:
+            assert record.text.split()[0] in entry.body.decode()
+        if about := record.thread or record.reply:
+            assert ids[entry.about].client_msg_id == f"{name}.{about}"
+            assert entry.thread == (entry.about if record.thread else 0)
+        assert sum(each.count for each in entry.reactions) == len(
+            {(each.person, each.emoji) for each in record.reactions}
+        )
+    assert len(messages) == parts
+    assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_imported_once(site: Site, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "archive"
+    FORMATS[name](path, 300)
+    assert "new: accounts" in site.run(path)
+    compare(site, path, name)
+    again = site.run(path)
+    assert "accounts 0, groups 0, messages 0, reactions 0, files 0, emoji 0" in again
+    compare(site, path, name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_killed_import_has_everything_once(
+    site: Site, tmp_path: Path, installed: dict[str, str], name: str
+) -> None:
+    path = tmp_path / "archive"
+    FORMATS[name](path, 3000)
+    command = [sys.executable, "-m", "imserver", "arrive", *site.arguments(path)]
+    for point in sorted(random.Random(name).sample(range(100, 2900), 2)):
+        with running(command, env=installed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            deadline = time.monotonic() + SECONDS
+            while stored(site.folder / "data" / "imserver.db") < point:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline
+                time.sleep(0.002)  # between two looks at another process
+            process.kill()
+    subprocess.run(command, env=installed, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
+    compare(site, path, name)
+
+
+def stored(database: Path) -> int:
+    """How many entries a log has that another process writes."""
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5) as connection:
+            row = connection.execute("SELECT max(last_id) FROM log").fetchone()
+        return int(row[0] or 0)
+    except sqlite3.OperationalError:
+        return 0  # its tables are being made
+
+
+# --- what becomes of records --------------------------------------------------------------------------------
+
+TEA = Group(
+    "1",
+    "closed",
+    "tea",
+    creator="ann",
+    created_ms=1,
+    members=[Member("ann", "owner", 10), Member("bob", "admin", 20), Member("cat", "owner", -1)],
+)
+
+
+def said(id: str, text: str, time_ms: int, **more: object) -> Message:
+    return Message(id, "1", "ann", time_ms, text, **more)  # type: ignore[arg-type]
+
+
+def bodies(entries: list[Entry]) -> list[str]:
+    return [each.body.decode() for each in entries if each.kind == "message"]
+
+
+def test_members_keep_their_roles_and_what_they_have_read(site: Site) -> None:
+    joins = Change("j", "1", "ann", 15, "join", ["bob"])
+    site.bring(
+        Made(ANN, BOB, CAT, TEA, said("1", "one", 10), joins, said("3", "two", 20), said("4", "three", 30))
+    )
+    with site.log() as log:
+        members = {row.user: row.role for row in log.conversations.members(APP, 1, "", 10)}
+        reads = log.conversations.read_positions(APP, {1: list(members)})
+    ids = [each.id for each in site.entries() if each.kind == "message"]
+    assert list(members.values()) == ["owner", "admin", "admin"]
+    assert [reads[user, 1] for user in members] == [ids[0], ids[1], ids[2]]
+
+
+def test_marks_are_names_and_links_to_what_has_come(site: Site) -> None:
+    text = f"{mention('bob')} {mention('nobody')} {mention(EVERYBODY)}"
+    there = [link("1", "https://old/1"), link("9", "https://old/9")]
+    site.bring(Made(ANN, BOB, TEA, said("1", text, 5), said("2", " ".join(there), 6, reply="1")))
+    first, second = (each for each in site.entries() if each.kind == "message")
+    assert first.body.decode() == "@Bob @nobody @all"
+    assert b'"mentions":["all"]' in first.meta
+    assert second.body.decode() == f"http://127.0.0.1:8080/home/messages#c/1/{first.id} https://old/9"
+    assert (second.about, second.thread) == (first.id, 0)
+
+
+def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
+    person, group = (
+        Person("ann", "Ann", "ann", avatar="a"),
+        Group("1", "open", "tea", members=[Member("ann")], avatar="g"),
+    )
+    emoji = [Emoji("party", "e"), Emoji("Not Possible", "e"), Emoji("lost", "x")]
+    made = Made(person, group, *emoji, said("1", "one", 5, reactions=[Reaction("ann", ":party:")]))
+    made.files |= {"a": PNG, "g": PNG, "e": PNG}
+    output = site.bring(made, status=1)
+    assert "files 2, emoji 1" in output
+    assert "1  emoji with a name that is not possible here" in output
+    with site.log() as log:
+        assert log.conversations.get(APP, 1).avatar.startswith("/api/v1/uploads/")
+    made.problems.counts.clear()
+    assert "files 0, emoji 0" in site.bring(made, status=1)
+
+
+def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None:
+    direct = Group("d", "direct", members=[Member("ann"), Member("bob")])
+    third = Message("2", "d", "cat", 6, "psst")
+    elsewhere = Message("3", "?", "ann", 7, "where")
+    lost = said("1", "", 5, files=[File("f", "f.png")])
+    path = site.folder / "report.csv"
+    made = Made(ANN, BOB, CAT, TEA, direct, Group("e", "open", "=empty"), lost, third, elsewhere)
+    site.bring(made, report=path, dry_run=True)
+    assert path.stat().st_mode & 0o077 == 0
+    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    column = "what does not come, or differs"
+    assert [rows[id]["message"] for id in ("ann", "cat", "1", "d")] == ["1", "0", "1", "0"]
+    assert rows["cat"][column] == rows["d"][column] == "direct message of a third: 1"
+    assert (
+        rows["1"][column]
+        == rows["ann"][column].split("; ")[0]
+        == "file without its bytes (its name comes): 1"
+    )
+    assert (rows["e"]["becomes"], rows["e"][column]) == ("nothing", "conversation of nobody: 1")
+
+
+def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
+    far = Message("5", "1", "ann", 10**15, "far")
+    nobody = Message("2", "1", "y" * 300, 6, "nobody")
+    people = Person("\x1b[2J", "x\x00" * 9), Person("z" * 300, "z")
+    long = said("3", "x" * 100_000, 7, reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")])
+    many = said("4", "", 8, files=[File(str(number), "../f") for number in range(25)])
+    output = site.bring(
+        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far)
+    )
+    assert "1  message without a sender" in output
+    assert "1  reaction with a long name" in output
+    found = bodies(site.entries())
+    assert [each[:4] for each in found[:2]] == ["one", "xxxx"]
+    assert len(found) == 6
+    assert found[-1] == "far"
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
+    smtp = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
+    site.settings["smtp"] = {**smtp, "sender": "chat@example.org"}
+    site.write()
+    sink.answers = ["550 no", "250 OK"]
+    nameless = Person("dan", "Dan", "dan")
+    output = site.bring(Made(ANN, BOB, nameless, TEA, said("1", "one", 5)), mail=True)
+    assert "sent: 1 mails with links" in output
+    assert "1  mail that the mail server refuses" in output
+    assert "1  person without an e-mail address, who gets no mail" in output
+    assert sink.mails[0][1] == ["bob@example.org"]
+    assert sink.code("http://127.0.0.1:8080/home/messages")
+
+
+def test_the_spool_sorts_by_time_and_keeps_the_order_of_the_same_time() -> None:
+    spool, dice = Spool(), random.Random(3)
+    times = [dice.randrange(50) for _ in range(300)]
+    for number, moment in enumerate(times):
+        spool.add(said(str(number), "x" * dice.choice((0, RUN_BYTES // 100, RUN_BYTES // 4)), moment))
+    for _ in range(2):
+        read = [(each.time_ms, int(each.id)) for each in spool.read()]
+        assert read == sorted(zip(times, range(300), strict=True))
+    spool.close()
