@@ -26,6 +26,11 @@ PAGE: Final = ROOT / "docs" / "judges.md"
 TABLE: Final = ROOT / "tools" / "judges.toml"
 BEGIN: Final = "<!-- The rows below are written by: make judges -->\n\n"
 HEADS: Final = ("judge", "what it judges", "version", "result", "exceptions", "day", "command")
+REQUIREMENTS: Final = {
+    "autobahn": "tests/autobahn/requirements.txt",
+    "synapse": "plugins/arrivals/tests/synapse/requirements.txt",
+}
+"""What is installed apart, for one judge."""
 CANNOT_RUN: Final = 2
 """Exit status of a command whose programs are not here."""
 
@@ -67,7 +72,7 @@ def version_of(package: str) -> str:
             return f"{words[0]} (missing)"
         found = re.search(r"\d+(?:\.\d+)+", done.stdout + done.stderr)
         return f"{words[0]} {found[0] if found else '?'}"
-    file = "tests/autobahn/requirements.txt" if kind == "autobahn" else "requirements-dev.lock"
+    file = REQUIREMENTS.get(kind, "requirements-dev.lock")
     texts = [(ROOT / each).read_text(encoding="utf-8") for each in (file, "requirements.lock")]
     found = re.search(rf"^{re.escape(name)}(?:\[.*\])?==([^\s;]+)", "\n".join(texts), re.MULTILINE)
     if found is None:

@@ -34,9 +34,10 @@ from .target import Target
 sys.path.insert(0, str(ROOT / "plugins" / "ntfy"))
 sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 
+from imserver_arrivals.matrix import Matrix
 from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive as BadArrival
-from imserver_arrivals.records import Change, Emoji, Message
+from imserver_arrivals.records import Change, Emoji, Message, Record
 from imserver_arrivals.rocketchat import RocketChat
 from imserver_arrivals.slack import Message as SlackMessage
 from imserver_arrivals.slack import SlackExport, Texts, text_of
@@ -127,10 +128,22 @@ def check_slack(data: bytes) -> None:
 
 def check_mattermost(data: bytes) -> None:
     """Lines of an export of Mattermost are read, with what is broken in them."""
-    folder, ids = FOLDER / "mattermost", set()
+    folder = FOLDER / "mattermost"
     folder.mkdir(exist_ok=True)
     (folder / "import.jsonl").write_bytes(_MATTERMOST + data)
-    for record in Mattermost(folder).records():
+    _check_records(Mattermost(folder).records())
+
+
+def check_matrix(data: bytes) -> None:
+    """Events of a room of Matrix are read, with what is broken in them."""
+    path = FOLDER / "matrix.zip"
+    _zip(path, {"ann/rooms/!tea:chat.example/events": data})
+    _check_records(Matrix(path).records())
+
+
+def _check_records(records: Iterable[Record]) -> None:
+    ids = set()
+    for record in records:
         assert msgspec.msgpack.encode(record)
         if isinstance(record, Message | Change):
             assert {record.person, record.group} <= ids
@@ -322,5 +335,6 @@ TARGETS = (
     Target("accounts", check_rows),
     Target("ntfy", check_ntfy),
     Target("slack_texts", check_texts),
+    Target("matrix", check_matrix),
     Target("blocks", check_blocks),
 )

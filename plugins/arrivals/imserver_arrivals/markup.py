@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
+from html import unescape
 from typing import Final, NamedTuple
 
-MOST_DEPTH: Final = 100
+MOST_DEPTH: Final = 32
 """Tags in each other. What is deeper is text."""
 _MARKS: Final = {
     **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "*"),
@@ -18,6 +18,11 @@ _PARAGRAPHS: Final = frozenset(
 )
 _LINES: Final = frozenset(("div", "li", "tr", "summary", "details", "caption"))
 _EMPTY: Final = frozenset(("br", "hr", "img"))
+_TOKEN: Final = re.compile(
+    r"<(?:(/?)([A-Za-z][A-Za-z0-9-]{0,30})(?![A-Za-z0-9-])([^<>]{0,4000})|[!?][^<>]{0,4000})>"
+)
+"""A tag or a comment. It is found in linear time, which html.parser does not promise for what users send."""
+_ATTRIBUTE: Final = re.compile(r"([A-Za-z-]{1,60})=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+))")
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _LABEL: Final = re.compile(r"(?!.*(?:[@/\\\x02]|\.\S))[^\[\]\n]{1,200}", re.DOTALL)
 """The text of a link, as the messages page takes it: nothing that looks like an address."""
@@ -41,16 +46,26 @@ def html_text(
     of code and links → the same with mentions. ``drop``: a tag that is left out with what is in it.
     """
     parser = _Parser(link, plain, drop)
-    parser.feed(html)
-    parser.close()
+    end = 0
+    for token in _TOKEN.finditer(html):
+        parser.add(unescape(html[end : token.start()]))
+        end = token.end()
+        slash, name, rest = token.groups()
+        if name is None:
+            continue
+        if slash:
+            parser.end(name.lower())
+        else:
+            attributes = {key: unescape("".join(value)) for key, *value in _ATTRIBUTE.findall(rest)}
+            parser.begin(name.lower(), attributes)
+    parser.add(unescape(html[end:]))
     return parser.text()
 
 
-class _Parser(HTMLParser):
+class _Parser:
     def __init__(
         self, link: Callable[[str, str], str | None], plain: Callable[[str], str], drop: str
     ) -> None:
-        super().__init__(convert_charrefs=True)
         self._link, self._plain, self._drop = link, plain, drop
         self._pieces: list[str] = []
         self._open: list[_Tag] = []
@@ -64,12 +79,11 @@ class _Parser(HTMLParser):
             self._close()
         return "".join(self._pieces).strip("\n ")
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def begin(self, tag: str, attributes: dict[str, str]) -> None:
         if tag in _PARAGRAPHS:
             self._break(2 if not self._numbers else 1)
         elif tag in _LINES:
             self._break(1)
-        attributes = {name: value or "" for name, value in attrs}
         if tag in _EMPTY:
             if not self._is_in(self._drop):
                 alternative = attributes.get("alt") or attributes.get("title") or ""
@@ -94,12 +108,12 @@ class _Parser(HTMLParser):
             )
         self._open.append(_Tag(tag, attributes, len(self._pieces)))
 
-    def handle_endtag(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
         if any(each.name == tag for each in self._open):
             while self._close() != tag:
                 pass
 
-    def handle_data(self, data: str) -> None:
+    def add(self, data: str) -> None:
         if self._is_in(self._drop):
             return
         if self._is_in("pre"):
