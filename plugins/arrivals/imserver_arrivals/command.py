@@ -226,7 +226,9 @@ def _row(
     kind: str, id: str, name: str, becomes: str, counts: Iterable[int], lost: Counter[str] | None
 ) -> Sequence[object]:
     texts = (f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items()))
-    return (kind, id, name, becomes, *counts, "; ".join(texts))
+    # A spreadsheet would take the name of somebody for a formula.
+    names = (f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name))
+    return (kind, *names, becomes, *counts, "; ".join(texts))
 
 
 def _day(moment_ms: int) -> str:

@@ -30,8 +30,8 @@ from .survey import Survey
 from .text import clean, linked, with_links, with_people
 from .uploads import FileUploads
 
-BATCH: Final = 1000
-"""Messages and events that are stored in one transaction."""
+BATCH: Final = 500
+"""Messages and events that are stored in one transaction: clients of a server that runs wait for it."""
 NAME_CHARACTERS: Final = 50
 """Of a group. More are cut."""
 DESCRIPTION_CHARACTERS: Final = 500

@@ -121,17 +121,16 @@ def send_links(
 ) -> int:
     """Mail each link, to whom has an address, and return how many mails were sent. It ends where the mail
     server takes nobody's. ``title``: of the product from which they come."""
-    sent = 0
-    for _, address, link in rows:
-        if not address:
-            problems.note("person without an e-mail address, who gets no mail")
-            continue
+    sent, open_rows = 0, [row for row in rows if row[1]]
+    if without := len(rows) - len(open_rows):
+        problems.note("person without an e-mail address, who gets no mail", count=without)
+    for number, (_, address, link) in enumerate(open_rows):
         try:
             send(settings, Mail(address, _SUBJECT, _TEXT.format(title=title, days=days, link=link)))
             sent += 1
         except NotSent as error:
             if not error.is_of_mail:
-                problems.note_broken("mail server", error)
+                problems.note(f"mail that is not sent: {error}", count=len(open_rows) - number)
                 break
             problems.note("mail that the mail server refuses")
     return sent

@@ -194,7 +194,9 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
         == rows["ann"][column].split("; ")[0]
         == "file without its bytes (its name comes): 1"
     )
-    assert (rows["e"]["becomes"], rows["e"][column]) == ("nothing", "conversation of nobody: 1")
+    empty = rows["e"]
+    assert (empty["name"], empty["becomes"]) == ("'=empty", "nothing")
+    assert empty[column] == "conversation of nobody: 1"
 
 
 def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
@@ -221,12 +223,18 @@ def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
     site.write()
     sink.answers = ["550 no", "250 OK"]
     nameless = Person("dan", "Dan", "dan")
-    output = site.bring(Made(ANN, BOB, nameless, TEA, said("1", "one", 5)), mail=True)
+    made = Made(ANN, BOB, nameless, TEA, said("1", "one", 5))
+    output = site.bring(made, mail=True)
     assert "sent: 1 mails with links" in output
     assert "1  mail that the mail server refuses" in output
     assert "1  person without an e-mail address, who gets no mail" in output
     assert sink.mails[0][1] == ["bob@example.org"]
     assert sink.code("http://127.0.0.1:8080/home/messages")
+    site.settings["smtp"]["password"] = "wrong"
+    site.write()
+    output = site.bring(made, mail=True)
+    assert "sent: 0 mails with links" in output
+    assert "2  mail that is not sent: SMTP" in output
 
 
 def test_the_spool_sorts_by_time_and_keeps_the_order_of_the_same_time() -> None:
