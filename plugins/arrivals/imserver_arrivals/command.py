@@ -124,13 +124,13 @@ def bring(archive: Archive, wish: Wish) -> None:
             _import(archive, contents, spool, index, wish)
     if wish.report is not None:
         _write_csv(wish.report, _report(contents, problems))
-    _print_problems(problems)
+    print_problems(problems, "what does not come, or differs:")
 
 
 def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, wish: Wish) -> None:
     began, problems, key_name = perf_counter(), archive.problems, f"{archive.name}-import"
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
-        tenant = _tenant_of(tenants, wish.app)
+        tenant = tenant_of(tenants, wish.app)
         name = tenant.name
         own_page, smtp = _own_page(config, tenant), settings_of(config, SmtpSettings)
         if wish.mail and not smtp.host:
@@ -171,7 +171,8 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
     click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
 
 
-def _tenant_of(tenants: Tenants, app: str) -> Tenant:
+def tenant_of(tenants: Tenants, app: str) -> Tenant:
+    """The app that an operator names. Ends the command if it is none whose users are accounts."""
     name = tenants.resolve(app)
     tenant = tenants.find(name)
     if tenant is None:
@@ -246,10 +247,11 @@ def _print_survey(archive: Archive, contents: Survey) -> None:
         click.echo(f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}")
 
 
-def _print_problems(problems: Problems) -> None:
+def print_problems(problems: Problems, head: str) -> None:
+    """Say under a headline what is not understood or not kept. Ends the command if parts are broken."""
     if not problems.counts:
         return
-    click.echo("what does not come, or differs:")
+    click.echo(head)
     for kind, count in sorted(problems.counts.items(), key=lambda row: (-row[1], row[0])):
         click.echo(f"{count:>10,}  {kind}")
     for line in problems.broken:

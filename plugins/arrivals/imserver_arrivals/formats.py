@@ -1,4 +1,5 @@
-"""The formats of archives, each by its name. Where none is said, the first that takes an archive counts."""
+"""The formats of archives, each by its name: who reads and who writes them. Where none is said, the first
+that takes an archive counts."""
 
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,16 @@ from .problems import BadArchive
 from .records import Archive
 from .rocketchat import RocketChat
 from .slack import SlackExport
+from .to_mattermost import MattermostWriter
+from .to_slack import SlackWriter
 from .zulip import Zulip
 
 FORMATS: Final[dict[str, type[Archive]]] = {
     each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
+}
+WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter]]] = {
+    "mattermost": MattermostWriter,
+    "slack": SlackWriter,
 }
 
 

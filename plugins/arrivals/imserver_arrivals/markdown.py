@@ -47,6 +47,29 @@ def of_markdown(text: str, words: Callable[[str], str]) -> str:
     return "".join(parts)
 
 
+_OWN_MARK: Final = re.compile(
+    r"(?<![\w*])\*(?![*\s])(?P<bold>[^*\n]+?)(?<![\s*])\*(?![\w*])"
+    r"|(?P<sign>\\(?=[\\`*_{}\[\]()#+.!~|>-])|^ {0,3}#{1,6}(?=[ \t])|^[*+](?= ))",
+    re.MULTILINE,
+)
+"""Bold of ours, or what Markdown would take for a sign."""
+_PLACE: Final = re.compile(r"(\[[^\[\]\n]{0,1000}\]\([^\s()<>]{1,2000}\)|https?://[^\s<>\"]+)")
+
+
+def to_markdown(text: str) -> str:
+    """A text of ours as Markdown, which :func:`of_markdown` makes ours again."""
+    parts = _CODE.split(text)
+    for number in range(0, len(parts), 2):
+        pieces = _PLACE.split(parts[number])
+        pieces[::2] = [_OWN_MARK.sub(_as_markdown, piece) for piece in pieces[::2]]
+        parts[number] = "".join(pieces)
+    return "".join(parts)
+
+
+def _as_markdown(match: re.Match[str]) -> str:
+    return f"**{match['bold']}**" if match["bold"] else "\\" + match["sign"].lstrip(" ")
+
+
 def _without_code(text: str, words: Callable[[str], str]) -> str:
     for sign, pattern, replacement in _MARKS:
         if sign in text:

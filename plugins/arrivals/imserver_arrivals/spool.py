@@ -1,14 +1,15 @@
-"""Sorts messages by time on disk, so that memory does not grow with an archive."""
+"""Sorts messages on disk, by time or otherwise, so that memory does not grow with an archive."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import merge
 from operator import attrgetter
 from os import pread
 from struct import Struct as Layout
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from .records import Change, Message
 
@@ -21,30 +22,31 @@ _BY_TIME: Final = attrgetter("time_ms")
 
 
 class Spool:
-    """Messages and changes in a temporary file: sorted runs, which are merged. Those of the same time keep
-    their order. The file is in ``TMPDIR``, and is gone with the process."""
+    """Records in a temporary file: sorted runs, which are merged. Those with the same key keep their order.
+    The file is in ``TMPDIR``, and is gone with the process. ``kinds``: of records, structs with tags."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Callable[[Any], Any] = _BY_TIME, kinds: Any = Message | Change) -> None:
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Message | Change).decode
-        self._run: list[tuple[int, bytes]] = []
+        self._decode = msgspec.msgpack.Decoder(kinds).decode
+        self._key = key
+        self._run: list[tuple[Any, bytes]] = []
         self._size = 0
         self._ends = [0]
 
-    def add(self, record: Message | Change) -> None:
+    def add(self, record: Struct) -> None:
         """Add a record. Raises OSError if the disk is full."""
         content = self._encode(record)
-        self._run.append((record.time_ms, content))
+        self._run.append((self._key(record), content))
         self._size += len(content)
         if self._size >= RUN_BYTES:
             self._write()
 
-    def read(self) -> Iterator[Message | Change]:
-        """All records, in the order of their times."""
+    def read(self) -> Iterator[Any]:
+        """All records, in the order of their keys: their times, if nothing else was said."""
         self._write()
         bounds = zip(self._ends, self._ends[1:], strict=False)
-        return merge(*(self._read_run(*each) for each in bounds), key=_BY_TIME)
+        return merge(*(self._read_run(*each) for each in bounds), key=self._key)
 
     def close(self) -> None:
         self._file.close()
@@ -60,7 +62,7 @@ class Spool:
             self._ends.append(self._ends[-1] + len(content))
         self._run, self._size = [], 0
 
-    def _read_run(self, at: int, end: int) -> Iterator[Message | Change]:
+    def _read_run(self, at: int, end: int) -> Iterator[Any]:
         file = self._file.fileno()
         while at < end:
             piece, start = pread(file, min(_PIECE, end - at), at), 0

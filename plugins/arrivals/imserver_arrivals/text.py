@@ -14,6 +14,7 @@ from .records import EVERYBODY, MARK
 
 MOST_TEXT_BYTES: Final = 64 * 1024
 """A longer text is cut."""
+_TONES: Final = "🏻🏼🏽🏾🏿"
 _CONTROLS: Final = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
@@ -28,8 +29,26 @@ def emoji_named(name: str) -> str:
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
-        return emoji.rstrip("\ufe0f") + "🏻🏼🏽🏾🏿"[int(tone) - 2]
+        return emoji.rstrip("\ufe0f") + _TONES[int(tone) - 2]
     return emoji
+
+
+@cache
+def _names_of_emoji() -> Mapping[str, str]:
+    return {emoji: name for name, emoji in reversed(list(emoji_names().items()))}
+
+
+def emoji_name(emoji: str) -> tuple[str, int]:
+    """The name of an emoji at Slack and its skin tone, 2 to 6 (0: it has none); ``""``: it has no name.
+
+    ``:name:``, an own emoji, is named so.
+    """
+    if len(emoji) > 2 and emoji[0] == emoji[-1] == ":":
+        return emoji[1:-1], 0
+    names, tone = _names_of_emoji(), next((tone for tone in _TONES if tone in emoji), "")
+    base = emoji.replace(tone, "", 1)
+    name = next((names[each] for each in (emoji, base, f"{base}\ufe0f") if each in names), "")
+    return name, _TONES.index(tone) + 2 if tone and emoji not in names else 0
 
 
 def clean(text: str) -> str:

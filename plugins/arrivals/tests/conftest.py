@@ -27,6 +27,7 @@ PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
 from imserver_arrivals.command import Wish, arrive, bring  # noqa: E402
+from imserver_arrivals.depart import depart  # noqa: E402
 from imserver_arrivals.records import Archive  # noqa: E402
 
 APP = "gochat"
@@ -74,6 +75,13 @@ class Site:
             while page := log.entries.read(APP, found[-1].id if found else 0, 5000):
                 found += page
         return found
+
+    def depart(self, file: Path, *options: str, status: int = 0) -> str:
+        """Write the app to a file, and return what the command has said."""
+        arguments = ["--config", str(self.config), "--app", APP, *options, str(file)]
+        done = CliRunner().invoke(depart, arguments, catch_exceptions=False)
+        assert done.exit_code == status, done.output
+        return done.output
 
     @contextmanager
     def store(self) -> Iterator[Store]:

@@ -1,0 +1,60 @@
+"""``imserver depart``: writes an app, or some of its conversations, as an archive of another server."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import click
+
+from imserver.media.uploads import Uploads, UploadSettings
+from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.progress import long_work
+from imserver.plugin.settings import settings_of
+
+from .command import print_problems, tenant_of
+from .departure import Departure
+from .formats import WRITERS
+
+
+@click.command(short_help="Write an app as an archive that another server imports.")
+@settings_options
+@click.option("--app", required=True, help="The app that is written. Its users are accounts.")
+@click.option("--as", "name", required=True, type=click.Choice(list(WRITERS)), help="The format.")
+@click.option(
+    "--group", "groups", type=int, multiple=True, metavar="ID", help="Only this group, and who is in it."
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def depart(
+    path: str | None, data_dir: str | None, app: str, name: str, groups: tuple[int, ...], file: Path
+) -> None:
+    """Write all people, groups, messages and files of an app to a new FILE, an archive of another server.
+
+    It has direct messages of all users, too, so it is for you alone. Servers may run meanwhile. An
+    interrupted command leaves FILE.part: call it again, and it begins again. The status is 1 if a file is
+    damaged; the rest was written.
+    """
+    if file.exists():
+        fail(f"{file} exists already")
+    part = file.with_name(f"{file.name}.part")
+    with opened(path, data_dir) as (config, store, tenants):
+        app = tenant_of(tenants, app).name
+        rows = store.part(MessageLog).conversations.find(app, groups) if groups else ()
+        if missing := set(groups) - {each.id for each in rows}:
+            fail(f"app {app} has no group {', '.join(map(str, sorted(missing)))}")
+        with closing(Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)) as uploads:
+            with long_work("reading") as say:
+                archive = Departure(store, app, uploads, groups, lambda n: say(f"reading: {n} messages"))
+            with closing(archive), long_work("writing") as say:
+                try:
+                    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                    with os.fdopen(descriptor, "wb") as target, ZipFile(target, "w", ZIP_DEFLATED) as whole:
+                        WRITERS[name](archive, app).write(whole, lambda n: say(f"writing: {n} messages"))
+                        target.flush()
+                except OSError as error:
+                    fail(f"the archive {part} is not finished: {error.strerror or error}")
+                part.replace(file)
+        record_act(config, store, f"{name}.export", app, groups=list(groups))
+    click.echo(f"{file}: bytes {file.stat().st_size:,}")
+    print_problems(archive.problems, "what does not leave, or differs:")

@@ -1,0 +1,235 @@
+"""Writes a bulk export of Mattermost, which its server imports (``mmctl import process``) and
+:mod:`imserver_arrivals.mattermost` reads.
+
+The team is the app. Its name, those of channels and of people are made of ours, as Mattermost takes them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Final
+from zipfile import ZipFile
+
+import msgspec
+
+from .markdown import to_markdown
+from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, Message, Person, Reaction
+from .text import emoji_name, with_links
+from .writing import file_name, login_of, named, put_files, threads
+
+MOST_TEXT: Final = 16_000
+"""Characters of a post. The rest of a longer text follows in replies."""
+MOST_LINE_BYTES: Final = 12 << 20
+"""Of a post with its replies. The other replies are posts."""
+MOST_PARTICIPANTS: Final = 8
+"""Of a direct conversation. A larger one is a private channel."""
+_NOBODY: Final = {"all", "channel", "here", "system", "matterbot"}
+"""Names that no user has."""
+_TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class MattermostWriter:
+    """Writes one export. The ids of messages in the archive are numbers that grow with them."""
+
+    def __init__(self, archive: Archive, team: str) -> None:
+        self._archive, self._title, self._team = archive, team, named(team, "team", set())
+        self._people: dict[str, Person] = {}
+        self._names: dict[str, str] = {}
+        """Id of a person → the name of the user."""
+        self._taken, self._taken_channels = set(_NOBODY), set[str]()
+        self._groups: dict[str, Group] = {}
+        self._channels: dict[str, str] = {}
+        """Id of a group → the name of its channel; a direct one has none."""
+        self._emoji: list[Emoji] = []
+        self._files: dict[str, str] = {}
+        """Name of a file → its id."""
+        self._pins: set[str] = set()
+
+    def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
+        """Write everything. ``done`` is called with the number of messages so far. Raises OSError, and
+        StorageUnavailable."""
+        some = threads(self._archive, self._meet, done)
+        first = next(some, None)  # all others are met
+        with target.open("import.jsonl", "w", force_zip64=True) as lines:
+            lines.writelines(_encode(head) + b"\n" for head in self._heads())
+            for thread in chain([first] if first is not None else [], some):
+                lines.writelines(line + b"\n" for line in self._thread(thread))
+        put_files(target, self._archive, self._files)
+
+    def _meet(self, record: Person | Group | Emoji) -> None:
+        if isinstance(record, Person):
+            self._people[record.id] = record
+            name = named(login_of(record), f"user-{record.id}", self._taken, "a-z0-9._-")
+            self._names[record.id] = name
+        elif isinstance(record, Emoji):
+            self._emoji.append(record)
+        else:
+            self._groups[record.id] = record
+            self._pins.update(pin.message for pin in record.pins)
+            is_direct = record.kind == "direct" or (
+                record.kind == "several" and len(record.members) <= MOST_PARTICIPANTS
+            )
+            if not is_direct:
+                name = named(record.name, f"group-{record.id}", self._taken_channels)
+                self._channels[record.id] = name
+
+    # --- all but posts --------------------------------------------------------------------------------------
+
+    def _heads(self) -> Iterator[dict[str, Any]]:
+        yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
+        team = {"name": self._team, "display_name": self._title[:64], "type": "I", "allow_open_invite": False}
+        yield {"type": "team", "team": team}
+        for emoji in self._emoji:
+            yield {"type": "emoji", "emoji": {"name": emoji.name, "image": self._path(emoji.file, "image")}}
+        memberships: dict[str, list[dict[str, Any]]] = {}
+        for id, name in self._channels.items():
+            group = self._groups[id]
+            channel: dict[str, Any] = {
+                "team": self._team,
+                "name": name,
+                "display_name": (group.name or name)[:64],
+            }
+            channel |= {"type": "O" if group.kind == "open" else "P", "purpose": ""}
+            channel |= {"header": self._text(group.description)[:1024]}
+            if group.is_archived:
+                channel |= {"deleted_at": 1}
+            yield {"type": "channel", "channel": channel}
+            for each in group.members:
+                is_admin = each.role != "member"
+                row = {"name": name, "roles": "channel_user channel_admin" if is_admin else "channel_user"}
+                memberships.setdefault(each.person, []).append(row | _read(each.read_ms))
+        for id, person in self._people.items():
+            yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
+        for id, group in self._groups.items():
+            if id not in self._channels:
+                rows = [
+                    {"username": self._names[each.person], **_read(each.read_ms)} for each in group.members
+                ]
+                direct = {"participants": rows * 2 if len(rows) == 1 else rows}
+                yield {
+                    "type": "direct_channel",
+                    "direct_channel": direct | {"header": self._text(group.description)},
+                }
+
+    def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
+        """The line of a person. Who has nothing to log in with is deactivated."""
+        name = self._names[person.id]
+        user: dict[str, Any] = {
+            "username": name,
+            "email": person.email or f"{name}@example.invalid",
+            "nickname": person.nickname[:64],
+            "roles": "system_user",
+            "delete_at": 0 if person.is_member else 1,
+            "teams": [{"name": self._team, "roles": "team_user", "channels": channels}],
+        }
+        if person.avatar:
+            user["profile_image"] = self._path(person.avatar, "profile")
+        return user
+
+    # --- posts ----------------------------------------------------------------------------------------------
+
+    def _thread(self, records: Iterable[Message | Change]) -> Iterator[bytes]:
+        """The lines of a thread. If its first message is gone, the next one begins it."""
+        root: dict[str, Any] = {}
+        replies: list[msgspec.Raw] = []
+        size, head = 0, ""
+        for record in records:
+            for post in self._posts(record):
+                if not root:
+                    root, head = post, record.group
+                    continue
+                reply = _encode(post)
+                if size + len(reply) > MOST_LINE_BYTES:
+                    yield self._line(root, replies, head)
+                    self._archive.problems.note(
+                        "reply above the bytes of a line (leaves as a post)", group=head
+                    )
+                    root, replies, size = post, [], 0
+                else:
+                    replies.append(msgspec.Raw(reply))
+                    size += len(reply)
+        if root:
+            yield self._line(root, replies, head)
+
+    def _line(self, root: dict[str, Any], replies: list[msgspec.Raw], id: str) -> bytes:
+        group, kind = self._groups[id], "post"
+        if id in self._channels:
+            where: dict[str, Any] = {"team": self._team, "channel": self._channels[id]}
+        else:
+            kind, names = "direct_post", [self._names[each.person] for each in group.members]
+            where = {"channel_members": names * 2 if len(names) == 1 else names}
+        return _encode({"type": kind, kind: where | root | {"replies": replies}})
+
+    def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
+        post: dict[str, Any] = {"user": self._names[record.person], "create_at": record.time_ms}
+        if isinstance(record, Change):
+            if record.group in self._channels:
+                for kind, props, text in self._events(record):
+                    yield post | {"type": kind, "props": props, "message": text}
+            return
+        if record.reply:
+            self._archive.problems.note("reply outside of a thread (leaves as a post)", group=record.group)
+        text, attachments = self._text(record.text), []
+        for file in record.files:
+            if file.address or file.why or not file.id:
+                text = "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
+            else:
+                attachments.append({"path": self._path(file.id, file.name)})
+        own: dict[str, Any] = {"message": text[:MOST_TEXT], "is_pinned": record.id in self._pins}
+        own |= {"edit_at": record.time_ms if record.is_edited else 0, "reactions": self._reactions(record)}
+        if attachments:
+            own["attachments"] = attachments
+        yield post | own
+        for start in range(MOST_TEXT, len(text), MOST_TEXT):
+            self._archive.problems.note("long text (its rest leaves as replies)", group=record.group)
+            yield post | {"message": text[start : start + MOST_TEXT]}
+
+    def _events(self, change: Change) -> Iterator[tuple[str, dict[str, str], str]]:
+        """The kind, the properties and the text of the posts about a change."""
+        if change.kind == "name":
+            yield "system_displayname_change", {"new_displayname": change.text}, f"renamed to {change.text}"
+        elif change.kind == "description":
+            text = self._text(change.text)
+            yield "system_header_change", {"new_header": text}, f"updated the header to {text}"
+        for person in change.people:
+            name, own = self._names[person], person == change.person
+            if change.kind == "join":
+                kind = "system_join_channel" if own else "system_add_to_channel"
+                yield kind, {} if own else {"addedUsername": name}, f"{name} joined"
+            else:
+                kind = "system_leave_channel" if own else "system_remove_from_channel"
+                yield kind, {} if own else {"removedUsername": name}, f"{name} left"
+
+    def _reactions(self, message: Message) -> list[dict[str, Any]]:
+        rows = []
+        for each in message.reactions:
+            if name := _emoji_name(each):
+                rows.append(
+                    {"user": self._names[each.person], "emoji_name": name, "create_at": message.time_ms}
+                )
+            else:
+                self._archive.problems.note("reaction without a name in Mattermost", group=message.group)
+        return rows
+
+    def _path(self, id: str, name: str) -> str:
+        """The path of a file below ``data/``."""
+        path = f"{id}/{file_name(name)}"
+        self._files[f"data/{path}"] = id
+        return path
+
+    def _text(self, text: str) -> str:
+        return MARK.sub(self._mark, with_links(to_markdown(text), lambda _: ""))
+
+    def _mark(self, match: re.Match[str]) -> str:
+        id = match[2]
+        return "@all" if id == EVERYBODY else f"@{self._names.get(id, id)}"
+
+
+def _read(read_ms: int) -> dict[str, int]:
+    return {"last_viewed_at": read_ms} if read_ms >= 0 else {}
+
+
+def _emoji_name(reaction: Reaction) -> str:
+    name, tone = emoji_name(reaction.emoji)
+    return f"{name}_{_TONES[tone - 2]}_skin_tone" if name and tone else name

@@ -1,0 +1,70 @@
+"""What writers of all formats share."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from shutil import copyfileobj
+from zipfile import ZipFile
+
+from .records import Archive, Change, Emoji, Group, Message, Person
+from .spool import Spool
+
+
+def threads(
+    archive: Archive, meet: Callable[[Person | Group | Emoji], object], done: Callable[[int], object]
+) -> Iterator[Iterator[Message | Change]]:
+    """The threads of an archive, one after the other: the first message and its replies; a change alone.
+
+    ``meet`` gets all other records before. ``done`` is called with the number of threads so far. The ids of
+    messages are numbers that grow with them, so the first message is the first one here, too, if it is there.
+    """
+    spool, count = Spool(_root), 0
+    try:
+        for record in archive.records():
+            if isinstance(record, Message | Change):
+                spool.add(record)
+            else:
+                meet(record)
+        for count, (_, some) in enumerate(groupby(spool.read(), _root), 1):
+            yield some
+            if not count % 1000:
+                done(count)
+    finally:
+        spool.close()
+
+
+def _root(record: Message | Change) -> int:
+    return int(record.thread if isinstance(record, Message) and record.thread else record.id)
+
+
+def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:
+    """Write files of an archive. ``files``: name in the new one → id."""
+    for name, id in files.items():
+        content = archive.open(id)
+        if content is None:
+            archive.problems.note("file without its bytes")
+            continue
+        with content, target.open(name, "w", force_zip64=True) as file:
+            copyfileobj(content, file)
+
+
+def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:
+    """A name of these signs that begins with a letter and was not taken before."""
+    base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:56]
+    if not base[:1].isalpha():
+        base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:56]
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def login_of(person: Person) -> str:
+    """Of what the name of a user is made."""
+    return person.login or person.email.partition("@")[0] or person.nickname
+
+
+def file_name(name: str) -> str:
+    """A name that leads nowhere."""
+    return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "file"
