@@ -97,7 +97,7 @@ class Departure:
             OwnEmoji(store, uploads),
         )
         self._app, self._uploads, self._chosen = app, uploads, frozenset(groups)
-        self._conversations = {each.id: each for each in self._all_conversations()}
+        self._conversations = {each.id: each for each in self._all_conversations(store)}
         self._members = {id: list(self._members_of(each)) for id, each in self._conversations.items()}
         self._pins: dict[int, dict[str, Pin]] = {}
         """Conversation → id of a pinned message → its pin."""
@@ -109,10 +109,8 @@ class Departure:
         )
         self._meet({each.person for some in self._members.values() for each in some})
         if not groups:
-            last = self._accounts.last_id()
-            for first in range(1, last + 1, _PAGE):
-                accounts = self._accounts.by_ids(app, range(first, min(first + _PAGE, last + 1)))
-                self._people.update((account.user, account) for account in accounts)
+            for ids in _ids(store, "account", "app = %s", app):
+                self._people.update((each.user, each) for each in self._accounts.by_ids(app, ids))
         self._read(done)
 
     def close(self) -> None:
@@ -146,14 +144,11 @@ class Departure:
 
     # --- people and groups ----------------------------------------------------------------------------------
 
-    def _all_conversations(self) -> Iterator[Conversation]:
-        reader, first = self._log.conversations, 1
-        ids = sorted(self._chosen)
-        while page := reader.find(self._app, ids or range(first, first + _PAGE)):
-            yield from (each for each in page if each.kind != "room")
-            first += _PAGE
-            if ids:
-                break
+    def _all_conversations(self, store: Store) -> Iterator[Conversation]:
+        of_log = "log = (SELECT number FROM log WHERE app = %s AND part = 0)"
+        for ids in [sorted(self._chosen)] if self._chosen else _ids(store, "conversation", of_log, self._app):
+            rows = self._log.conversations.find(self._app, ids)
+            yield from (each for each in rows if each.kind != "room")
 
     def _members_of(self, one: Conversation) -> Iterator[Member]:
         """The members of a conversation, and up to when each has read."""
@@ -283,6 +278,12 @@ class Departure:
                 reactions.pop((each.person, each.emoji), None)
         if message is not None:
             yield replace(message, reactions=list(reactions.values())) if reactions else message
+
+
+def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
+    """Pages of the ids of an app. They have large gaps after the database has lost some."""
+    for rows in store.pages(table, "id", "id", where, (app,)):
+        yield [id for (id,) in rows]
 
 
 def _person(user: str, account: Account | None) -> Person:

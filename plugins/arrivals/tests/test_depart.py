@@ -318,3 +318,19 @@ def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
     assert sorted(changes) == [
         *(("description", "ann", "For all"), ("leave", "ann", "bob"), ("name", "ann", "Hall"))
     ]
+
+
+def test_what_was_made_after_a_loss_leaves_too(tmp_path: Path, site: Site) -> None:
+    with site.store() as store:
+        log = store.part(MessageLog)
+        log.groups.create(APP, "1", "Near", [])
+        log.writer.learn(APP, 10_000)
+        assert log.writer.check(APP) > 10_000
+        far = AccountStore(store).add(Account(0, APP, "", "far", name="far"), "").user
+        group = log.groups.create(APP, far, "Far", []).conversation
+        log.writer.append(APP, [Draft(sender=far, conversation=group, body=b"hi")])
+    site.depart(tmp_path / "out.zip", "--as", "slack")
+    seen = Seen(archive_of(tmp_path / "out.zip"))
+    assert sorted(each.name for each in seen.groups.values()) == ["far", "near"]
+    assert [seen.message(id)[-1] for id in seen.messages] == ["hi"]
+    assert {each.nickname for each in seen.people.values()} == {"1", "far"}
