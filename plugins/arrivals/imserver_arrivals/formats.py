@@ -12,14 +12,16 @@ from .rocketchat import RocketChat
 from .slack import SlackExport
 from .to_mattermost import MattermostWriter
 from .to_slack import SlackWriter
+from .to_zulip import ZulipWriter
 from .zulip import Zulip
 
 FORMATS: Final[dict[str, type[Archive]]] = {
     each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
 }
-WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter]]] = {
+WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter | ZulipWriter]]] = {
     "mattermost": MattermostWriter,
     "slack": SlackWriter,
+    "zulip": ZulipWriter,
 }
 
 

@@ -8,9 +8,7 @@ from .text import clean
 
 _SIGN: Final = re.compile(r"[*_~`@:<\[#>+\\]")
 """What a text that changes has."""
-_CODE: Final = re.compile(
-    r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE
-)
+CODE: Final = re.compile(r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 _FENCE: Final = re.compile(r"^~~~", re.MULTILINE)
 _MARKS: Final = [
     (sign, re.compile(pattern, re.MULTILINE), replacement)
@@ -41,7 +39,7 @@ def of_markdown(text: str, words: Callable[[str], str]) -> str:
     text = clean(text)
     if not _SIGN.search(text):
         return text
-    parts = _CODE.split(text)
+    parts = CODE.split(text)
     parts[::2] = [_without_code(part, words) for part in parts[::2]]
     parts[1::2] = [_FENCE.sub("```", part) for part in parts[1::2]]
     return "".join(parts)
@@ -58,7 +56,7 @@ _PLACE: Final = re.compile(r"(\[[^\[\]\n]{0,1000}\]\([^\s()<>]{1,2000}\)|https?:
 
 def to_markdown(text: str) -> str:
     """A text of ours as Markdown, which :func:`of_markdown` makes ours again."""
-    parts = _CODE.split(text)
+    parts = CODE.split(text)
     for number in range(0, len(parts), 2):
         pieces = _PLACE.split(parts[number])
         pieces[::2] = [_OWN_MARK.sub(_as_markdown, piece) for piece in pieces[::2]]

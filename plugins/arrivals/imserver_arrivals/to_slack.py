@@ -11,13 +11,12 @@ from typing import Any, Final
 from zipfile import ZipFile
 
 import msgspec
-from msgspec import Struct
 
 from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, GroupKind, Message, Person
 from .slack import LISTS, UPLOADS
 from .spool import Spool
 from .text import emoji_name, with_links
-from .writing import file_name, login_of, named, put_files, threads
+from .writing import Line, file_name, login_of, named, put_files, threads
 
 _CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _STRUCK: Final = re.compile(r"(?<![\w~])~~(?![~\s])([^~\n]+?)(?<!\s)~~(?![\w~])")
@@ -27,14 +26,6 @@ _LINK: Final = re.compile(
 )
 _LETTERS: Final[dict[GroupKind, str]] = {"open": "C", "closed": "G", "several": "G", "direct": "D"}
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class Line(Struct, frozen=True, array_like=True):
-    """A message of a conversation, encoded, with its time in microseconds."""
-
-    group: str
-    time_us: int
-    content: bytes
 
 
 class SlackWriter:
@@ -55,7 +46,7 @@ class SlackWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of threads so far. Raises OSError, and
         StorageUnavailable."""
-        spool = Spool(lambda line: (line.group, line.time_us), Line)
+        spool = Spool(lambda line: (line.group, line.key), Line)
         try:
             for thread in threads(self._archive, self._meet, done):
                 for line in self._thread(thread):
@@ -64,7 +55,7 @@ class SlackWriter:
             for name, kind in LISTS.items():
                 rows = [self._conversation(each) for each in self._groups.values() if each.kind == kind]
                 target.writestr(f"{name}.json", _encode(rows))
-            for (group, day), lines in groupby(spool.read(), lambda line: (line.group, _day(line.time_us))):
+            for (group, day), lines in groupby(spool.read(), lambda line: (line.group, _day(line.key))):
                 with target.open(f"{self._names[group]}/{day}.json", "w", force_zip64=True) as file:
                     for number, line in enumerate(lines):
                         file.write((b",\n" if number else b"[") + line.content)

@@ -6,8 +6,18 @@ from itertools import groupby
 from shutil import copyfileobj
 from zipfile import ZipFile
 
+from msgspec import Struct
+
 from .records import Archive, Change, Emoji, Group, Message, Person
 from .spool import Spool
+
+
+class Line(Struct, frozen=True, array_like=True):
+    """Something of a group or a table, encoded, with what orders it there."""
+
+    group: str
+    key: int
+    content: bytes
 
 
 def threads(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from archives import mattermost, slack
+from archives import mattermost, slack, zulip
 from archives.made import Made
 from conftest import APP, Site
 from imserver_arrivals.formats import WRITERS, archive_of
@@ -169,6 +169,17 @@ BOB = Person("2", "Bob", "", "bob@example.org")
 ROOM = Group("7", "open", "Tea & Cake", members=[Member("1", "owner", 5), Member("2")], pins=[Pin("20")])
 
 
+def test_zulip(tmp_path: Path, site: Site) -> None:
+    """A topic comes as a thread whose first line has its name, and leaves as the topic."""
+    export = zulip.make(tmp_path / "export", 11, 400).folder
+    before, after = there_and_back(site, export, "zulip")
+    assert not after.archive.problems.counts
+    assert Counter(map(before.content, before.messages)) == Counter(map(after.content, after.messages))
+    compare_groups(before, after)
+    assert people_of(before) == people_of(after)
+    assert before.emoji == after.emoji
+
+
 def written(folder: Path, *records: Any, name: str = "mattermost") -> tuple[Made, Archive]:
     made, path = Made(ANN, BOB, ROOM, *records), folder / "out.zip"
     made.files = {"picture": b"picture", "f": b"text"}
@@ -276,6 +287,31 @@ def test_slack_has_changes_pins_files_and_replies_in_both_places(tmp_path: Path)
     assert content is not None
     with content:
         assert content.read() == b"picture"
+
+
+def test_zulip_has_a_topic_for_each_thread(tmp_path: Path) -> None:
+    text = f"*bold* _slanted_ *_both_* `_x_` {mention('2')} {mention('*')} https://example.org/a_b_c"
+    _, read = written(
+        tmp_path,
+        Group("9", "direct", members=[Member("2", read_ms=1002), Member("1", read_ms=1001)]),
+        Message("20", "7", "1", 1000, text, files=[File("f", "../b [1].txt"), File("", "gone.png", why="x")]),
+        Message("21", "7", "2", 1001, "reply", "20", is_edited=True),
+        Message("22", "7", "2", 1002, "*Tea*\nfirst"),
+        Message("23", "7", "2", 1003, "*tea*\nno topic of its own"),
+        Message("24", "9", "1", 1002, "hi", reactions=[Reaction("2", "👍🏿"), Reaction("1", ":own:")]),
+        name="zulip",
+    )
+    messages = {each.id: each for each in read.records() if isinstance(each, Message)}
+    assert messages["20"].text.partition("\n")[2] == f"{text}\ngone.png"
+    assert [(each.name, read.open(each.id) is None) for each in messages["20"].files] == [
+        *(("../b [1].txt", False),)
+    ]
+    assert (messages["21"].thread, messages["21"].is_edited, messages["21"].time_ms) == ("20", True, 1001)
+    assert [messages[id].text for id in ("22", "23")] == ["*Tea*\nfirst", "*tea*\nno topic of its own"]
+    assert [messages[id].thread for id in ("20", "22", "23", "24")] == [""] * 4
+    assert [(each.person, each.emoji) for each in messages["24"].reactions] == [("2", "👍🏿"), ("1", ":own:")]
+    pair = next(each for each in read.records() if isinstance(each, Group) and each.kind == "direct")
+    assert {each.person: each.read_ms >= 1002 for each in pair.members} == {"1": False, "2": True}
 
 
 def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
