@@ -138,6 +138,16 @@ class Change(Struct, frozen=True, tag="change"):
     text: str = ""
 
 
+class Removal(Struct, frozen=True, tag="removal"):
+    """Somebody takes back a message (``reaction`` None), or a person their reaction to it."""
+
+    group: str
+    person: str
+    time_ms: int
+    message: str
+    reaction: Reaction | None = None
+
+
 class Emoji(Struct, frozen=True, tag="emoji"):
     """An own emoji of the archive. ``file``: its id."""
 
@@ -145,7 +155,7 @@ class Emoji(Struct, frozen=True, tag="emoji"):
     file: str
 
 
-Record = Person | Group | Message | Change | Emoji
+Record = Person | Group | Message | Change | Removal | Emoji
 
 
 class Archive(Protocol):

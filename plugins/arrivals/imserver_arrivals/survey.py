@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from .records import Archive, Change, Emoji, Group, Message, Person
+from .records import Archive, Change, Emoji, Group, Message, Person, Removal
 from .spool import Spool
 
 Note = Callable[..., None]
@@ -68,6 +68,8 @@ def survey(
             _list(result, record, problems.note)
         elif isinstance(record, Emoji):
             result.emoji.setdefault(record.name, record)
+        elif isinstance(record, Removal):
+            continue
         elif why := _refusal(result, record):
             problems.note(why, group=record.group, person=record.person)
         else:

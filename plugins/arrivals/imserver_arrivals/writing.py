@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 from msgspec import Struct
 
-from .records import Archive, Change, Emoji, Group, Message, Person
+from .records import Archive, Change, Emoji, Group, Message, Person, Removal
 from .spool import Spool
 
 
@@ -33,7 +33,7 @@ def threads(
         for record in archive.records():
             if isinstance(record, Message | Change):
                 spool.add(record)
-            else:
+            elif not isinstance(record, Removal):
                 meet(record)
         for count, (_, some) in enumerate(groupby(spool.read(), _root), 1):
             yield some
