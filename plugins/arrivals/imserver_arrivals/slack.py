@@ -14,8 +14,10 @@ from typing import IO, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from . import records
+from .live import MARK
 from .people import nickname_of
 from .problems import BadArchive, Problems
 from .records import EVERYBODY, Change, Group, GroupKind, Member, Record, mention
@@ -31,14 +33,16 @@ LISTS: Final[dict[str, GroupKind]] = {
 """File of conversations → their kind."""
 UPLOADS: Final = "__uploads"
 """The folder in which some tools add the files to an export: ``__uploads/F…/name``."""
-JOINED: Final = ("channel_join", "group_join")
-LEFT: Final = ("channel_leave", "group_leave")
+JOINED: Final = ("channel_join", "group_join", "member_joined_channel")
+LEFT: Final = ("channel_leave", "group_leave", "member_left_channel")
+EVENTS: Final = ("member_joined_channel", "member_left_channel", "reaction_removed")
+"""Types of events that are no messages. The API tells them; in a file of a day they have a ``ts``, too."""
 RENAMED: Final = ("channel_name", "group_name")
 DESCRIBED: Final = ("channel_topic", "group_topic", "channel_purpose", "group_purpose")
 PASSED_OVER: Final = (
     *("channel_archive", "channel_unarchive", "group_archive", "group_unarchive"),
     *("channel_convert_to_private", "channel_convert_to_public", "channel_posting_permissions"),
-    *("pinned_item", "unpinned_item", "channel_canvas_updated", "huddle_thread"),
+    *("pinned_item", "unpinned_item", "channel_canvas_updated", "huddle_thread", "message_replied"),
 )
 """Events that leave no entry; pins are in the lists of conversations."""
 TEXTS: Final = (
@@ -157,8 +161,14 @@ class Attachment(Struct):
     fields: list[dict[str, Any]] | None = None
 
 
+class Item(Struct):
+    """The message that had a reaction."""
+
+    ts: str = ""
+
+
 class Message(Struct):
-    """A message or an event of a conversation."""
+    """A message or an event of a conversation: of an export, or as the API tells what happens."""
 
     ts: str
     type: str | None = None
@@ -181,8 +191,30 @@ class Message(Struct):
     topic: str | None = None
     purpose: str | None = None
     inviter: str | None = None
-    time_us: int = 0
-    """Set by the reader: Unix microseconds."""
+    message: "Message | None" = None
+    """What an edited message has become."""
+    previous_message: "Message | None" = None
+    deleted_ts: str | None = None
+    item: Item | None = None
+    reaction: str | None = None
+    """The emoji that was taken back."""
+
+    @property
+    def kind(self) -> str:
+        """The subtype of a message; the type of another event."""
+        return self.subtype or (self.type if self.type in EVENTS else "") or ""
+
+    @property
+    def time_us(self) -> int:
+        """When it was sent, in Unix microseconds; 0: that is not known."""
+        return microseconds_of(self.ts)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was posted in the name of a message of ours (:data:`~imserver_arrivals.live.MARK`)."""
+        blocks = self.blocks if isinstance(self.blocks, list) else ()
+        ids = (each.get("block_id") for each in blocks if isinstance(each, dict))
+        return any(isinstance(id, str) and id.startswith(f"{MARK}.") for id in ids)
 
     @property
     def sender(self) -> str:
@@ -288,10 +320,18 @@ class SlackExport:
 
     def _records(self, conversation: Conversation, message: Message, known: set[str]) -> Iterator[Record]:
         """The record of a message, behind that of its sender if no list has named them."""
-        sender, kind, group = message.sender, message.subtype or "", conversation.id
-        if kind in PASSED_OVER:
-            self.problems.note(f"{kind} (leaves no entry)", group=group)
+        kind, group, newest = message.kind, conversation.id, message.message
+        if kind in PASSED_OVER or message.is_ours:
+            why = "message of ours" if message.is_ours else kind
+            self.problems.note(f"{why} (leaves no entry)", group=group)
             return
+        if kind == "message_changed" and newest is not None and newest.time_us and newest.kind != kind:
+            is_gone = newest.subtype == "tombstone"  # it began a thread
+            gone = replace(message, subtype="message_deleted", deleted_ts=newest.ts)
+            yield from self._records(conversation, gone if is_gone else newest, known)
+            return
+        before = message.previous_message
+        sender = message.sender or (before.sender if before is not None else "")
         if not sender:
             self.problems.note("message without a sender", group=group)
             return
@@ -299,7 +339,15 @@ class SlackExport:
             known.add(sender)
             yield records.Person(sender, nickname, why="in no list")
         id, time_ms = f"{group}.{message.ts}", message.time_us // 1000
+        if kind == "message_deleted":
+            yield records.Removal(group, sender, time_ms, f"{group}.{message.deleted_ts}")
+            return
+        if kind == "reaction_removed":
+            about = f"{group}.{message.item.ts if message.item is not None else ''}"
+            yield records.Removal(group, sender, time_ms, about, _reaction(sender, message.reaction or ""))
+            return
         if conversation.kind != "direct" and kind in (*JOINED, *LEFT, *RENAMED, *DESCRIBED):
+            id = f"{id}.{sender}" if kind in EVENTS else id  # a message may have the same time
             change = partial(Change, id, group, sender, time_ms)
             if kind in JOINED:
                 yield Change(id, group, message.inviter or sender, time_ms, "join", [sender])
@@ -347,7 +395,6 @@ class SlackExport:
             except (ValueError, RecursionError) as error:
                 self.problems.note_broken(f"{where}, message {number}", error)
                 continue
-            message.time_us = microseconds_of(message.ts)
             if not message.time_us:
                 self.problems.note_broken(f"{where}, message {number}", "it has no time (ts)")
                 continue
@@ -393,9 +440,12 @@ def _nickname(message: Message) -> str:
 
 def _reactions(message: Message) -> Iterator[records.Reaction]:
     for reaction in message.reactions or ():
-        emoji = emoji_named(reaction.name) or f":{reaction.name}:"
         for id in reaction.users or ():
-            yield records.Reaction(id, emoji, reaction.name)
+            yield _reaction(id, reaction.name)
+
+
+def _reaction(person: str, name: str) -> records.Reaction:
+    return records.Reaction(person, emoji_named(name) or f":{name}:", name)
 
 
 def _file(file: File) -> records.File:
