@@ -31,7 +31,8 @@ from .text import clean, linked, with_links, with_people
 from .uploads import FileUploads
 
 BATCH: Final = 500
-"""Messages and events that are stored in one transaction: clients of a server that runs wait for it."""
+"""Messages and events that are stored in one transaction: clients of a server that runs wait for it. Those of
+the same time are in one, up to twice as many: a repeated import knows their order by that."""
 NAME_CHARACTERS: Final = 50
 """Of a group. More are cut."""
 DESCRIPTION_CHARACTERS: Final = 500
@@ -96,8 +97,8 @@ class Importer:
         """Id of a group there → the last message that each of these has read, as far as messages came."""
         self._last: dict[str, int] = {}
         """Id of a group there → the id of its last message."""
-        self._present: dict[str, set[str]] = {}
-        """Id of a group there → its members, as far as the events say."""
+        self._begun: set[str] = set()
+        """Ids of the groups there whose first event came."""
         self._batch: list[Event] = []
         self.added: Counter[str] = Counter()
         """Kind of an event → how many are new."""
@@ -108,17 +109,18 @@ class Importer:
         groups = [each for each in self._survey.groups.values() if each.kind != "direct"]
         begins = sorted(filter(None, map(self._begin, groups)), key=attrgetter("time_ms"))
         for each in merge(begins, spool.read(), key=attrgetter("time_ms")):
+            size = len(self._batch)
+            if size >= BATCH and (each.time_ms != self._batch[-1].time_ms or size >= 2 * BATCH):
+                self._store()
+                done(count)
             if isinstance(each, Event):
-                self._present[each.group] = self._first_members(self._survey.groups[each.group])
+                self._begun.add(each.group)
                 self._batch.append(each)
             elif isinstance(each, Message):
                 count += 1
                 self._batch += self._messages(each)
             else:
                 self._batch += self._changes(each)
-            if len(self._batch) >= BATCH:
-                self._store()
-                done(count)
         self._store()
         for group in self._survey.groups.values():
             self._batch += self._end(group)
@@ -213,16 +215,17 @@ class Importer:
 
     def _end(self, group: Group) -> Iterator[Event]:
         """Let those join and leave of whom no event says it, and pin what is pinned."""
-        present = self._present.get(group.id)
         now = _shown_ms(self._survey.last_ms or int(time() * 1000))
-        if present is not None and not group.is_archived:
-            listed = sorted(self._survey.of_groups[group.id].members)
+        if group.id in self._begun and not group.is_archived:
+            activity = self._survey.of_groups[group.id]
+            listed = sorted(activity.members)
             admins = set(self._admins(group))
             few = [id for id in listed if id in admins]
+            once = activity.joined.keys() | activity.seen.keys() | self._first_members(group)
             for kind, ids, role in (
                 ("member", [id for id in listed if id not in admins], "member"),
                 ("member", few, "admin"),
-                ("leave", sorted(present - set(listed)), "member"),
+                ("leave", sorted(once.difference(listed)), "member"),
             ):
                 digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
                 key = f"{self._archive}.{group.id}.{kind}.{digest}"
@@ -283,18 +286,16 @@ class Importer:
 
     def _changes(self, change: Change) -> Iterator[Event]:
         key, group, time_ms = self._key(change.id), change.group, _shown_ms(change.time_ms)
-        user, present = self._people[change.person].user, self._present.get(group)
-        if present is None:
+        user = self._people[change.person].user
+        if group not in self._begun:
             return
         if change.kind == "join":
-            present.update(change.people)
             admins = set(self._admins(self._survey.groups[group]))
             for role, suffix in (("member", ""), ("admin", ".admin")):
                 some = [id for id in change.people if (id in admins) == bool(suffix)]
                 if some:
                     yield Event("join", key + suffix, group, user, time_ms, self._users(some), role)
         elif change.kind == "leave":
-            present.difference_update(change.people)
             yield Event("leave", key, group, user, time_ms, self._users(change.people))
         elif change.kind == "description":
             yield Event("description", key, group, user, time_ms, text=self._description(change.text))

@@ -45,6 +45,7 @@ class Site:
         self.folder = folder
         self.config = folder / "imserver.yaml"
         data, storage = {"data_dir": str(folder / "data")}, {"url": url} if url else {}
+        folder.mkdir(exist_ok=True)
         self.settings: dict[str, Any] = {"server": data, "storage": storage, "apps": {APP: {}}}
         self.write()
 

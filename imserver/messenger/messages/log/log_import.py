@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 
 import msgspec
 from msgspec.structs import replace
@@ -50,6 +51,9 @@ class LogImport:
     not stored again: so an import may be repeated, and a later one adds what is new. Nobody's rights are
     checked. Senders need not be members. Times are Unix milliseconds. An entry counts as stored at its time,
     but not before the entry that precedes it: call the methods in the order of the times.
+
+    A join or leave has no effect on who has left or joined later: an import that is repeated finds the
+    memberships of its end. At the same time the order of the calls counts, if one transaction has them all.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
@@ -62,6 +66,8 @@ class LogImport:
         digests = list(dict.fromkeys(map(_digest, keys)))
         for resend, id, conversation in sql.query_in(statement, (log,), digests):
             self._ids[bytes(resend)] = id, conversation
+        self._ahead = {id for id, _ in self._ids.values()}
+        """The entries of earlier imports whose methods were not called yet in this transaction."""
         last = sql.query("SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1", (log,))
         self._stored_at: int = last[0][0] if last else 0
         self._reactions: list[tuple[int, int, str, str, int]] = []
@@ -172,6 +178,7 @@ class LogImport:
         """Create a group whose new members read its whole history, and return its id. ``admins``: among the
         users. ``is_open``: anybody may join."""
         if known := self.conversation_of(key):
+            self._ahead.discard(self.find(key))
             return known
         transaction = self._transaction
         self._begin(time_ms)
@@ -205,15 +212,12 @@ class LogImport:
         only_first: bool = False,
     ) -> None:
         """Add those of the users who are no members; ``only_first``: and never were."""
-        state = None if self.find(key) else self._state(group)
+        state = self._state_for_change(key, group)
         if state is None:
             return
         transaction = self._transaction
-        there: Container[str] = transaction.members(group, users)
-        if only_first:
-            statement = "SELECT member FROM membership WHERE log = %s AND conversation = %s AND member IN {}"
-            which, names = (transaction.log, group), list(dict.fromkeys(users))
-            there = {text_of(row[0]) for row in transaction.sql.query_in(statement, which, names, many=True)}
+        roles, later = self._memberships(group, users, time_ms)
+        there = roles if only_first else {*later, *(user for user in roles if roles[user])}
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return
@@ -224,12 +228,13 @@ class LogImport:
 
     def leave(self, key: str, group: int, users: Sequence[str], by: str, time_ms: int) -> None:
         """Remove those of the users who are members, but the owner."""
-        state = None if self.find(key) else self._state(group)
+        state = self._state_for_change(key, group)
         if state is None:
             return
         transaction = self._transaction
-        there = transaction.members(group, users)
-        leaving = [user for user in dict.fromkeys(users) if user in there and there[user][1] != OWNER]
+        roles, later = self._memberships(group, users, time_ms)
+        stay = {*later, *(user for user in roles if roles[user] in ("", OWNER))}
+        leaving = [user for user in dict.fromkeys(users) if user in roles and user not in stay]
         if not leaving:
             return
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
@@ -238,7 +243,7 @@ class LogImport:
 
     def describe(self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int) -> None:
         """Change the name or the description of a group."""
-        state = None if self.find(key) else self._state(group)
+        state = self._state_for_change(key, group)
         if state is None:
             return
         self._transaction.set_group(group, text, value)
@@ -255,6 +260,30 @@ class LogImport:
         self._transaction.stored_at = self._transaction.now
 
     # --- internal -------------------------------------------------------------------------------------------
+
+    def _memberships(self, group: int, users: Sequence[str], time_ms: int) -> tuple[dict[str, str], set[str]]:
+        """The last membership of each of the users who ever had one: user → role (``""``: it has ended); and
+        the users whose last membership began or ended after this moment."""
+        statement = (
+            "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms FROM membership s "
+            "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
+            "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
+        )
+        which, names = (self._transaction.log, group), list(dict.fromkeys(users))
+        rows = self._transaction.sql.query_in(statement, which, names, many=True)
+        roles, later = dict[str, str](), set[str]()
+        for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
+            user = text_of(member)
+            roles[user] = text_of(role) if left is None else ""
+            is_later = entry in self._ahead if changed_ms == time_ms else (changed_ms or 0) > time_ms
+            (later.add if is_later else later.discard)(user)
+        return roles, later
+
+    def _state_for_change(self, key: str, group: int) -> ConversationState | None:
+        """The group of a change; None: it was stored before."""
+        known = self.find(key)
+        self._ahead.discard(known)
+        return None if known else self._state(group)
 
     def _state(self, conversation: int) -> ConversationState | None:
         if conversation not in self._states:

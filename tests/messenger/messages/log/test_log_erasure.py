@@ -140,7 +140,7 @@ BEGIN = 1_600_000_000_000
 """A moment in September 2020, in Unix milliseconds."""
 
 
-def past(log: MessageLog, keys: Sequence[str], work: Callable[[LogImport], object]) -> int:
+def past(log: MessageLog, keys: Sequence[str], work: Callable[[LogImport], object], app: str = APP) -> int:
     """The number of new entries."""
     added = 0
 
@@ -149,7 +149,7 @@ def past(log: MessageLog, keys: Sequence[str], work: Callable[[LogImport], objec
         work(given)
         added = given.added
 
-    log.import_past(APP, keys, counted)
+    log.import_past(app, keys, counted)
     return added
 
 
@@ -193,6 +193,39 @@ def test_everything_has_its_time_and_twice_is_once(log: MessageLog) -> None:
     )
     members = log.conversations.members(APP, 1, "", 10)
     assert {row.user: row.role for row in members} == {"a": "owner", "c": "member"}  # the owner stays
+
+
+def test_a_repeated_change_does_not_touch_a_membership_that_changed_later(log: MessageLog) -> None:
+    keys = ("g", "join b", "leave c", "leave b", "join c", "late", "leave d", "own")
+
+    def work(given: LogImport) -> None:
+        group = given.create_group("g", "a", "tea", ["b"], BEGIN)
+        given.join("join b", group, ["b"], "a", BEGIN + DAY)  # without effect, and so without a key
+        given.leave("leave c", group, ["c"], "a", BEGIN + DAY)
+        given.leave("leave b", group, ["b"], "a", BEGIN + (DAY if is_same_time else 2 * DAY))
+        given.join("join c", group, ["c"], "a", BEGIN + (DAY if is_same_time else 2 * DAY))
+        given.leave("leave d", group, ["d"], "a", BEGIN + 3 * DAY)
+
+    for is_same_time in (False, True):
+        name = f"{APP}{is_same_time}"
+        for added in (3, 0):
+            assert past(log, keys, work, name) == added
+        log.groups.join(name, 1, ["d"], "a")
+        assert past(log, keys, work, name) == 0
+        assert [row.user for row in log.conversations.members(name, 1, "", 10)] == ["a", "c", "d"]
+
+
+def test_a_leave_and_a_join_at_the_same_time_both_count_in_their_order(log: MessageLog) -> None:
+    def work(given: LogImport) -> None:
+        group = given.create_group("g", "a", "tea", ["b"], BEGIN)
+        for key in ("leave", "leave again"):
+            given.leave(key, group, ["b"], "a", BEGIN + DAY)
+            given.join(f"join after {key}", group, ["b"], "a", BEGIN + DAY)
+
+    keys = ("g", "leave", "leave again", "join after leave", "join after leave again")
+    for added in (5, 0):
+        assert past(log, keys, work) == added
+    assert [row.user for row in log.conversations.members(APP, 1, "", 10)] == ["a", "b"]
 
 
 def test_messages_have_replies_reactions_and_edits(log: MessageLog) -> None:
