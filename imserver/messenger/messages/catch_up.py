@@ -25,7 +25,7 @@ from imserver.messenger.messages.acks import (
 )
 from imserver.messenger.messages.action_positions import ActionPositions
 from imserver.messenger.messages.deliverer import Deliverer, LogFollower
-from imserver.messenger.messages.log.contract import Entry, LogExtent, oldest_page
+from imserver.messenger.messages.log.contract import Entry, LogExtent
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log_subscriptions import (
     LogSubscriptions,
@@ -178,7 +178,7 @@ class CatchUp(Service, dict=True):
             is_stored = self.follower.position(app) >= received or self._log.entries.head(app) >= received
             anew = checks and not is_stored
             if not anew:
-                entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
+                entries, more = self.page(app, user, after, limit, rooms)
                 # The extent is read after the page, which may lack what has expired meanwhile.
                 anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
@@ -264,7 +264,8 @@ class CatchUp(Service, dict=True):
     def page(
         self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
     ) -> tuple[list[Entry], bool]:
-        """The entries after an id that a user may read, in order, and whether there are more. Switches.
+        """The entries after an id that a user may read, in order, as many as fit on a page, and whether there
+        are more. Switches.
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
@@ -444,13 +445,10 @@ class StreamStarts(Service):
             if cursor is None:
                 return StreamStart(extent.head, False)
             if extent.continues(cursor):
-                first, more = oldest_page(*self.catch_up.page(app, user, cursor, PAGE))
-                count, after = len(first), first[-1].id if first else cursor
-                while more and count < RESUMED:  # a stream may not deliver more
-                    some, more = self.catch_up.page(app, user, after, min(PAGE, RESUMED - count))
-                    count += len(some)
-                    after = some[-1].id if some else after
-                # The pages may lack what expires while they are read, so the extent is read again.
+                first, more = self.catch_up.page(app, user, cursor, PAGE)
+                # A stream may not deliver more than RESUMED.
+                more = more and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
+                # The page may lack what expires while it is read, so the extent is read again.
                 if not more and entries.extent(app).continues(cursor):
                     return StreamStart(cursor, True, first)
             return StreamStart(extent.head, False)

@@ -42,8 +42,6 @@ from imserver.messenger.messages.log.contract import (
     Entry,
     Rejected,
     RejectReason,
-    newest_page,
-    oldest_page,
 )
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.threads import Thread, ThreadState
@@ -191,7 +189,7 @@ class MessageCommands(Service, dict=True):
         marks = UNSET if command.version < 0 else self.receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
             # Another session of the user is addressed, so nothing will be pushed here.
-            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            entries, more = self._catch_up.page(app, user, command.after, command.limit)
             anew = self._catch_up.must_begin_anew(connection, command.after)
             return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
@@ -211,8 +209,8 @@ class MessageCommands(Service, dict=True):
         if command.types:
             wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
             return _search_page(*self.searches.search(app, user, wanted))
-        after, fit = (command.after, oldest_page) if command.after >= 0 else (None, newest_page)
-        entries, more = fit(*self._log.entries.history(app, user, conversation, before, limit, after))
+        after = command.after if command.after >= 0 else None
+        entries, more = self._log.entries.history(app, user, conversation, before, limit, after)
         return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
@@ -422,8 +420,7 @@ class ThreadCommands:
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
             return None
-        entries, is_cut = newest_page(replies[0], False)
-        return thread, entries, entries[0].id if is_cut else replies[1]
+        return thread, *replies
 
     def list(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
         """See :meth:`imserver.messenger.messages.log.threads.ThreadStore.of_user`."""

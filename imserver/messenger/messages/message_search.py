@@ -15,11 +15,12 @@ from gevent.lock import BoundedSemaphore
 
 from imserver.gateway.auth.rates import Buckets, Rate
 from imserver.gateway.clock import is_long_turn
+from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
-from imserver.messenger.messages.log.contract import Entry, newest_page
+from imserver.messenger.messages.log.contract import Entry, page_size
 from imserver.messenger.messages.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class MessageSearch:
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))
-        entries, is_cut = newest_page(page, False)
-        return entries, entries[0].id if is_cut else upto
+        count = count_fitting(map(page_size, reversed(page)))
+        entries = page[len(page) - count :]
+        return entries, entries[0].id if count < len(page) else upto
 
     def _take_turn(self) -> None:
         has_turn = self._turns.acquire(blocking=False)

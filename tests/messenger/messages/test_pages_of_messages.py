@@ -18,7 +18,6 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.messenger.messages import catch_up, message_search
 from imserver.messenger.messages.catch_up import StreamStarts
 from imserver.messenger.messages.commands import Search, SearchFilter
-from imserver.messenger.messages.log import contract
 from imserver.messenger.messages.log.contract import Draft, Entry
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
@@ -38,13 +37,6 @@ def low_bound(constants: Callable[..., None]) -> None:
     constants(history, PAGE_BYTES=BOUND)
 
 
-def entries(*sizes: int) -> list[Entry]:
-    return [
-        Entry(id=number, conversation=1, seq=number, sender="ann", body=b"x" * size)
-        for number, size in enumerate(sizes, 1)
-    ]
-
-
 @pytest.mark.usefixtures("low_bound")
 @pytest.mark.parametrize(
     ("sizes", "oldest", "newest"),
@@ -61,13 +53,17 @@ def entries(*sizes: int) -> list[Entry]:
     ],
 )
 def test_as_many_as_fit_and_one_at_least(
-    sizes: tuple[int, ...], oldest: list[int], newest: list[int]
+    node: Node, sizes: tuple[int, ...], oldest: list[int], newest: list[int]
 ) -> None:
-    for cut, expected in ((contract.oldest_page, oldest), (contract.newest_page, newest)):
-        for more in (False, True):
-            found, further = cut(entries(*sizes), more)
-            assert [entry.id for entry in found] == expected
-            assert further is (more or len(expected) < len(sizes))
+    node.log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x" * size) for size in sizes])
+    reader = node.log.entries
+    for (found, more), expected in (
+        (reader.sync(APP, "bob", 0, 50), oldest),
+        (reader.history(APP, "bob", 1, 0, 50, after=0), oldest),
+        (reader.history(APP, "bob", 1, 0, 50), newest),
+    ):
+        assert [entry.id for entry in found] == expected
+        assert more is (len(expected) < len(sizes))
 
 
 def send_texts(node: Node, count: int) -> None:
@@ -105,7 +101,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
     harness = Harness(config(tmp_path))
     try:
         log, admin = harness.node.core.store.part(MessageLog), User(harness, ADMIN.key, app="201")
-        log.writer.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
+        log.writer.append("201", [Draft(sender="ann", to_user="bob")] * 3)
         sync = log.entries.sync
 
         def expiring(*arguments: Any) -> Any:

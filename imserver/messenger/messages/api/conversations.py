@@ -17,7 +17,7 @@ from imserver.gateway.http.operation import Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import NO_FILTER, Search, SearchFilter
-from imserver.messenger.messages.log.contract import Entry, newest_page, oldest_page
+from imserver.messenger.messages.log.contract import Entry
 from imserver.messenger.messages.log.threads import Thread, ThreadState
 from imserver.messenger.messages.message_commands import ThreadCommands
 from imserver.messenger.messages.model import EntryView, Reaction
@@ -259,12 +259,10 @@ def history(
         wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
         entries, following = api.search.search(call.app, call.user, wanted)
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
-    where = call.app, call.user, conversation, before, limit
-    if after is not UNSET:
-        entries, more = oldest_page(*api.log.entries.history(*where, after))
-        return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
-    entries, more = newest_page(*api.log.entries.history(*where))
-    return MessagesAnswer([shown_entry(entry) for entry in entries], entries[0].id if more else 0)
+    where = call.app, call.user, conversation, before, limit, None if after is UNSET else after
+    entries, more = api.log.entries.history(*where)
+    behind = (0, 0) if not more else (entries[0].id, 0) if after is UNSET else (0, entries[-1].id)
+    return MessagesAnswer([shown_entry(entry) for entry in entries], *behind)
 
 
 @routes.get("/conversations/pins")
@@ -339,7 +337,7 @@ def sync(
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    entries, more = oldest_page(*api.log.entries.sync(call.app, call.user, after, limit))
+    entries, more = api.log.entries.sync(call.app, call.user, after, limit)
     # The extent is read after the page, which may lack what has expired meanwhile.
     if after and not api.log.entries.extent(call.app).continues(after):
         return SyncAnswer([], 0, True, True)

@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from imserver.gateway.cluster.history import HistoryPage, count_fitting
+from imserver.gateway.cluster.history import HistoryPage
 from imserver.gateway.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.gateway.storage.statements import Statements
 from imserver.gateway.transport.connection import Connection
@@ -367,18 +367,6 @@ def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
     reactions = len(msgspec.json.encode(entry.reactions)) if entry.reactions else 0
     return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
-
-
-def oldest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
-    """As many of these entries as fit on a page, from the first on; and whether more follow."""
-    count = count_fitting(map(page_size, entries))
-    return (entries, more) if count == len(entries) else (entries[:count], True)
-
-
-def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
-    """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
-    count = count_fitting(map(page_size, reversed(entries)))
-    return (entries, more) if count == len(entries) else (entries[-count:], True)
 
 
 OPTIONS: Final[dict[str, tuple[int, str, str]]] = {

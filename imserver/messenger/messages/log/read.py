@@ -5,7 +5,7 @@ entries after its cursor at login: their ids are read from an index, with a quer
 entries.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,7 @@ EntryPage = tuple[list[Entry], bool]
 
 _STEP: Final = 5000
 """Entries that one look of :meth:`stored_before` reads."""
+_SIZE: Final = "length(m.body) + length(m.meta)"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
@@ -115,7 +116,7 @@ class EntryReader(Store.Rows):
         return entry_of(rows[0]) if rows else None
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
-        """The entries after an id that the user may read."""
+        """The first entries after an id that the user may read, as many as fit on a page."""
         return self.catch_up(app, user, after, limit, {"": after})
 
     @in_log(lambda: ([], False))
@@ -129,11 +130,15 @@ class EntryReader(Store.Rows):
         if after >= head.last_id:
             return [], False
         first, count = max(after, head.floor), limit + 1
-        ids = {*_IDS[sql.engine](sql, head, user, max(first, rooms[""]), count)}
+        sizes: dict[int, int] = dict(_SIZES[sql.engine](sql, head, user, max(first, rooms[""]), count))
         for conversation, behind in _rooms(sql, head, rooms, first):
-            ids.update(id for (id,) in _of_room(sql, head, conversation, behind, head.last_id, count, "id"))
-        found = sorted(ids)
-        return fetch(sql, head.number, found[:limit], user), len(found) > limit
+            sizes.update(_of_room(sql, head, conversation, behind, head.last_id, count))
+        return page_of(sql, head, sorted(sizes.items()), limit, user)
+
+    @in_log(int)
+    def count_missed(self, sql: Statements, head: LogHead, user: str, after: int, limit: int) -> int:
+        """How many entries after an id the user may read; at most ``limit`` count."""
+        return len(_SIZES[sql.engine](sql, head, user, max(after, head.floor), limit))
 
     @in_log(lambda: ([], False))
     def history(
@@ -147,13 +152,13 @@ class EntryReader(Store.Rows):
         after: int | None = None,
     ) -> EntryPage:
         """The newest entries of a conversation before an id (0: its end) that the user may read and has not
-        hidden, and whether there are earlier ones. With ``after`` the oldest entries after that id, and
-        whether there are later ones.
+        hidden, as many as fit on a page, and whether there are earlier ones. With ``after`` the oldest
+        entries after that id, and whether there are later ones.
 
         Reactions are not among them: the messages have them. Nor are presses of buttons.
         """
         statement = (
-            "SELECT m.id FROM membership s, message m {hint} "
+            f"SELECT m.id, {_SIZE} FROM membership s, message m {{hint}} "
             f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
             f"AND m.id > %s AND m.id <= %s AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
             "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
@@ -162,7 +167,8 @@ class EntryReader(Store.Rows):
         first = head.floor if after is None else max(after, head.floor)
         values = (head.number, user, conversation, first, last_before(head, before), user, limit + 1)
         rows = sql.query(statement.format(hint=sql.on_sqlite(SQLITE_BY_CONVERSATION)), values)
-        return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
+        entries, more = page_of(sql, head, rows, limit, user)
+        return entries if after is not None else entries[::-1], more
 
     @in_log(list)
     def readable(self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[Entry]:
@@ -180,10 +186,10 @@ class EntryReader(Store.Rows):
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
         )
         pins: dict[int, int] = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
-        ids = shown(sql, head, user, list(pins))
-        entries = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
-        page = entries[: count_fitting(map(page_size, entries))]
-        return page, pins[page[-1].id] if len(page) < len(entries) else 0
+        sizes = shown(sql, head, user, list(pins))
+        rows = [(id, sizes[id]) for id in pins if id in sizes]
+        page, more = page_of(sql, head, rows, len(rows), user)
+        return page, pins[page[-1].id] if more else 0
 
     @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
     def channel_page(
@@ -209,17 +215,9 @@ class EntryReader(Store.Rows):
             upto = min(upto, since - 1)
         elif since is not None:
             after = max(after, since)
-        found: Sequence[Row] = ()
-        if limit and after < min(upto, last):
-            columns = "id, length(body) + length(meta)"
-            found = _of_room(sql, head, conversation, after, upto, limit + 1, columns, reverse, revisions)
-        # What cannot fit is not fetched: 500 entries may have 500 MB. On the page they are rather longer.
-        fitting = count_fitting(size for _, size in found[:limit])
-        entries = fetch(sql, head.number, [id for id, _ in found[:fitting]])
-        if reverse:
-            entries.reverse()
-        count = count_fitting(map(page_size, entries))
-        return PublicationPage(entries[:count], count < len(found), last, _extent_of(head))
+        where = conversation, after, upto, limit + 1, reverse, revisions
+        found = _of_room(sql, head, *where) if limit and after < min(upto, last) else ()
+        return PublicationPage(*page_of(sql, head, found, limit), last, _extent_of(head))
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
@@ -243,7 +241,7 @@ class EntryReader(Store.Rows):
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 
 
-def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> list[Entry]:
+def fetch(sql: Statements, log: int, ids: Iterable[int], reader: str = "") -> list[Entry]:
     """The existing entries of a log with these ids, ordered by id, with ``mine`` for the ``reader``."""
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
@@ -251,6 +249,17 @@ def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> li
         return entries
     entries = with_own_votes(sql, log, reader, _without_later(sql, log, reader, entries))
     return _with_own_reactions(sql, log, reader, entries)
+
+
+def page_of(sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = "") -> EntryPage:
+    """The entries of the first ``limit`` rows (id, size), in their order, as far as they fit on a page; and
+    whether there are more rows. What cannot fit is not fetched: 500 entries may have 500 MB."""
+    count = count_fitting(size for _, size in rows[:limit])
+    ids = [id for id, _ in rows[:count]]
+    found = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
+    entries = [found[id] for id in ids]
+    count = count_fitting(map(page_size, entries))  # on the page they are rather longer
+    return entries[:count], count < len(rows)
 
 
 def _without_later(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
@@ -333,14 +342,14 @@ def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entr
     return entries
 
 
-def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
-    """The entries among these that the user may read and has not hidden."""
+def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> dict[int, int]:
+    """The sizes of the entries among these that the user may read and has not hidden, by id."""
     statement = (
-        "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+        f"SELECT m.id, {_SIZE} FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
         f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
         "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
     )
-    return [row[0] for row in sql.query_in(statement, (user, user, head.number), ids)]
+    return dict(sql.query_in(statement, (user, user, head.number), ids))
 
 
 def last_before(head: LogHead, before: int) -> int:
@@ -392,21 +401,26 @@ def _of_room(
     after: int,
     upto: int,
     count: int,
-    columns: str,
     reverse: bool = False,
     revisions: bool = True,
 ) -> Sequence[Row]:
-    """Columns of the first entries of a room with ``after < id <= upto``, or of the last if ``reverse``."""
+    """Id and size of the first entries of a room with ``after < id <= upto``, of the last if ``reverse``."""
     index = "FORCE INDEX (message_by_conversation) " if sql.engine == "mysql" else ""
     kinds = "" if revisions else f"AND kind = {NUMBERS['message']} "
     statement = (
-        f"SELECT {columns} FROM message {index}WHERE log = %s AND conversation = %s {kinds}"
+        f"SELECT m.id, {_SIZE} FROM message m {index}WHERE log = %s AND conversation = %s {kinds}"
         f"AND id > %s AND id <= %s ORDER BY id {'DESC' if reverse else 'ASC'} LIMIT %s"
     )
     return sql.query(statement, (head.number, conversation, after, upto, count))
 
 
-def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+def _sizes(sql: Statements, head: LogHead, statement: str, values: Sequence[Any]) -> Sequence[Row]:
+    """The ids that a statement selects, in order, and the sizes of their entries."""
+    size = f"SELECT {_SIZE} FROM message m WHERE m.log = %s AND m.id = f.id"
+    return sql.query(f"SELECT f.id, ({size}) FROM ({statement}) f ORDER BY f.id", (head.number, *values))
+
+
+def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[Row]:
     statement = (
         "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
         "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
@@ -417,13 +431,13 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
     while True:
         upto = min(head.last_id, after + window)
         values = (head.number, user, after, after, Limit.ID, upto, count)
-        ids = [row[0] for row in sql.query(statement, values)]
-        if len(ids) >= count or upto == head.last_id:
-            return ids
+        rows = _sizes(sql, head, statement, values)
+        if len(rows) >= count or upto == head.last_id:
+            return rows
         window *= 16
 
 
-def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[Row]:
     statement = (
         "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
         "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
@@ -432,10 +446,10 @@ def _postgresql(sql: Statements, head: LogHead, user: str, after: int, count: in
         "WHERE s.log = %s AND s.member = %s AND c.last_id > %s ORDER BY f.id LIMIT %s"
     )
     values = (after, head.last_id, count, head.number, user, after, count)
-    return [row[0] for row in sql.query(statement, values)]
+    return _sizes(sql, head, statement, values)
 
 
-def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[Row]:
     active = sql.query(
         f"SELECT s.conversation, s.joined_id, s.left_id, s.bot FROM {_ACTIVE}",
         (after, head.number, user, after),
@@ -459,20 +473,20 @@ def _mysql(sql: Statements, head: LogHead, user: str, after: int, count: int) ->
         values += (head.number, *member, conversation, max(joined, after), last, count)
     parts = [of_bot if bot else one for *_, bot in active]
     statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
-    return [row[0] for row in sql.query(statement, (*values, count))]
+    return _sizes(sql, head, statement, (*values, count))
 
 
-def _walk(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
+def _walk(sql: Statements, head: LogHead, user: str, after: int, count: int) -> Sequence[Row]:
     statement = (
         "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
         "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
         "AND s.conversation = m.conversation AND s.joined_id < m.id "
         f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) ORDER BY m.id LIMIT %s"
     )
-    return [row[0] for row in sql.query(statement, (head.number, after, head.last_id, user, count))]
+    return _sizes(sql, head, statement, (head.number, after, head.last_id, user, count))
 
 
-_IDS: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[int]]]] = {
+_SIZES: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[Row]]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "mysql": _mysql,

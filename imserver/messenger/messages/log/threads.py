@@ -19,7 +19,7 @@ from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
-from imserver.messenger.messages.log.read import fetch, last_before, shown
+from imserver.messenger.messages.log.read import fetch, last_before, page_of, shown
 from imserver.messenger.messages.log.rows import (
     NUMBERS,
     ConversationState,
@@ -222,9 +222,9 @@ class ThreadStore(Store.Rows):
     def replies(
         self, sql: Statements, head: LogHead, user: str, root: int, before: int, limit: int
     ) -> tuple[list[Entry], int] | None:
-        """The last replies of a thread before an id (0: its end), without those that the user may not read or
-        has hidden; and the id before which the page ends, 0 if there are none before it. None: the user
-        cannot read the thread."""
+        """The last replies of a thread before an id (0: its end) that fit on a page, without those that the
+        user may not read or has hidden; and the id before which the page ends, 0 if there are none before it.
+        None: the user cannot read the thread."""
         statement = (
             "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
             "ORDER BY id DESC LIMIT %s"
@@ -233,9 +233,10 @@ class ThreadStore(Store.Rows):
             return None
         values = (head.number, root, head.floor, last_before(head, before), limit + 1)
         ids = [row[0] for row in sql.query(statement, values)]
-        page = ids[:limit]
-        entries = fetch(sql, head.number, shown(sql, head, user, page), user)
-        return entries, page[-1] if len(ids) > limit else 0
+        sizes = shown(sql, head, user, ids[:limit])
+        entries, is_cut = page_of(sql, head, sorted(sizes.items(), reverse=True), limit, user)
+        older = ids[limit - 1] if len(ids) > limit else 0
+        return entries[::-1], entries[-1].id if is_cut else older
 
     @in_log(lambda: ([], False))
     def of_user(
@@ -260,7 +261,9 @@ class ThreadStore(Store.Rows):
         values = (head.number, user, MOST_LISTED, before or Limit.ID, head.floor, limit + 1)
         rows = sql.query(statement, values)
         roots = [row[0] for row in rows[:limit]]
-        messages = {entry.id: entry for entry in fetch(sql, head.number, shown(sql, head, user, roots), user)}
+        sizes = shown(sql, head, user, roots)
+        roots = roots[: count_fitting(sizes.get(root, 0) for root in roots)]
+        messages = {entry.id: entry for entry in fetch(sql, head.number, sizes.keys() & roots, user)}
         count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
         threads = [
             Thread(

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -61,6 +62,35 @@ def bodies(entries: list[Entry]) -> list[str]:
 
 def ids(entries: list[Entry]) -> list[int]:
     return [entry.id for entry in entries]
+
+
+@pytest.mark.parametrize("page", ["sync", "rooms", "oldest", "newest", "replies", "pins"])
+def test_a_page_reads_no_more_texts_than_it_has(log: MessageLog, page: str) -> None:
+    text = "x" * 100_000
+    in_room = Draft(sender="a", room="r", body=text.encode())
+    drafts = [say("a", "b", text), say("a", "b", text, thread=1), in_room]
+    stored(log, say("a", "b"))
+    for _ in range(25):
+        for entry in stored(log, *drafts)[:1]:
+            log.annotations.pin(APP, "a", entry.id)
+    reader = log.entries
+    pages: dict[str, Callable[[], Any]] = {
+        "sync": lambda: reader.sync(APP, "b", 0, 200),
+        "rooms": lambda: reader.catch_up(APP, "b", 0, 200, {"": 0, "r": 0}),
+        "oldest": lambda: reader.history(APP, "b", 1, 0, 200, after=0),
+        "newest": lambda: reader.history(APP, "b", 1, 0, 200),
+        "replies": lambda: log.threads.replies(APP, "b", 1, 0, 200),
+        "pins": lambda: reader.pins(APP, "b", 1),
+    }
+    tracemalloc.start()
+    try:
+        entries, more = pages[page]()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < sum(len(entry.body) for entry in entries) <= PAGE_BYTES
+    assert more
+    assert peak < 4 * PAGE_BYTES
 
 
 # --- appending ----------------------------------------------------------------------------------------------
