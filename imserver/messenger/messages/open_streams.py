@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 import gevent
 from gevent.event import Event as Signal
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.clock import is_long_turn, serve_others
@@ -25,6 +25,7 @@ class OpenStream(Struct):
     ``piece``: number of the last event with text. ``heard``: monotonic time of the last piece or sign of
     life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers. ``stopped``:
     the reader who has stopped it. ``stoppers``: the readers who may, if it is owned; None: all of them.
+    ``begun``: when this node first knew it, Unix milliseconds.
     """
 
     id: str
@@ -37,6 +38,7 @@ class OpenStream(Struct):
     owned: bool = False
     stopped: str = ""
     stoppers: frozenset[str] | None = None
+    begun: int = field(default_factory=lambda: int(time() * 1000))
 
     def event(self, text: str, *, whole: bool = False, done: bool = False, incomplete: bool = False) -> Event:
         """An event of the message, with its current piece number."""

@@ -1,7 +1,9 @@
 """Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed answer of the bot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
+from itertools import chain
+from time import time
 from typing import Annotated, Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -40,6 +42,7 @@ from .wire import (
     SocketDialect,
     ag_ui_line,
     metadata_of,
+    resume_frame,
     run_line,
     socket_frame,
     socket_line,
@@ -138,7 +141,7 @@ class AiChat:
         self._check_bot(principal, asked.chat)
         # A message that is sent again is answered already, or will be: by any stream.
         known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
-        open_before = () if known else self._open_streams(principal, asked.chat)
+        streams = self._open_streams(principal, asked.chat)
         if asked.text:
             entry = self._store(principal, asked)
         elif known and (known.to or known.conversation) == (asked.chat.conversation or asked.chat.bot):
@@ -147,8 +150,8 @@ class AiChat:
         else:
             raise ApiProblem(Problems.NOT_FOUND, "There is no such run of yours in this chat")
         if answer.stream:
-            return entry.id, self._find(principal, answer, self._open_streams(principal, asked.chat))
-        answer.skipped = frozenset(open_before)
+            return entry.id, self._find(principal, answer, streams)
+        answer.skipped = frozenset(id for id, begun in streams.items() if not known or begun < known.time_ms)
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
         if not known:
             return entry.id, None
@@ -162,21 +165,22 @@ class AiChat:
         chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
         principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
         self._check_member(principal, chat)
-        cursor, streams = self._log.entries.head(principal.app), self._open_streams(principal, chat)
+        cursor, waits = self._log.entries.head(principal.app), bool(message or "wait" in parameters)
+        streams = self._open_streams(principal, chat, surely=not waits)
         if not streams:  # what is open must not wait for it
             self._check_bot(principal, chat)
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._answer(stream, principal, chat, self._ui.line, close)
-        answer.stream = message or (streams[-1] if streams else "")
+        answer.stream = message or next(reversed(streams), "")
         stored = self._find(principal, answer, streams) if message else None
-        if not (message or streams or "wait" in parameters):
+        if not (streams or waits):
             log, host = self._core.node.request_log, host_of(stream.peer)
             none, style = ApiProblem(Problems.NOT_FOUND), replace(PROBLEM, refuse=lambda *_: _EMPTY)
             stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
             return
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
 
-    def _find(self, principal: Principal, answer: Answer, streams: list[str]) -> Message | None:
+    def _find(self, principal: Principal, answer: Answer, streams: Collection[str]) -> Message | None:
         """The answer that a client names, if it is stored. One that is not open either is given up. May
         switch."""
         entries, name = self._log.entries, answer.stream
@@ -191,7 +195,7 @@ class AiChat:
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""
         while answer.connection.is_open and not (answer.begun or answer.over):
-            has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
+            has_stream = bool(self._open_streams(principal, chat).keys() - answer.skipped)
             if not has_stream and not self._core.presence.is_online((principal.app,), chat.bot):
                 self._give_up(answer, "the bot does not answer")
                 return
@@ -264,8 +268,7 @@ class AiChat:
         parameters = head.params()
         connection.dialect_state = Socket(authorization=f"Bearer {parameters.get('token', '')}")
         if "offset" in parameters:
-            run, chat = parameters.get("runId", ""), parameters.get("chat", "")
-            self.run(connection, Asking("resume", run, chat, "", b"", True, parameters["offset"]))
+            connection.encoding.serve(connection, resume_frame(parameters), True)
 
     def run(self, connection: Connection, asking: Asking) -> None:
         """Run a request of a WebSocket. May switch."""
@@ -322,10 +325,10 @@ class AiChat:
         else:
             self._check_member(principal, chat)
             cursor, stored = self._log.entries.head(principal.app), None
-            if not (streams := self._open_streams(principal, chat)):
+            if not (streams := self._open_streams(principal, chat, surely=True)):
                 send(socket_frame("no-active", request))
                 return
-            answer.stream = streams[-1]
+            answer.stream = next(reversed(streams))
         start = None if stored is not None else self._starts.start(principal.app, principal.user, cursor)
         socket.answers[request] = answer
         if not asking.is_run:
@@ -338,19 +341,23 @@ class AiChat:
         elif start is not None:
             self._starts.send(connection, start)
 
-    def _open_streams(self, principal: Principal, chat: Chat) -> list[str]:
-        """The open streams of a bot in a chat on all nodes, the oldest first. May switch."""
+    def _open_streams(self, principal: Principal, chat: Chat, surely: bool = False) -> dict[str, int]:
+        """The open streams of a bot in a chat on all nodes, the oldest first: id → when it began, Unix
+        milliseconds. ``surely``: it raises ApiProblem if there is none, and a node has not answered. May
+        switch."""
         query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
-        streams = set(self._open_here(query))
-        if (others := self._core.others) is not None:
-            for some in others.answers(_OPEN_QUERY, query, list[tuple[int, str]]):
-                streams.update(some)
-        return [id for _, id in sorted(streams)]
+        answers, missing = self._core.ask_others(_OPEN_QUERY, query, list[tuple[int, str]])
+        streams = dict[str, int]()
+        for begun, id in sorted([*self._open_here(query), *chain(*answers.values())]):
+            streams.setdefault(id, begun)  # its own node has known it first
+        if surely and missing and not streams:
+            raise ApiProblem(Problems.NOT_ACCEPTED)
+        return streams
 
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
-        """The time and the id of each."""
+        """When each began, and its id."""
         streams = self._messaging.streams.of(query.app, query.place).values()
-        return [(each.head.time, each.id) for each in streams if each.head.sender == query.bot]
+        return [(each.begun, each.id) for each in streams if each.head.sender == query.bot]
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -370,6 +377,7 @@ class AiChat:
             conversation=conversation,
             body=asked.text.encode(),
             client_msg_id=asked.client_msg_id,
+            time_ms=int(time() * 1000),
         )
         result = self._messaging.store(principal.app, draft, by_user=True)
         if isinstance(result, Appended):
@@ -414,7 +422,7 @@ class AiChat:
         principal, chat = self._checked(call.principal), Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
-            stop, streams = self._texts.stop, self._open_streams(principal, chat)
+            stop, streams = self._texts.stop, self._open_streams(principal, chat, surely=True)
             results = [stop(principal.app, each, principal.user).status for each in streams]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None

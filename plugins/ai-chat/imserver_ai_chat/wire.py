@@ -5,7 +5,7 @@ AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import gevent
@@ -261,6 +261,7 @@ class _Frame(Struct, rename="camel"):
     run_id: Annotated[str, Meta(max_length=255)] = ""
     id: str = ""
     headers: dict[str, str] = {}
+    offset: str | None = None
 
 
 _read_frame: Final = msgspec.json.Decoder(_Frame).decode
@@ -282,7 +283,9 @@ class SocketDialect(AnswerDialect):
         if not (request := frame.request_id or frame.run_id):
             raise BadFrame(None, CloseCode.POLICY)
         token = next((text for name, text in frame.headers.items() if name.lower() == "authorization"), "")
-        asking = Asking(frame.type, request, frame.id, token, payload, is_run=not frame.request_id)
+        is_run = not frame.request_id
+        offset = frame.offset if is_run else None
+        asking = Asking(frame.type, request, frame.id, token, payload, is_run, offset)
         return Request(request, frame.type, asking)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
@@ -293,6 +296,12 @@ class SocketDialect(AnswerDialect):
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """Nothing: the close frame says it."""
         return None
+
+
+def resume_frame(parameters: Mapping[str, str]) -> bytes:
+    """The request that the parameters of a URL are: a run of TanStack goes on behind ``offset``."""
+    run, chat = parameters.get("runId", ""), parameters.get("chat", "")
+    return _encode({"type": "resume", "runId": run, "id": chat, "offset": parameters["offset"]})
 
 
 def socket_frame(type: str, request: str, **more: object) -> bytes:

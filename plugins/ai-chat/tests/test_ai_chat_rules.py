@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.browser.site import serve_folder
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.integration.plug_ins import running
+from tests.processes import pause
 from tests.sdk.node import NODE_FLAGS, bundle, run, run_node
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
@@ -351,6 +353,45 @@ def test_a_run_goes_on_behind_each_event(chat: Chat, form: str) -> None:
     assert again == whole
     asked = [each["id"] for each in chat.get("messages").document()["messages"] if each["role"] == "user"]
     assert asked == ["r1"]
+
+
+def test_a_run_that_is_asked_for_by_its_id_is_not_answered_by_an_older_stream(chat: Chat) -> None:
+    older = [chat.bot.open(chat.here, chat.ann.user, text=f"old {number}") for number in range(4)]
+    chat.ask("New?", "r1").close()
+    with runs_at(chat, runId="r1", offset="-1") as socket:
+        newer = chat.bot.open(chat.there, chat.ann.user, text="new")
+        assert chat.resume().until("start")[0]["messageId"] == newer
+        for stream in (*older, newer):
+            chat.bot.close(chat.there, stream)
+        assert {event["id"].rpartition(":")[0] for event in map(json.loads, socket)} - {""} == {newer}
+
+
+def test_a_run_that_goes_on_is_a_message_of_its_socket(installed: dict[str, str], tmp_path: Path) -> None:
+    config = {**CONFIG, "limits": {"messages_per_second": 0.1}}
+    with running(tmp_path, installed, 1, config) as servers:
+        ann = User.register(servers[0], APP, key=KEY)
+        chat = Chat(servers[0], servers[0], ann, Producer(ann.bot("slow_bot")))
+        chat.ask("Tea?", "r1").close()
+        with runs_at(chat, runId="r1", offset="-1") as socket:
+            assert json.loads(socket.recv(60))["chunk"]["type"] == "RUN_STARTED"
+            socket.send(json.dumps({"type": "abort", "runId": "r1"}))
+            with pytest.raises(ConnectionClosedError):
+                socket.recv(60)
+            assert socket.close_code == 4003
+
+
+def test_whether_an_answer_is_open_is_not_known_without_its_node(chat: Chat) -> None:
+    if chat.here is chat.there:
+        pytest.skip("one node")
+    pause(chat.there.process.pid)
+    try:
+        assert chat.resume().status == 503
+        with runs_at(chat) as socket:
+            socket.send(json.dumps({"type": "resume", "requestId": "1", "id": chat.id}))
+            assert json.loads(socket.recv(60))["type"] == "error"
+    finally:
+        os.kill(chat.there.process.pid, signal.SIGCONT)
+    eventually(lambda: chat.resume().status == 204)
 
 
 def test_a_run_that_is_refused(chat: Chat) -> None:
