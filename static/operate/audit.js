@@ -52,8 +52,9 @@ function stateOf(check) {
   const [first, last] = [check.since, check.until].map((each) => (each ? absoluteTime(each / 1000) : "–"));
   const state = wrong.length ? badge(words.admin_audit_broken, "bad") : badge(words.admin_audit_unbroken, "good");
   const said = check.acts ? fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last }) : "";
+  // A key of one app gets neither a head nor what is wrong: only whether it is.
   const head = wrong.length || !check.head ? [] : [make("p", "muted", words.admin_audit_head, " ", code(check.head))];
-  return [card("", make("p", "", state, " ", said), ...wrong.map((each) => make("p", "", code(each))), ...head)];
+  return [card("", make("p", "", state, " ", said), ...(check.head ? wrong : []).map((each) => make("p", "", code(each))), ...head)];
 }
 
 /** @param {string} text  a time as fields have it; empty: none */

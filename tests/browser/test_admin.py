@@ -1,7 +1,8 @@
 """The admin page in a real browser: what those who answer for a server mend, in how many clicks."""
 
 import json
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -316,6 +317,13 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     admin.shows("erased a deleted user", ".act")
     admin.tap("Verify")
     admin.shows("unbroken", "[role=status] .badge")
+    with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database, database:
+        database.execute("UPDATE audit SET kind = 'page' WHERE number = 1")
+    admin = opened(pair, server, key=OF_SHOP)
+    admin.go("#audit")
+    admin.tap("Verify")
+    admin.shows("broken", "[role=status] .badge")
+    assert [text.strip() for text in admin.texts("[role=status] p")] == ["broken"]
 
 
 def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:

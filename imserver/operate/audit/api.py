@@ -73,8 +73,7 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     ones.
     """
     request: AuditQuery = call.input
-    store = service.store
-    apps, app = call.principal.apps, call.app
+    store, apps, app = service.store, call.principal.apps, call.app
     if not app and apps is not None:
         if len(apps) != 1:
             raise ApiProblem.invalid("`app`: name one of those that the key reaches")
@@ -82,28 +81,29 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app, check=False)
+    has_lines = NDJSON in call.request.headers.get("accept", "")
+    check = _check(service, call) if request.check and store.has_database and not has_lines else None
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
-    if NDJSON not in call.request.headers.get("accept", ""):
-        check = _check(service, call) if request.check and store.has_database else None
+    if not has_lines:
         return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
     headers = [("X-Request-Id", call.request.id)]
     if following:
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
         headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
-    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-    return HttpResponse(200, lines, NDJSON, tuple(headers))
+    return HttpResponse(200, msgspec.json.Encoder().encode_lines(rows), NDJSON, tuple(headers))
 
 
 def _check(service: AuditApi, call: Call) -> AuditCheck:
     from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
 
+    rates, payer = service.api.rates, (call.principal, call.request.host)
+    rates.charge(*payer, NEWEST // ACTS_PER_REQUEST)  # before anybody else is served
     result = verify(service.store.read, newest=NEWEST)
-    service.api.rates.charge(call.principal, call.request.host, result.rows // ACTS_PER_REQUEST)
+    rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)  # gives back what there was not
     if call.principal.apps is not None:
         return AuditCheck(wrong=["the chain is broken"] if result.wrong else [])
-    head = ":".join(map(str, result.head))
-    return AuditCheck(result.rows, result.since, result.until, head, result.wrong)
+    return AuditCheck(result.rows, result.since, result.until, ":".join(map(str, result.head)), result.wrong)
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
