@@ -24,8 +24,8 @@ from imserver.plugin.wire import Limit
 
 from .people import People
 from .problems import Problems
-from .records import Archive, Change, File, Group, Member, Message
-from .spool import Spool
+from .records import Archive, Change, File, Group, Member, Message, Reaction, Removal
+from .spool import Spool, moment
 from .survey import Survey
 from .text import clean, linked, with_links, with_people
 from .uploads import FileUploads
@@ -38,14 +38,17 @@ NAME_CHARACTERS: Final = 50
 DESCRIPTION_CHARACTERS: Final = 500
 MOST_ITEMS: Final = 10
 """Files in one message."""
+_MOST_PARTS: Final = 10
+"""Messages of ours that a removal takes back: one of there with so many files as these can have."""
 
 
 class Event(Struct):
     """What happens in a group, converted.
 
     ``kind``: ``begin``, ``message``, ``join``, ``member`` (who never was there joins), ``leave``, ``name``,
-    ``description`` or ``pin``. ``about``: the key of the message to which it replies, or that it pins.
-    ``links``: the ids of the messages to which its text links. ``parts``: its files.
+    ``description``, ``pin`` or ``removal``. ``about``: the key of the message to which it replies, or that it
+    pins, or of what it takes back. ``edit``: the key of the edit that has brought the text. ``links``: the
+    ids of the messages to which its text links. ``parts``: its files.
     """
 
     kind: str
@@ -65,7 +68,7 @@ class Event(Struct):
     """Outside of a thread."""
     also: bool = False
     reactions: Sequence[tuple[str, str, str]] = ()
-    is_edited: bool = False
+    edit: str = ""
     links: Sequence[str] = ()
     parts: Sequence[Mapping[str, Any]] = ()
 
@@ -100,6 +103,8 @@ class Importer:
         self._begun: set[str] = set()
         """Ids of the groups there whose first event came."""
         self._batch: list[Event] = []
+        self._keys: set[str] = set()
+        """Of the messages and reactions of the batch."""
         self.added: Counter[str] = Counter()
         """Kind of an event → how many are new."""
 
@@ -108,7 +113,7 @@ class Importer:
         count = 0
         groups = [each for each in self._survey.groups.values() if each.kind != "direct"]
         begins = sorted(filter(None, map(self._begin, groups)), key=attrgetter("time_ms"))
-        for each in merge(begins, spool.read(), key=attrgetter("time_ms")):
+        for each in merge(begins, spool.read(), key=moment):
             size = len(self._batch)
             if size >= BATCH and (each.time_ms != self._batch[-1].time_ms or size >= 2 * BATCH):
                 self._store()
@@ -118,7 +123,9 @@ class Importer:
                 self._batch.append(each)
             elif isinstance(each, Message):
                 count += 1
-                self._batch += self._messages(each)
+                self._add(self._messages(each))
+            elif isinstance(each, Removal):
+                self._add(self._removals(each))
             else:
                 self._batch += self._changes(each)
         self._store()
@@ -127,6 +134,16 @@ class Importer:
             if len(self._batch) >= BATCH:
                 self._store()
         self._store()
+
+    def _add(self, events: Iterator[Event]) -> None:
+        """Put events into the batch. What changes a message of the batch comes into the next one."""
+        for event in events:
+            is_removal = event.kind == "removal"
+            known = (event.about if is_removal else event.key) in self._keys
+            if known and (is_removal or event.edit or event.reactions):
+                self._store()
+            self._keys.update((event.key, *(key for key, _, _ in event.reactions)))
+            self._batch.append(event)
 
     def mark_read(self) -> None:
         """Let all members have read what they had read there, and all where that is not known."""
@@ -227,8 +244,7 @@ class Importer:
                 ("member", few, "admin"),
                 ("leave", sorted(once.difference(listed)), "member"),
             ):
-                digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
-                key = f"{self._archive}.{group.id}.{kind}.{digest}"
+                key = f"{self._archive}.{group.id}.{kind}.{_digest(*ids)}"
                 yield Event(kind, key, group.id, "", now, self._users(ids), role)
         for pin in group.pins:
             about = self._key(pin.message)
@@ -267,7 +283,7 @@ class Importer:
             is_reply=not message.thread,
             also=message.also,
             reactions=list(self._reactions(message, key)),
-            is_edited=message.is_edited,
+            edit=f"{key}.edit:{_digest(message.text)}" if message.is_edited else "",
             links=links,
             parts=parts[:MOST_ITEMS],
         )
@@ -279,10 +295,20 @@ class Importer:
                 text="",
                 meta=b"",
                 reactions=(),
-                is_edited=False,
+                edit="",
                 links=(),
                 parts=parts[start : start + MOST_ITEMS],
             )
+
+    def _removals(self, removal: Removal) -> Iterator[Event]:
+        key, user = self._key(removal.message), next(iter(self._users([removal.person])), "")
+        if removal.reaction is not None:
+            owns = [_key_of(key, removal.reaction)]
+        else:
+            owns = [key, *(f"{key}.{number}" for number in range(1, _MOST_PARTS))]
+        for own in owns:
+            time_ms = _shown_ms(removal.time_ms)
+            yield Event("removal", f"{own}.removed", removal.group, user, time_ms, about=own)
 
     def _changes(self, change: Change) -> Iterator[Event]:
         key, group, time_ms = self._key(change.id), change.group, _shown_ms(change.time_ms)
@@ -308,8 +334,7 @@ class Importer:
             if len(emoji.encode()) > Limit.EMOJI_BYTES:
                 self._problems.note("reaction with a long name", group=message.group)
             elif (account := self._people.get(reaction.person)) is not None:
-                name = reaction.name or reaction.emoji
-                yield f"{key}.{reaction.person}.{name}", account.user, emoji
+                yield _key_of(key, reaction), account.user, emoji
 
     def _part(self, file: File, user: str) -> dict[str, Any]:
         """What a message says of a file. Without its bytes it has its name only."""
@@ -331,9 +356,10 @@ class Importer:
 
     def _store(self) -> None:
         batch, self._batch = self._batch, []
+        self._keys.clear()
         if not batch:
             return
-        keys = [key for event in batch for key in (event.key, event.about) if key]
+        keys = [key for event in batch for key in (event.key, event.about, event.edit) if key]
         keys += [key for event in batch for key, _, _ in event.reactions]
         keys += [self._key(id) for event in batch for id in event.links]
         begun = [self._survey.of_groups[event.group] for event in batch if event.kind == "begin"]
@@ -348,14 +374,16 @@ class Importer:
                 each.clear()
             groups.update(self._groups)
             for event in batch:
-                before, is_new = past.added, not past.find(event.key)
+                before = past.added
+                unknown = [each for each in (event.key, event.edit) if each and not past.find(each)]
                 ids.append(0)
                 if event.kind == "message":
                     stored = ids[-1] = self._append(past, event, groups.get(event.group, 0), refused)
                     if stored:
                         groups[event.group] = past.conversation_of(event.key)
-                    added["message"] += bool(is_new and stored)
-                    added["reaction"] += past.added - before - bool(is_new and stored)
+                    new = {each for each in unknown if past.find(each)}
+                    others = past.added - before - len(new)
+                    added.update(message=event.key in new, edit=event.edit in new, reaction=others)
                     continue
                 self._change_group(past, event, groups, refused)
                 added[event.kind] += past.added - before
@@ -391,6 +419,8 @@ class Importer:
         elif kind in ("join", "member"):
             only_first = kind == "member"
             past.join(key, group, users, event.user, time_ms, role=event.role, only_first=only_first)
+        elif kind == "removal":
+            past.take_back(key, event.about, event.user, time_ms)
         elif kind == "leave":
             past.leave(key, group, users, event.user, time_ms)
         else:
@@ -430,10 +460,10 @@ class Importer:
             thread=0 if event.is_reply else about,
             also=event.also,
         )
-        stored = past.append(event.key, draft, event.reactions, event.is_edited)
+        stored = past.append(event.key, draft, event.reactions, event.edit)
         if isinstance(stored, Rejected) and about:  # nothing but a message begins a thread
             draft = replace(draft, thread=0)
-            stored = past.append(event.key, draft, event.reactions, event.is_edited)
+            stored = past.append(event.key, draft, event.reactions, event.edit)
         if isinstance(stored, Rejected):
             refused[f"message that the log refuses: {stored.detail or stored.reason}", event.group] += 1
             return 0
@@ -448,6 +478,9 @@ class Importer:
             return f"{self._page}#c/{past.conversation_of(key)}/{message}" if message else ""
 
         text = clean(with_links(event.text, address_of)) if event.links else event.text
+        if event.edit and past.find(event.key) and not past.find(event.edit):
+            type, body = past.content(event.key)
+            return type, _with_text(type, body, text)
         if not event.parts:
             return "text", (text or "…").encode()
         caption = {"caption": text} if text else {}
@@ -455,6 +488,26 @@ class Importer:
             return "album", msgspec.json.encode({"items": event.parts, **caption})
         content = {**event.parts[0], **caption}
         return content.pop("type"), msgspec.json.encode(content)
+
+
+def _key_of(message: str, reaction: Reaction) -> str:
+    return f"{message}.{reaction.person}.{reaction.name or reaction.emoji}"
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def _with_text(type: str, body: bytes, text: str) -> bytes:
+    """A content with another text. Its files stay."""
+    if type == "text":
+        return (text or "…").encode()
+    try:
+        content = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return body
+    content.pop("caption", None)
+    return msgspec.json.encode({**content, **({"caption": text} if text else {})})
 
 
 def _shown_ms(moment: int) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from heapq import merge
-from operator import attrgetter
 from os import pread
 from struct import Struct as Layout
 from tempfile import TemporaryFile
@@ -11,21 +10,28 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from .records import Change, Message
+from .records import Change, Message, Removal
 
 RUN_BYTES: Final = 8 << 20
 """Encoded bytes that are sorted in memory."""
 _PIECE: Final = 1 << 16
 """Bytes that a run reads at once."""
 _LENGTH: Final = Layout("<I")
-_BY_TIME: Final = attrgetter("time_ms")
+_LATE: Final = 1 << 62
+
+
+def moment(record: Any) -> int:
+    """The place of a record, or of an event, in the order: by time, but what was taken back is last: nothing
+    comes after its removal."""
+    time_ms: int = record.time_ms
+    return time_ms + _LATE if isinstance(record, Removal) else time_ms
 
 
 class Spool:
     """Records in a temporary file: sorted runs, which are merged. Those with the same key keep their order.
     The file is in ``TMPDIR``, and is gone with the process. ``kinds``: of records, structs with tags."""
 
-    def __init__(self, key: Callable[[Any], Any] = _BY_TIME, kinds: Any = Message | Change) -> None:
+    def __init__(self, key: Callable[[Any], Any] = moment, kinds: Any = Message | Change | Removal) -> None:
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kinds).decode
@@ -43,7 +49,7 @@ class Spool:
             self._write()
 
     def read(self) -> Iterator[Any]:
-        """All records, in the order of their keys: their times, if nothing else was said."""
+        """All records, in the order of their keys: see :func:`moment`, if nothing else was said."""
         self._write()
         bounds = zip(self._ends, self._ends[1:], strict=False)
         return merge(*(self._read_run(*each) for each in bounds), key=self._key)

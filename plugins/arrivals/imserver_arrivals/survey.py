@@ -54,7 +54,7 @@ class Survey(Struct):
 def survey(
     archive: Archive, has_bytes: Callable[[str], bool], spool: Spool, done: Callable[[int], object]
 ) -> Survey:
-    """Read an archive once, and put the messages and changes that come into a spool.
+    """Read an archive once, and put the messages, changes and removals that come into a spool.
 
     ``has_bytes``: whether there are those of a file. ``done`` is called with the number of messages so far.
     """
@@ -69,7 +69,9 @@ def survey(
         elif isinstance(record, Emoji):
             result.emoji.setdefault(record.name, record)
         elif isinstance(record, Removal):
-            continue
+            result.last_ms = max(result.last_ms, record.time_ms)
+            _meet(result, record.person)
+            spool.add(record)
         elif why := _refusal(result, record):
             problems.note(why, group=record.group, person=record.person)
         else:

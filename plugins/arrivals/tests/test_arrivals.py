@@ -2,6 +2,7 @@
 records."""
 
 import csv
+import json
 import random
 import re
 import sqlite3
@@ -28,6 +29,7 @@ from imserver_arrivals.records import (
     Message,
     Person,
     Reaction,
+    Removal,
     link,
     mention,
 )
@@ -173,6 +175,39 @@ def test_marks_are_names_and_links_to_what_has_come(site: Site) -> None:
     assert b'"mentions":["all"]' in first.meta
     assert second.body.decode() == f"http://127.0.0.1:8080/home/messages#c/1/{first.id} https://old/9"
     assert (second.about, second.thread) == (first.id, 0)
+
+
+def test_a_later_archive_brings_edits_and_takes_back(site: Site) -> None:
+    photo, hot = File("f", "f.png"), Reaction("bob", "🔥")
+    before = said("1", "one", 5, reactions=[hot]), said("2", "two", 6, files=[photo]), said("3", "three", 7)
+    bob = Message("4", "1", "bob", 8, "four")
+    made = Made(ANN, BOB, TEA, *before, bob)
+    made.files["f"] = PNG
+    site.bring(made)
+    again = (
+        Removal("1", "bob", 4, "5"),  # before what it takes back
+        Removal("1", "bob", 20, "1", hot),
+        Removal("1", "ann", 20, "3"),
+        Removal("1", "ann", 20, "unknown"),
+        said("1", "One", 5, is_edited=True),
+        said("2", "Two", 6, files=[File("f", "f.png", why="gone")], is_edited=True),
+        Message("5", "1", "bob", 21, "five"),
+        said("6", "six", 22),
+        said("6", "Six", 22, is_edited=True, reactions=[hot]),
+        said("6", "SIX", 22, is_edited=True),
+    )
+    later = Made(ANN, BOB, TEA, *again)
+    site.bring(later)
+    entries = site.entries()
+    first, second, third, *others = (each for each in entries if each.client_msg_id)
+    assert (first.body, first.reactions, json.loads(first.meta).keys()) == (b"One", (), {"edited", "reacted"})
+    assert (second.type, json.loads(second.body)["caption"]) == ("picture", "Two")
+    assert json.loads(second.body)["url"].startswith("/api/v1/uploads/")
+    assert [each.kind for each in (third, *others)] == ["recall", "message", "recall", "message"]
+    assert (others[-1].body, others[-1].reactions[0].emoji) == (b"SIX", "🔥")
+    site.bring(made)
+    site.bring(later)
+    assert site.entries() == entries
 
 
 def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:

@@ -1,6 +1,6 @@
 """What has happened on another server, with the times when it happened, in one transaction of a log."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -30,6 +30,7 @@ from imserver.messenger.messages.log.contract import (
     RejectReason,
 )
 from imserver.messenger.messages.log.groups import ADMIN, MEMBER, OWNER, end_members, record, start_of_history
+from imserver.messenger.messages.log.revisions import MOST_EDITS, count_edits
 from imserver.messenger.messages.log.rows import (
     GROUP,
     USER,
@@ -86,12 +87,13 @@ class LogImport:
     # --- messages -------------------------------------------------------------------------------------------
 
     def append(
-        self, key: str, draft: Draft, reactions: Sequence[tuple[str, str, str]] = (), is_edited: bool = False
+        self, key: str, draft: Draft, reactions: Sequence[tuple[str, str, str]] = (), edit: str = ""
     ) -> int | Rejected:
         """Store a message, and those of its ``reactions`` (key, user, emoji) that are new. Returns its id.
 
         ``draft``: as for clients, to a group by its id or to a user. The first message between two users
-        makes their conversation. ``is_edited``: the content is that of a later edit.
+        makes their conversation. ``edit``: the key of the edit that has brought the content; ``""``: none
+        has. A message of an earlier transaction gets an edit that is new, unless it has this content.
         """
         if wrong := objection(draft) or (draft.room and "room: not imported"):
             return Rejected(RejectReason.INVALID, wrong)
@@ -105,6 +107,9 @@ class LogImport:
             for own_key, user, emoji in valid:
                 change = partial(change_reaction, user=user, emoji=emoji)
                 self._annotate(own_key, known, draft.time_ms, change)
+            if edit and not self.find(edit) and self.content(key) != (draft.type, draft.body):
+                change = partial(_revise, draft=replace(draft, kind="edit"))
+                self._annotate(edit, known, draft.time_ms, change)
             return known
         state = self._state_for(draft)
         if state is None:
@@ -119,13 +124,14 @@ class LogImport:
         shown = [each for each in valid if each[2] in totals]
         meta = decode_meta(draft.meta)
         if shown:
-            meta["reacted"] = first + int(is_edited) + len(shown)
+            meta["reacted"] = first + bool(edit) + len(shown)
             meta["reactions"] = shown_totals(totals.values())
         own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
         draft = replace(draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
-        if is_edited:
-            transaction.enter(state, replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0))
+        if edit:
+            again = replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0)
+            self._enter(edit, state, again)
         counts = dict.fromkeys(totals, 0)
         for own_key, user, emoji in shown:
             counts[emoji] += 1
@@ -143,6 +149,28 @@ class LogImport:
             self._reactions.append((transaction.log, entry.id, emoji, user, row.id))
         return entry.id
 
+    def content(self, key: str) -> tuple[str, bytes]:
+        """The type and the body of a message of an earlier transaction, as it is after all edits."""
+        statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
+        rows = self._transaction.sql.query(statement, (self._transaction.log, self.find(key)))
+        return (text_of(rows[0][0]), bytes(rows[0][1])) if rows else ("", b"")
+
+    def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
+        """Recall the message, or end the reaction, that an earlier transaction has stored with the key
+        ``own``."""
+        statement = (
+            "SELECT m.id, m.about, r.emoji, r.member FROM message m LEFT JOIN reaction r "
+            "ON r.log = m.log AND r.message = m.about AND r.id = m.id WHERE m.log = %s AND m.id = %s"
+        )
+        values = self._transaction.log, self.find(own)
+        for id, about, emoji, user in self._transaction.sql.query(statement, values):
+            if emoji is None:
+                recall = Draft(sender=by, kind="recall", type="", conversation=1)
+                self._annotate(key, id, time_ms, partial(_revise, draft=recall))
+            else:
+                end = partial(change_reaction, user=text_of(user), emoji=text_of(emoji), remove=True)
+                self._annotate(key, about, time_ms, end)
+
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
         """Pin a message of an earlier transaction. False: nothing was stored."""
         return self._annotate(key, message, time_ms, partial(change_pin, user=user))
@@ -153,6 +181,7 @@ class LogImport:
         target = None if self.find(key) else find_message(self._transaction, "", message)
         if not isinstance(target, FoundMessage):
             return False
+        target.state = self._states.setdefault(target.state.id, target.state)
         self._begin(time_ms)
         change = annotate(self._transaction, target, time_ms=time_ms, resend=_digest(key))
         if isinstance(change, Rejected) or change.entry is None:
@@ -189,9 +218,7 @@ class LogImport:
             some = [user for user in everybody[1:] if (user in admins) == (role == ADMIN)]
             transaction.admit(state, some, role)
         self._states[state.id] = state
-        self._record(
-            key, state, "group", owner, {"change": "create", "name": name, "users": everybody}, time_ms
-        )
+        self._record(key, state, "group", owner, time_ms, change="create", name=name, users=everybody)
         if description:
             transaction.set_group(state.id, "description", description)
         if avatar:
@@ -224,7 +251,7 @@ class LogImport:
         self._begin(time_ms)
         members = count_members(transaction.sql, transaction.log, group) + len(new)
         transaction.admit(state, new, role, start_of_history(transaction, group, new))
-        self._record(key, state, "join", by, {"users": new, "role": role, "members": members}, time_ms)
+        self._record(key, state, "join", by, time_ms, users=new, role=role, members=members)
 
     def leave(self, key: str, group: int, users: Sequence[str], by: str, time_ms: int) -> None:
         """Remove those of the users who are members, but the owner."""
@@ -238,7 +265,7 @@ class LogImport:
         if not leaving:
             return
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
-        self._record(key, state, "leave", by, {"users": leaving, "members": members}, time_ms)
+        self._record(key, state, "leave", by, time_ms, users=leaving, members=members)
         end_members(transaction, state, leaving)
 
     def describe(self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int) -> None:
@@ -248,7 +275,7 @@ class LogImport:
             return
         self._transaction.set_group(group, text, value)
         change = "rename" if text == "name" else text
-        self._record(key, state, "group", by, {"change": change, text: value}, time_ms)
+        self._record(key, state, "group", by, time_ms, change=change, **{text: value})
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -285,23 +312,23 @@ class LogImport:
         self._ahead.discard(known)
         return None if known else self._state(group)
 
-    def _state(self, conversation: int) -> ConversationState | None:
-        if conversation not in self._states:
-            self._states.update(self._transaction.conversations((conversation,))())
-        return self._states.get(conversation)
+    def _state(self, key: int | bytes) -> ConversationState | None:
+        if key not in self._states:
+            for state in self._transaction.conversations((key,))().values():
+                self._states[key] = self._states.setdefault(state.id, state)
+        return self._states.get(key)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
         if draft.conversation:
             state = self._state(draft.conversation)
             return state if state is None or not state.members or draft.sender in state.members else None
         pair = pair_of(draft.sender, draft.to_user)
-        if pair not in self._states:
-            self._states.update(self._transaction.conversations((pair,))())
-        if pair not in self._states:
+        if (state := self._state(pair)) is None:
             self._begin(draft.time_ms)
             members = tuple(sorted((draft.sender, draft.to_user)))
-            self._states[pair] = self._transaction.make_conversation(USER, members)
-        return self._states[pair]
+            state = self._transaction.make_conversation(USER, members)
+            self._states[pair] = self._states[state.id] = state
+        return state
 
     def _begin(self, time_ms: int) -> None:
         """Let the next entries count as stored at this time."""
@@ -316,23 +343,28 @@ class LogImport:
         return entry
 
     def _record(
-        self,
-        key: str,
-        state: ConversationState,
-        kind: EntryKind,
-        by: str,
-        details: Mapping[str, object],
-        time_ms: int,
+        self, key: str, state: ConversationState, kind: EntryKind, by: str, time_ms: int, **details: object
     ) -> None:
         self._begin(time_ms)
-        entry = record(
-            self._transaction, state, kind, by, dict(details), time_ms=time_ms, resend=_digest(key)
-        )
+        entry = record(self._transaction, state, kind, by, details, time_ms=time_ms, resend=_digest(key))
         self._note(key, entry.id, state.id)
 
     def _note(self, key: str, id: int, conversation: int) -> None:
         self._ids[_digest(key)] = id, conversation
         self.added += 1
+
+
+def _revise(
+    transaction: AppTransaction, found: FoundMessage, *, draft: Draft, time_ms: int, resend: bytes
+) -> Change | Rejected:
+    """Edit or recall a message."""
+    if (
+        draft.kind == "edit"
+        and count_edits(transaction.sql, transaction.log, found.id, MOST_EDITS) >= MOST_EDITS
+    ):
+        return Rejected(RejectReason.FULL)
+    draft = replace(draft, about=found.id, time_ms=time_ms, client_msg_id="", thread=0)
+    return Change(found.state.id, transaction.enter(found.state, draft, resend))
 
 
 def _digest(key: str) -> bytes:

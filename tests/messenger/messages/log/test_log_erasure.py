@@ -157,7 +157,7 @@ def draft_of(sender: str, text: str, group: int, time_ms: int, about: int = 0) -
     return Draft(sender=sender, body=text.encode(), conversation=group, time_ms=time_ms, about=about)
 
 
-KEYS = ("g", "1", "2", "3", "r1", "r2", "r3", "j", "l", "n", "d", "p")
+KEYS = ("g", "1", "2", "3", "e", "r1", "r2", "r3", "j", "l", "n", "d", "p")
 
 
 def fill(given: LogImport) -> None:
@@ -165,7 +165,7 @@ def fill(given: LogImport) -> None:
     group = given.create_group("g", "a", "tea", ["b"], BEGIN, description="For tea", is_open=True)
     first = given.append("1", draft_of("a", "tea?", group, BEGIN + 1), [("r1", "b", "👍"), ("r2", "a", "👍")])
     assert isinstance(first, int)
-    given.append("2", draft_of("gone", "yes", group, BEGIN + DAY, about=first), (), True)
+    given.append("2", draft_of("gone", "yes", group, BEGIN + DAY, about=first), (), "e")
     given.join("j", group, ["c", "b"], "a", BEGIN + 2 * DAY)
     given.leave("l", group, ["b", "a"], "b", BEGIN + 3 * DAY)
     given.describe("n", group, "name", "coffee", "a", BEGIN + 4 * DAY)
@@ -173,7 +173,7 @@ def fill(given: LogImport) -> None:
 
 
 def test_everything_has_its_time_and_twice_is_once(log: MessageLog) -> None:
-    assert past(log, KEYS, fill) == 9
+    assert past(log, KEYS, fill) == 10
     assert past(log, KEYS, fill) == 0
     entries = log.entries.read(APP, 0, 100)
     kinds = [(entry.kind, (entry.time_ms - BEGIN) // DAY) for entry in entries]
@@ -247,15 +247,67 @@ def test_a_later_import_adds_what_is_new(log: MessageLog) -> None:
 
     def later(given: LogImport) -> None:
         group = given.conversation_of("g")
+        given.append("0", draft_of("a", "before", group, BEGIN + 1))
         given.append("1", draft_of("a", "tea?", group, BEGIN + 1), [("r1", "b", "👍"), ("r3", "c", "🎉")])
         given.append("3", draft_of("c", "late", group, BEGIN + 6 * DAY, about=given.find("1")))
         assert given.pin("p", given.find("1"), "a", BEGIN + 6 * DAY)
 
-    assert past(log, KEYS, later) == 3
+    assert past(log, KEYS, later) == 4
     first = log.entries.find(APP, [2])[0]
     assert [(each.emoji, each.count) for each in first.reactions] == [("👍", 2), ("🎉", 1)]
     assert log.entries.find(APP, [log.entries.head(APP) - 1])[0].about == 2
     assert [entry.id for entry in log.entries.pins(APP, "a", 1)[0]] == [2]
+    seqs = [entry.seq for entry in log.entries.read(APP, 0, 100) if entry.conversation == 1]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_a_later_import_brings_an_edit_once(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+
+    def edited(text: str, edit: str, to: str = "1") -> int:
+        def work(given: LogImport) -> None:
+            given.append(to, draft_of("a", text, given.conversation_of("g"), BEGIN + 1), (), edit)
+
+        return past(log, ["g", to, edit], work)
+
+    assert edited("tea?", "e0") == 0, "the message has this text"
+    assert edited("coffee?", "e1") == 1
+    assert edited("water?", "e2") == 1
+    assert edited("coffee?", "e1") == 0
+    first = log.entries.find(APP, [2])[0]
+    assert (first.body, [each.emoji for each in first.reactions]) == (b"water?", ["👍"])
+    assert [each.id for each in log.search.find(APP, "c", Search("water", 0, 0, 10))[0]] == [2]
+    stored(log, say("a", 1, "cocoa?", kind="edit", about=2))
+    assert edited("water?", "e2") == 0, "its author has edited it"
+    stored(log, say("a", 1, "", kind="recall", about=2))
+    assert edited("milk?", "e3") == 0
+
+
+def test_what_has_come_is_taken_back_once(log: MessageLog) -> None:
+    past(log, KEYS, fill)
+    past(log, ["1", "p"], lambda given: given.pin("p", given.find("1"), "a", BEGIN + 6 * DAY))
+    log.annotations.react(APP, "c", 2, "🎉")
+
+    def taken(own: str) -> int:
+        key = f"{own} gone"
+        return past(log, [own, key], lambda given: given.take_back(key, own, "a", BEGIN + 7 * DAY))
+
+    assert [taken("r1"), taken("r1"), taken("unknown")] == [1, 0, 0]
+    assert [(each.emoji, each.users) for each in log.entries.find(APP, [2])[0].reactions] == [
+        ("👍", ("a",)),
+        ("🎉", ("c",)),
+    ]
+    log.annotations.react(APP, "a", 2, "👍", remove=True)
+    log.annotations.react(APP, "a", 2, "👍")
+    assert taken("r2") == 0, "a has reacted in this log again"
+    assert [taken("1"), taken("1"), taken("g")] == [1, 0, 0]
+    last = log.entries.read(APP, log.entries.head(APP) - 1, 1)[0]
+    assert (last.kind, last.about, last.sender, last.time_ms) == ("recall", 2, "a", BEGIN + 7 * DAY)
+    recalled = log.entries.find(APP, [2])[0]
+    assert (recalled.kind, recalled.about, recalled.body, recalled.reactions) == ("recall", 2, b"", ())
+    assert log.entries.pins(APP, "a", 1)[0] == []
+    assert log.search.find(APP, "c", Search("tea", 0, 0, 10))[0] == []
+    stored(log, say("a", 1, "next"))
 
 
 def test_who_has_left_joins_again_only_if_an_event_says_so(log: MessageLog) -> None:
