@@ -555,11 +555,11 @@ class Accounts(Service, dict=True):
         row = self.rows.by_id_or_login(app, text) if self.tokens.wanted_in(app) else None
         return None if row is None else row[0]
 
-    def resets(self, app: str, code: str, address: str) -> bool:
-        """Whether the code of a mail replaces a password now. Counts as a login. Raises NoAccounts,
+    def resets(self, app: str, code: str, address: str) -> Account | None:
+        """The account whose password the code of a mail replaces now. Counts as a login. Raises NoAccounts,
         PasswordsOff and TooManyRequests."""
         self.charge_reset(app, address)
-        return self.rows.reset_of(app, secret_hash(code), int(time())) > 0
+        return self.rows.reset_of(app, secret_hash(code), int(time()))
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
         """Replace a password with the code of a mail. All sessions and tokens of the account end. Returns its
@@ -569,15 +569,13 @@ class Accounts(Service, dict=True):
         Overloaded.
         """
         check_password(password)
-        self.charge_reset(app, address)
-        code_hash = secret_hash(code)
-        if not (id := self.rows.reset_of(app, code_hash, int(time()))):
+        if (account := self.resets(app, code, address)) is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self.passwords.hash(password)
-        if not self.rows.use_reset(app, code_hash, int(time()), hashed, self.recorder(app)):
+        if not self.rows.use_reset(app, secret_hash(code), int(time()), hashed, self.recorder(app)):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
-        self.logged_out(app, str(id))
-        return str(id)
+        self.logged_out(app, account.user)
+        return account.user
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""

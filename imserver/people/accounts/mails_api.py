@@ -27,9 +27,10 @@ class ResetRequested(Struct):
 
 
 class ResetShown(Struct):
-    """Whether a code resets a password now."""
+    """Whether a code resets a password now, and whose."""
 
     valid: Annotated[bool, about("False: no such code, or it has expired or was used.")]
+    login: Annotated[str, about("What it logs in with: its user name, e-mail address or phone number.")]
 
 
 class ResetDone(Struct):
@@ -65,11 +66,13 @@ def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) ->
 
 @reset_routes.get("/accounts/reset/show", base=None, problems=(PasswordsOff.problem,))
 def show_reset(resets: Resets, call: Call, code: ResetCode, app: AccountApp = GOCHAT) -> ResetShown:
-    """Show whether a code still works.
+    """Show whether a code still works, and for which account.
 
     For the page behind the link. Nothing changes. Each request counts as a login of its address.
     """
-    return ResetShown(resets.accounts.resets(call.app, code, call.request.host))
+    account = resets.accounts.resets(call.app, code, call.request.host)
+    login = account and (account.name or account.email or account.phone)
+    return ResetShown(account is not None, login or "")
 
 
 @reset_routes.post(
@@ -129,8 +132,7 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     """
     if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
-    is_sent = confirmations.request(call.app, call.user)
-    return ConfirmationRequested(not is_sent, LINK_SECONDS)
+    return ConfirmationRequested(not confirmations.request(call.app, call.user), LINK_SECONDS)
 
 
 @routes.get(

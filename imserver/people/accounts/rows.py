@@ -302,10 +302,10 @@ class AccountStore(Store.Rows):
         )
         return True
 
-    def reset_of(self, app: str, code: str, now: int) -> int:
-        """The account whose password the code with this hash may reset now; 0: none."""
+    def reset_of(self, app: str, code: str, now: int) -> Account | None:
+        """The account whose password the code with this hash may reset now."""
         rows = self._store.rows(_RESET, (code, now, app))
-        return rows[0][0] if rows else 0
+        return next(iter(self.by_ids(app, [row[0] for row in rows])), None)
 
     @Store.writing_or(False)
     def use_reset(

@@ -35,10 +35,10 @@ Your messages from {title} are here now. Open this address within {days} days to
 
     {link}
 
-Your name, your groups and all that was written there wait for you.
+You log in as {login}. Your name, your groups and all that was written there wait for you.
 
 您在 {title} 的消息已迁移到这里。请在 {days} 天内打开上面的地址设置密码，
-您的名字、群组和以前的消息都在这里。
+然后用 {login} 登录。您的名字、群组和以前的消息都在这里。
 """
 
 
@@ -124,9 +124,10 @@ def send_links(
     sent, open_rows = 0, [row for row in rows if row[1]]
     if without := len(rows) - len(open_rows):
         problems.note("person without an e-mail address, who gets no mail", count=without)
-    for number, (_, address, link) in enumerate(open_rows):
+    for number, (login, address, link) in enumerate(open_rows):
         try:
-            send(settings, Mail(address, _SUBJECT, _TEXT.format(title=title, days=days, link=link)))
+            text = _TEXT.format(title=title, days=days, login=login, link=link)
+            send(settings, Mail(address, _SUBJECT, text))
             sent += 1
         except NotSent as error:
             if not error.is_of_mail:

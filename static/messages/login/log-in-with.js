@@ -1,7 +1,7 @@
 // @ts-check
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
-import { fill, make, ROOT } from "../../text.js";
+import { element, fill, make, ROOT } from "../../text.js";
 import { CODE_LENGTH, LEAST_PASSWORD, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "../parts/account-fields.js";
 import { ApiError, callApi } from "../parts/api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "../parts/form.js";
@@ -197,31 +197,39 @@ export function openForgotten({ app, text: words }) {
 }
 
 /**
- * The link of a mail was opened.
+ * The link of a mail was opened. Who has chosen a password is logged in with it, unless somebody is.
  *
  * @param {Page} page
  * @param {string} code
  */
-export function openReset({ app, text: words }, code) {
+export async function openReset({ app, text: words }, code) {
+  /** @type {{ valid: boolean, login: string }} */
+  const { valid, login } = await callApi(app, "", "GET", "accounts/reset/show", { code }).catch(() => ({ valid: true, login: "" })); // then the form says it
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const { form, go, note, layer } = dialogForm(
-    words.messages_password_new, words.messages_save, usernameInput(),
+    words.messages_password_new, words.messages_save, usernameInput(login),
+    ...(login ? [field(words.messages_login, make("span", "", make("bdi", "", login)))] : []),
     field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
   );
   layer.closed.then(() => navigate("", true)); // the code is in the address
+  if (!valid) form.replaceChildren(make("p", "", words.messages_fault_unknown_reset));
   password.focus();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (password.value.length < LEAST_PASSWORD) return show(note, words.messages_fault_password);
     if (!(await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value })))) return;
     layer.close();
-    toast(words.messages_reset_done);
+    const own = document.querySelector("#login-form");
+    if (!login || !(own instanceof HTMLFormElement)) return toast(words.messages_reset_done);
+    element("identifier", HTMLInputElement).value = login;
+    element("password", HTMLInputElement).value = password.value;
+    own.requestSubmit();
   });
 }
 
-/** @returns {HTMLInputElement} browsers want one beside a password */
-function usernameInput() {
-  return input({ autocomplete: "username", readOnly: true, hidden: true });
+/** @param {string} [login]  whose password it is; browsers want it beside a password */
+function usernameInput(login = "") {
+  return input({ value: login, autocomplete: "username", readOnly: true, hidden: true });
 }
 
 /**

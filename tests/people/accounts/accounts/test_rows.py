@@ -439,7 +439,7 @@ def test_a_code_resets_a_password_once(accounts: AccountStore) -> None:
     assert not accounts.add_reset(ann.id, "ann@example.org", "third", 20, 100)
     assert not accounts.add_reset(10**9, "", "third", 20, 100)
     codes = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))
-    assert [accounts.reset_of(*code) for code in codes] == [0, ann.id, 0, 0]
+    assert [accounts.reset_of(*code) for code in codes] == [None, ann, None, None]
     assert not accounts.use_reset("shop", "second", 100, "new")
     assert [accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")] == [True, False]
     known = accounts.by_id("shop", ann.id)
@@ -452,7 +452,7 @@ def test_a_code_resets_a_password_once(accounts: AccountStore) -> None:
         now = accounts.by_id("shop", ann.id)
         assert accounts.add_reset(ann.id, now[0].email, "third", 10, 100)
         assert change()
-        assert accounts.reset_of("shop", "third", 20) == 0
+        assert accounts.reset_of("shop", "third", 20) is None
 
 
 # --- listing, roles and locks -----------------------------------------------------------------------------
