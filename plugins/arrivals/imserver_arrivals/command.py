@@ -8,28 +8,28 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 from msgspec import Struct
 
-from imserver.media.emoji import OwnEmoji
-from imserver.media.uploads import Uploads, UploadSettings
 from imserver.people.accounts import SmtpSettings, rules_of
-from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
-from imserver.plugin.identity import GOCHAT, Tenant, Tenants
+from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import Tenant
 from imserver.plugin.progress import long_work
-from imserver.plugin.settings import HTTP_URL, Config, settings_of
+from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit
 
-from .formats import FORMATS, archive_of
-from .importer import Importer
-from .people import People, send_links
-from .problems import BadArchive, Problems
+from .destination import Destination, tenant_of
+from .formats import FOLLOWED, FORMATS, archive_of
+from .people import send_links
+from .position import PositionFile
+from .problems import Problems
 from .records import Archive
 from .spool import Spool
 from .survey import Survey, survey
-from .uploads import FileIndex, FileUploads
+from .uploads import FileIndex
 
 _KINDS: Final = (
     ("open", "groups that anybody may join"),
@@ -63,7 +63,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 
 @click.command(short_help="Import an archive of another server: people, groups, messages.")
 @settings_options
-@click.argument("archive", type=click.Path(exists=True, path_type=Path))
+@click.argument("archive", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--app", required=True, help="The app that gets everything. Its users are accounts.")
 @click.option(
     "--from",
@@ -96,17 +96,53 @@ class Wish(Struct, frozen=True, kw_only=True):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a CSV file: what comes of each person and group, what does not, and why.",
 )
-def arrive(archive: Path, name: str | None, **wish: Any) -> None:
+@click.option("--follow", metavar="ADDRESS", help="Go on with what happens on the running server.")
+@click.option(
+    "--token", type=click.File(encoding="utf-8"), help="File with the token for it; - is standard input."
+)
+@click.option(
+    "--back",
+    multiple=True,
+    metavar="[GROUP=]ADDRESS",
+    help="Post messages of ours there, too: those of a group there, or of all others.",
+)
+def arrive(
+    archive: Path | None,
+    name: str | None,
+    follow: str | None,
+    token: IO[str] | None,
+    back: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Import ARCHIVE, which another server has made: a file or a folder.
 
     Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
     threads replies. Call it again after an interruption, or with a later archive: nothing is stored twice.
     Servers may run during the first import. Stop them for later ones: they may notify people of messages
     before these are marked as read. The status is 1 if a part of the archive is broken.
+
+    With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what happens on their server while
+    both run. ARCHIVE is needed once, here or before.
     """
+    wish = Wish(**options)
+    if follow is None and (archive is None or token is not None or back):
+        raise click.UsageError("--token and --back go with --follow" if archive else "ARCHIVE is missing")
+    if follow is not None and (token is None or wish.dry_run or (name is None and archive is None)):
+        raise click.UsageError("--follow takes --token, --from if there is no ARCHIVE, and no --dry-run")
     try:
-        bring(archive_of(archive, name), Wish(**wish))
-    except (BadArchive, OSError) as error:
+        source = archive_of(archive, name) if archive is not None else None
+        if follow is None or token is None:
+            if source is not None:
+                bring(source, wish)
+            return
+        from .follow import follow_server, live_of  # they load what no other command needs
+
+        format = source.name if source is not None else name or ""
+        with closing(live_of(format, follow, token.read().strip(), back)) as live:
+            if source is not None:
+                bring(source, wish)
+            follow_server(live, follow, bool(back), wish)
+    except (ImserverError, OSError, UnicodeDecodeError) as error:
         fail(error)
 
 
@@ -128,66 +164,44 @@ def bring(archive: Archive, wish: Wish) -> None:
 
 
 def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, wish: Wish) -> None:
-    began, problems, key_name = perf_counter(), archive.problems, f"{archive.name}-import"
+    began, problems = perf_counter(), archive.problems
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
-        tenant = tenant_of(tenants, wish.app)
-        name = tenant.name
-        own_page, smtp = _own_page(config, tenant), settings_of(config, SmtpSettings)
+        tenant, smtp = tenant_of(tenants, wish.app), settings_of(config, SmtpSettings)
         if wish.mail and not smtp.host:
             fail("--mail: the settings name no mail server (smtp.host)")
-        page = _links_page(tenant, own_page) if wish.links is not None or wish.mail else ""
-        uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
-        with closing(uploads), long_work("importing people") as say:
-            people = People(store, name, archive.name, rules_of(tenant).identifiers, problems)
-            sent = FileUploads(uploads, index, name, key_for(config, key_name), problems)
-            for person in contents.people.values():
-                people.find(person)
-                picture = sent.upload(person.avatar, people.accounts[person.id].user, person.id, "picture")
-                if picture is not None:
-                    people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
-            sent.add_emoji(OwnEmoji(store, uploads), contents.emoji.values())
-            importer = Importer(archive, contents, store, name, people, sent, problems, own_page)
+        wants_links = wish.links is not None or wish.mail
+        with (
+            closing(Destination(config, store, tenant, archive.name, problems)) as target,
+            long_work("importing people") as say,
+        ):
+            page = _links_page(tenant, target.page) if wants_links else ""
             total = contents.counts["message"]
-            importer.run(spool, lambda count: say("importing messages", count, total))
+            importer = target.add(
+                archive, contents, spool, index, lambda count: say("importing messages", count, total)
+            )
             if not wish.unread:
                 say("marking as read")
                 importer.mark_read()
             seconds = perf_counter() - began
-            rows = list(people.links(contents.people, page, wish.days)) if page else []
+            rows = list(target.people.links(contents.people, page, wish.days)) if page else []
             if wish.links is not None:
                 _write_csv(wish.links, [("login", "email", "link"), *rows])
             if wish.mail:
                 say("sending mails")
                 mails = send_links(smtp, rows, archive.title, wish.days, problems)
-        new = importer.added
-        added = {"accounts": people.new, "groups": new["begin"], "messages": new["message"]}
-        record_act(config, store, f"{archive.name}.import", name, **added, files=sent.new)
+        if archive.name in FOLLOWED:
+            file = PositionFile(config.server.data_dir, archive.name, tenant.name)
+            file.note_archive(contents.last_ms, importer.groups())
+        new = target.added
+        added = {"accounts": new["account"], "groups": new["begin"], "messages": new["message"]}
+        record_act(config, store, f"{archive.name}.import", tenant.name, **added, files=new["file"])
     click.echo(
-        f"new: accounts {people.new:,}, groups {new['begin']:,}, messages {new['message']:,}, "
-        f"reactions {new['reaction']:,}, files {sent.new:,}, emoji {sent.emoji:,}"
+        f"new: accounts {new['account']:,}, groups {new['begin']:,}, messages {new['message']:,}, "
+        f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
     )
     if wish.mail:
         click.echo(f"sent: {mails:,} mails with links")
     click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
-
-
-def tenant_of(tenants: Tenants, app: str) -> Tenant:
-    """The app that an operator names. Ends the command if it is none whose users are accounts."""
-    name = tenants.resolve(app)
-    tenant = tenants.find(name)
-    if tenant is None:
-        fail(f"app {app} does not exist; `imserver chat` makes gochat, that of the messages page")
-    if not tenant.wants_accounts(name):
-        fail(f"app {app} has no accounts: set its account_tokens to required")
-    return tenant
-
-
-def _own_page(config: Config, tenant: Tenant) -> str:
-    """The messages page, whose links open messages; ``""``: the app has a page elsewhere."""
-    if tenant.name != GOCHAT:
-        return ""
-    url = config.address
-    return f"{url if HTTP_URL.match(url) else f'http://127.0.0.1:{config.app.http_port}'}/home/messages"
 
 
 def _links_page(tenant: Tenant, own_page: str) -> str:
@@ -249,12 +263,16 @@ def _print_survey(archive: Archive, contents: Survey) -> None:
 
 def print_problems(problems: Problems, head: str) -> None:
     """Say under a headline what is not understood or not kept. Ends the command if parts are broken."""
-    if not problems.counts:
-        return
-    click.echo(head)
-    for kind, count in sorted(problems.counts.items(), key=lambda row: (-row[1], row[0])):
-        click.echo(f"{count:>10,}  {kind}")
+    print_counts(problems, head)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
     if problems.broken:
         fail("parts of the archive are broken; the rest was read")
+
+
+def print_counts(problems: Problems, head: str) -> None:
+    """Say under a headline what is not understood or not kept."""
+    if problems.counts:
+        click.echo(head)
+    for kind, count in sorted(problems.counts.items(), key=lambda row: (-row[1], row[0])):
+        click.echo(f"{count:>10,}  {kind}")

@@ -217,7 +217,9 @@ class Departure:
             done(count)
 
     def _message(self, entry: Entry, group: str, details: Details) -> Message:
-        text, files = self._content(entry, group)
+        text, files, lost = content_of(entry)
+        if lost:
+            self.problems.note(lost, group=group)
         thread, about = entry.thread, entry.about
         return Message(
             str(entry.id),
@@ -232,21 +234,6 @@ class Departure:
             (),
             files,
         )
-
-    def _content(self, entry: Entry, group: str) -> tuple[str, list[File]]:
-        """The text and the files of a message."""
-        if entry.ask is not None:
-            self.problems.note("question or poll (its text leaves)", group=group)
-        if entry.type == "text":
-            return entry.body.decode(errors="replace"), []
-        try:
-            content = _read_content(entry.body)
-        except (ValueError, RecursionError):
-            content = Content()
-        if entry.type in _FILES and (content.items or content.name or content.url):
-            return content.caption, [_file(each) for each in content.items or [content]]
-        self.problems.note(f"message of type {entry.type} (its name leaves)", group=group)
-        return content.caption or content.name or f"[{entry.type}]", []
 
     def _marked(self, text: str, mentions: Collection[str]) -> str:
         """A text whose names of people that it mentions are marks."""
@@ -284,6 +271,21 @@ def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
     """Pages of the ids of an app. They have large gaps after the database has lost some."""
     for rows in store.pages(table, "id", "id", where, (app,)):
         yield [id for (id,) in rows]
+
+
+def content_of(entry: Entry) -> tuple[str, list[File], str]:
+    """The text and the files of a message, and what of it other servers do not have, for the report."""
+    lost = "question or poll (its text leaves)" if entry.ask is not None else ""
+    if entry.type == "text":
+        return entry.body.decode(errors="replace"), [], lost
+    try:
+        content = _read_content(entry.body)
+    except (ValueError, RecursionError):
+        content = Content()
+    if entry.type in _FILES and (content.items or content.name or content.url):
+        return content.caption, [_file(each) for each in content.items or [content]], lost
+    lost = f"message of type {entry.type} (its name leaves)"
+    return content.caption or content.name or f"[{entry.type}]", [], lost
 
 
 def _person(user: str, account: Account | None) -> Person:

@@ -18,6 +18,8 @@ from .zulip import Zulip
 FORMATS: Final[dict[str, type[Archive]]] = {
     each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
 }
+FOLLOWED: Final = ("mattermost",)
+"""The formats of servers that :mod:`imserver_arrivals.follow` follows."""
 WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter | ZulipWriter]]] = {
     "mattermost": MattermostWriter,
     "slack": SlackWriter,

@@ -145,6 +145,11 @@ class Importer:
             self._keys.update((event.key, *(key for key, _, _ in event.reactions)))
             self._batch.append(event)
 
+    def groups(self) -> dict[int, str]:
+        """Conversation → id of the group there, without conversations of two."""
+        groups = self._survey.groups
+        return {own: id for id, own in self._groups.items() if own and groups[id].kind != "direct"}
+
     def mark_read(self) -> None:
         """Let all members have read what they had read there, and all where that is not known."""
         log = self._log
@@ -219,7 +224,7 @@ class Importer:
             key=self._key_of(group.id),
             group=group.id,
             user=self._people[owner].user,
-            time_ms=_shown_ms(min(moments, default=self._survey.first_ms)),
+            time_ms=_shown_ms(min(moments, default=self._survey.first_ms or int(time() * 1000))),
             users=self._users([id for id in self._listed(group) if id in first]),
             text=clean_name(name)[:NAME_CHARACTERS].strip() or clean_name(group.id)[:NAME_CHARACTERS],
             description=self._description(group.description),

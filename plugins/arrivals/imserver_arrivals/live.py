@@ -28,7 +28,7 @@ round, whatever else is lost."""
 class LiveError(ImserverError):
     """Their server did not do what was asked; the text says why. ``is_final``: it never will (a token that
     does not count, a channel that is gone); otherwise it may be asked again. ``status``: of its answer, of
-    HTTP; 0: there was none, or it was no good one."""
+    HTTP (413: it is too large); 0: there was none, or it was no good one."""
 
     def __init__(self, text: str, is_final: bool = False, status: int = 0) -> None:
         super().__init__(text)
@@ -160,8 +160,10 @@ class Server:
         try:
             while piece := answer.read1(1 << 16):  # it does not wait for all of them
                 size += len(piece)
-                if size > most or monotonic() > deadline:
-                    raise LiveError(f"{self._host}: an answer is too large or too slow")
+                if size > most:
+                    raise LiveError(f"{self._host}: an answer is too large", status=413)
+                if monotonic() > deadline:
+                    raise LiveError(f"{self._host}: an answer is too slow")
                 yield piece
         except (HTTPError, OSError, ValueError) as error:
             raise LiveError(f"{self._host}: an answer breaks off: {_reason(error)}") from None

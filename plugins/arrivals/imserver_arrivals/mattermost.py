@@ -37,11 +37,12 @@ from .records import (
     Pin,
     Reaction,
     Record,
+    Removal,
     Role,
     mention,
 )
 from .source import read_lines, source_of
-from .text import emoji_named
+from .text import attachments_in, emoji_named
 
 _BITS: Final = 1 << 27
 """Of the table that finds posts which may have one id: a few false ones of a million."""
@@ -181,7 +182,7 @@ class Outline(Head):
 
 
 class Post(Head):
-    """A post or a reply."""
+    """A post or a reply. The last three are of :mod:`imserver_arrivals.mattermost_news` alone."""
 
     type: str | None = None
     message: str | None = None
@@ -189,6 +190,9 @@ class Post(Head):
     reactions: list[PostReaction] | None = None
     attachments: list[Attachment] | None = None
     replies: list[Raw] | None = None
+    deleted_at: int | None = None
+    ended_reactions: list[PostReaction] | None = None
+    ended_at: int | None = None
 
 
 class FirstLine(Struct):
@@ -215,8 +219,10 @@ class PostLine(Struct):
 
 
 class Props(Struct):
-    """What is read of the properties of a post. Plug-ins write what they like in them."""
+    """What is read of the properties of a post. Plug-ins write what they like in them.
+    ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
 
+    imserver: Any = None
     attachments: Any = None
     from_webhook: Any = None
     override_username: Any = None
@@ -347,6 +353,7 @@ class Mattermost:
                 self._emoji[row.emoji.name] = row.emoji.image or ""
             elif row.type not in ("version", "role", "scheme", "post", "direct_post"):
                 self.problems.note(f"line of type {row.type[:60]} (not imported)")
+        strangers.pop("", None)
         for id in strangers:
             name = id.removeprefix("webhook/")
             self._people.setdefault(id, Person(id, name, why="bot" if name != id else "not in the export"))
@@ -437,7 +444,7 @@ class Mattermost:
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def _messages(self) -> Iterator[Message | Change]:
+    def _messages(self) -> Iterator[Message | Change | Removal]:
         counts: Counter[str] = Counter()
         for number, line in self._numbered():
             try:
@@ -454,7 +461,7 @@ class Mattermost:
             if post is not None:
                 yield from self._thread(post, number, counts)
 
-    def _thread(self, post: Post, number: int, counts: Counter[str]) -> Iterator[Message | Change]:
+    def _thread(self, post: Post, number: int, counts: Counter[str]) -> Iterator[Message | Change | Removal]:
         """A post and its replies."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
@@ -478,10 +485,16 @@ class Mattermost:
 
     def _converted(
         self, post: Post, id: str, group: str, author: str, thread: str, number: int
-    ) -> Iterator[Message | Change]:
+    ) -> Iterator[Message | Change | Removal]:
         kind, time_ms, channel = post.type or "", post.create_at, self._channels.get(group)
+        if not author:
+            self.problems.note("message of ours", group=group)
+            return
         if not 0 < time_ms < _MOST_TIME_MS or author not in self._people:
             self.problems.note_broken(f"line {number}", "a post without a time or a user")
+            return
+        if post.deleted_at:
+            yield Removal(group, author, post.deleted_at, id)
             return
         if kind in _PASSED_OVER:
             self.problems.note(f"event {kind} (not imported)", group=group)
@@ -493,20 +506,23 @@ class Mattermost:
             return
         if kind not in _TEXTS:
             self.problems.note(f"post of type {kind[:60]} (its text is imported)", group=group)
-        text = "\n".join(filter(None, (post.message, *_attachments_of(props.attachments))))
+        text = "\n".join(filter(None, (post.message, *attachments_in(props.attachments))))
         yield Message(
             *(id, group, author, time_ms),
             self._text(text, "" if channel is None else channel.team),
             thread,
             is_edited=bool(post.edit_at),
-            reactions=list(self._reactions(post, group)) if post.reactions else (),
+            reactions=list(self._reactions(post.reactions, group)) if post.reactions else (),
             files=[
                 File(path, path.rpartition("/")[2]) for each in post.attachments or () if (path := each.path)
             ],
         )
 
-    def _reactions(self, post: Post, group: str) -> Iterator[Reaction]:
-        for each in post.reactions or ():
+        for reaction in self._reactions(post.ended_reactions, group):
+            yield Removal(group, reaction.person, post.ended_at or time_ms, id, reaction)
+
+    def _reactions(self, reactions: list[PostReaction] | None, group: str) -> Iterator[Reaction]:
+        for each in reactions or ():
             if each.user in self._people:
                 emoji = _emoji_of(each.emoji_name) or f":{each.emoji_name}:"
                 yield Reaction(each.user, emoji, each.emoji_name)
@@ -556,8 +572,11 @@ def _direct_id(people: Iterable[str]) -> str:
 
 
 def _author_of(post: Head) -> str:
-    """The id of who has posted; of an incoming webhook, that of its name, as it is no person's message."""
+    """The id of who has posted; of an incoming webhook, that of its name, as it is no person's message;
+    ``""``: it is a message of ours."""
     props = _props_of(post.props)
+    if props.imserver is not None:
+        return ""
     if props.from_webhook not in ("true", True):
         return post.user
     for name in (props.override_username, props.webhook_display_name):
@@ -580,20 +599,3 @@ def _emoji_of(name: str) -> str:
     if match is None:
         return emoji_named(name)
     return emoji_named(f"{match[1]}::skin-tone-{_TONES.index(match[2]) + 2}")
-
-
-def _attachments_of(value: object) -> Iterator[str]:
-    """What apps add to a post, as texts."""
-    for each in value if isinstance(value, list) else ():
-        if not isinstance(each, dict):
-            continue
-        texts = {key: text for key, text in each.items() if isinstance(text, str)}
-        title, link = texts.get("title", ""), texts.get("title_link", "")
-        fields = each.get("fields")
-        title = f"[{title}]({link})" if title and link else title
-        lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
-        for row in fields if isinstance(fields, list) else ():
-            if isinstance(row, dict):
-                lines.append(f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": "))
-        lines += [texts.get("image_url"), texts.get("footer")]
-        yield "\n".join(filter(None, lines)) or texts.get("fallback", "")

@@ -1,7 +1,7 @@
 """What texts of all formats need: limits, names of emoji, and the marks of records as ours."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -94,3 +94,20 @@ def with_links(text: str, address_of: Callable[[str], str]) -> str:
         return (address_of(id) or address) if match[1] == "#" else match[0]
 
     return MARK.sub(replace, text)
+
+
+def attachments_in(value: object) -> Iterator[str]:
+    """What apps add to a message in the form that Slack has made, as texts of Markdown."""
+    for each in value if isinstance(value, list) else ():
+        if not isinstance(each, dict):
+            continue
+        texts = {key: text for key, text in each.items() if isinstance(text, str)}
+        title, link = texts.get("title", ""), texts.get("title_link", "")
+        fields = each.get("fields")
+        title = f"[{title}]({link})" if title and link else title
+        lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
+        for row in fields if isinstance(fields, list) else ():
+            if isinstance(row, dict):
+                lines.append(f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": "))
+        lines += [texts.get("image_url"), texts.get("footer")]
+        yield "\n".join(filter(None, lines)) or texts.get("fallback", "")

@@ -126,7 +126,7 @@ class LogImport:
         if shown:
             meta["reacted"] = first + bool(edit) + len(shown)
             meta["reactions"] = shown_totals(totals.values())
-        own_id = key if len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES else ""
+        own_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
         draft = replace(draft, meta=msgspec.json.encode(meta) if meta else b"", client_msg_id=own_id)
         entry = self._enter(key, state, draft)
         if edit:

@@ -1,0 +1,219 @@
+"""Follows a running server: stores in an app what happens there, and posts messages of ours there.
+
+A round writes what has happened as an archive, imports it, and posts ours. Then the position is saved. A
+process that is killed does its last round again: messages of theirs have keys, so they are stored once; ours
+are posted once as far as the adapter finds them there again.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+from msgspec.structs import replace
+
+from imserver.people.accounts import AccountStore
+from imserver.plugin.commands import opened, record_act
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.runtime import retry_pause
+from imserver.plugin.storage import Store
+
+from .command import Wish, print_counts
+from .departure import content_of
+from .destination import Destination, tenant_of
+from .formats import archive_of
+from .live import Live, LiveError, checked_address
+from .live_mattermost import LiveMattermost
+from .position import Position, PositionFile
+from .problems import Problems
+from .spool import Spool
+from .survey import survey
+from .uploads import FileIndex
+
+LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost,)}
+SECONDS: Final = 1.0
+"""For how long a round waits for something to happen there: so long, ours may wait for it."""
+_SAY_SECONDS: Final = 60.0
+_LONGEST_PAUSE: Final = 60.0
+_PAGE: Final = 200
+_REFUSED: Final = (400, 403, 404, 410, 413, 422)
+"""Statuses of HTTP that say that a message is none that can be posted there."""
+
+
+def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
+    """The adapter of a format. ``back``: ``[GROUP=]ADDRESS`` each. Raises LiveError."""
+    if name not in LIVE:
+        raise LiveError(f"servers of the format {name} cannot be followed", is_final=True)
+    if not token or not token.replace("\n", "").isascii() or not token.replace("\n", "").isprintable():
+        raise LiveError("the token is empty, or no printable ASCII", is_final=True)
+    ways = {}
+    for each in back:
+        group, _, way = ("", "", each) if "://" in each.partition("=")[0] else each.partition("=")
+        ways[group] = checked_address(way)
+    return LIVE[name](checked_address(address), token, ways)
+
+
+def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
+    """Follow until SIGTERM or Ctrl-C. Raises LiveError if their server never will do what is asked, and
+    OSError."""
+    with opened(wish.path, wish.data_dir) as (config, store, tenants):
+        tenant, problems = tenant_of(tenants, wish.app), Problems()
+        file = PositionFile(config.server.data_dir, live.name, tenant.name)
+        with closing(Destination(config, store, tenant, live.name, problems)) as target, file.held() as last:
+            if last.address not in ("", address):
+                raise LiveError(f"this app follows {last.address}: remove {file.path} to begin anew", True)
+            ours = last.ours if has_back else -1
+            if has_back and ours < 0:
+                ours = store.part(MessageLog).entries.head(tenant.name)
+            click.echo(f"following {address}, {_begin(last.cursor)}; Ctrl-C ends it")
+            act, host = f"{live.name}.follow", urlsplit(address).hostname
+            record_act(config, store, act, tenant.name, state="begin", server=host, back=has_back)
+            position = replace(last, address=address, ours=ours)
+            follower = Follower(live, target, store, file, position, problems)
+            try:
+                follower.run()
+            finally:
+                came, went = target.added["message"], follower.posted
+                click.echo(f"ended: {came:,} messages came, {went:,} went")
+                record_act(config, store, act, tenant.name, state="end", messages=came, posted=went)
+    print_counts(problems, "what does not come, or differs:")
+
+
+class Follower:
+    """Does rounds. ``posted``: how many messages of ours went."""
+
+    def __init__(
+        self,
+        live: Live,
+        target: Destination,
+        store: Store,
+        file: PositionFile,
+        position: Position,
+        problems: Problems,
+    ) -> None:
+        self._live, self._target, self._file, self._problems = live, target, file, problems
+        self._entries, self._accounts = store.part(MessageLog).entries, AccountStore(store)
+        self._position, self.posted = position, 0
+        self._is_storing = self._is_ending = False
+
+    def run(self) -> None:
+        """Follow until a signal comes. Raises LiveError and OSError."""
+        failures, said, counts = 0, monotonic(), (0, 0)
+        with self._signals(), suppress(KeyboardInterrupt):
+            while not self._is_ending:
+                try:
+                    self._round()
+                except (LiveError, StorageUnavailable) as error:
+                    if isinstance(error, LiveError) and error.is_final:
+                        raise
+                    failures += 1
+                    if failures == 1:
+                        click.echo(f"waiting: {error}")
+                    sleep(retry_pause(failures, 1.0, _LONGEST_PAUSE))
+                    continue
+                if failures:
+                    click.echo("going on")
+                failures, now = 0, (self._target.added["message"], self.posted)
+                if now != counts and monotonic() - said >= _SAY_SECONDS:
+                    click.echo(f"{now[0] - counts[0]:,} messages came, {now[1] - counts[1]:,} went")
+                    said, counts = monotonic(), now
+
+    def _round(self) -> None:
+        position = self._position
+        with TemporaryDirectory(prefix="imserver-") as name:
+            folder = Path(name)
+            cursor = self._live.write(folder, position.cursor, SECONDS)
+            groups = self._bring(folder) if any(folder.iterdir()) else {}
+        position = replace(position, cursor=cursor, groups=position.groups | groups)
+        try:
+            for ours in self._post(position):
+                position = replace(position, ours=ours)
+        finally:
+            if position != self._position:
+                with self._storing():
+                    self._file.write(position)
+                self._position = position
+
+    def _bring(self, folder: Path) -> dict[int, str]:
+        archive = archive_of(folder, self._live.name)
+        index = FileIndex(archive, None)
+        with closing(Spool()) as spool, self._storing():
+            contents = survey(archive, index.__contains__, spool, lambda _: None)
+            importer = self._target.add(archive, contents, spool, index)
+        self._problems.counts.update(archive.problems.counts)
+        return importer.groups()
+
+    # --- ours, to theirs ------------------------------------------------------------------------------------
+
+    def _post(self, position: Position) -> Iterator[int]:
+        """Post what is new of ours, and yield the id of each entry that is done."""
+        after, app = position.ours, self._target.app
+        while after >= 0 and (page := self._entries.read(app, after, _PAGE)):
+            after = page[-1].id
+            some = [each for each in page if each.conversation in position.groups and self._is_ours(each)]
+            ids = {int(each.sender) for each in some if each.sender.isdecimal()}
+            names = {each.user: each.nickname for each in self._accounts.by_ids(app, list(ids))}
+            for entry in some:
+                nickname = names.get(entry.sender) or entry.sender or "server"
+                try:
+                    group = position.groups[entry.conversation]
+                    self.posted += self._live.post(group, nickname, self._text(entry), entry.id)
+                except LiveError as error:
+                    if error.status not in _REFUSED:
+                        raise
+                    self._problems.note("message of ours that their server refuses")
+                    click.echo(f"message {entry.id} does not go: {error}")
+                yield entry.id
+            yield after
+
+    def _is_ours(self, entry: Entry) -> bool:
+        """Whether it is a message, and none that came from there."""
+        return entry.kind == "message" and not entry.client_msg_id.startswith(f"{self._live.name}.")
+
+    def _text(self, entry: Entry) -> str:
+        """The text of a message, with the names of its files, and where they are."""
+        text, files, _ = content_of(entry)
+        page = self._target.page
+        place = f" {page}#c/{entry.conversation}/{entry.id}" if page else ""
+        return "\n".join(filter(None, (text, *(f"{file.name}{place}" for file in files))))
+
+    # --- signals --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let signals end what waits."""
+        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Let signals end nothing until this is done."""
+        self._is_storing = True
+        try:
+            yield
+        finally:
+            self._is_storing = False
+
+    def _end(self, *_: object) -> None:
+        self._is_ending = True
+        if not self._is_storing:
+            raise KeyboardInterrupt
+
+
+def _begin(cursor: str) -> str:
+    if not cursor:
+        return "from now on"
+    if not cursor.startswith("@"):
+        return "from where it was"
+    return f"from {datetime.fromtimestamp(int(cursor[1:]) / 1000, UTC):%Y-%m-%d %H:%M} UTC on"

@@ -1,0 +1,183 @@
+"""Follows a server of Mattermost by the events of its WebSocket.
+
+An event says only where something has happened. What it was, the REST API says: what has changed in a channel
+since a time. So a lost event loses nothing, but for one kind: only an event tells that a reaction was taken
+back.
+
+The wire is that of the server's ``api/v4/source``, ``model/websocket_message.go`` and
+``model/incoming_webhook.go``.
+"""
+
+import re
+from pathlib import Path
+from time import monotonic
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from .live import MARK, LiveError, Server
+from .markdown import to_markdown
+from .mattermost_news import ID, News
+from .mattermost_server import MattermostServer, Reaction, User
+
+_OVERLAP_MS: Final = 30_000
+"""What is asked for again: clocks of their nodes differ, and a post is seen after its time."""
+_MOST_EVENTS: Final = 1000
+_MOST_MARKS: Final = 1000
+_MOST_DONE: Final = 50_000
+_SECONDS: Final = 15
+_LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
+"""What would call a whole channel there, or what their webhooks take for a name."""
+_OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
+_OF_CHANNELS: Final = {
+    *("user_added", "user_removed", "direct_added", "group_added", "channel_member_updated"),
+    *("channel_created", "channel_updated", "channel_converted", "channel_deleted", "channel_restored"),
+}
+_OF_REACTIONS: Final = {"reaction_added", "reaction_removed"}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Where(Struct):
+    """Who hears of an event."""
+
+    channel_id: str = ""
+
+
+class Event(Struct):
+    """An event, or the answer to what was sent. Most of ``data`` are texts of JSON."""
+
+    event: str = ""
+    data: dict[str, Any] | None = None
+    broadcast: Where | None = None
+    seq: int = -1
+    status: str = ""
+
+
+class State(Struct):
+    """The cursor. ``since``: what has changed later is new. ``marks``: the last messages of ours there."""
+
+    since: int = 0
+    marks: list[int] = []
+
+
+class LiveMattermost:
+    """A server of Mattermost. What the account does not see, does not come."""
+
+    name: ClassVar[str] = "mattermost"
+
+    def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
+        self._server, self._token = MattermostServer(address, token), token
+        self._events = f"ws{address.removeprefix('http')}/api/v4/websocket"
+        self._hooks = {group: Server(hook, {}) for group, hook in back.items()}
+        self._socket: ClientConnection | None = None
+        self._seq, self._is_all_due = -1, True
+        self._last: str | None = None
+        """The cursor of the last call; None: it has failed, or there was none."""
+        self._due: dict[str, bool] = {}
+        """Id of a channel in which something has happened → whether its members may have changed. Until it is
+        stored."""
+        self._reactions: list[tuple[str, Reaction]] = []
+        """Kind of an event and its reaction, until it is stored."""
+        self._marks: dict[int, None] = {}
+        self._done: dict[str, int] = {}
+
+    def write(self, folder: Path, cursor: str, seconds: float) -> str:
+        """See :class:`imserver_arrivals.live.Live`."""
+        if cursor == self._last:
+            self._due, self._reactions = {}, []
+        else:  # what was written last was not stored
+            self._is_all_due, self._done = True, {}
+        self._last = None
+        if self._socket is None:
+            self._connect()
+        self._listen(0.0 if self._is_all_due else seconds)
+        if self._is_all_due:
+            self._server.look_around()
+            is_first = not cursor.startswith("{")
+            self._due = {id: is_first or self._due.get(id, False) for id in self._server.channels}
+        if cursor.startswith("{"):
+            state = msgspec.json.decode(cursor, type=State)
+        else:
+            newest = max((each.last_post_at for each in self._server.channels.values()), default=0)
+            state = State(int(cursor[1:]) if cursor else newest)
+        self._marks |= dict.fromkeys(state.marks)
+        news = News(self._server, folder, self._marks, self._done)
+        until = news.run(self._due, self._reactions, state.since)
+        self._is_all_due = False
+        for each in list(self._done)[:-_MOST_DONE]:
+            del self._done[each]
+        state = State(max(state.since, until - _OVERLAP_MS), list(self._marks)[-_MOST_MARKS:])
+        self._last = _encode(state).decode()
+        return self._last
+
+    def post(self, group: str, nickname: str, text: str, id: int) -> bool:
+        """See :class:`imserver_arrivals.live.Live`. What is there already is not posted again."""
+        team, _, channel = group.partition("/")
+        ways = (group, f"{team}/", "" if len(self._server.teams) == 1 else None)
+        hook = next((self._hooks[way] for way in ways if way in self._hooks), None)
+        if hook is None or id in self._marks:
+            return False
+        text = _LOUD.sub(lambda match: f"{match[0]}\u200b", to_markdown(text)) or "…"
+        body: dict[str, Any] = {"text": text, "username": nickname, "props": {MARK: id}}
+        if group not in self._hooks:
+            body["channel"] = channel
+        hook.ask("POST", "", body)
+        self._marks[id] = None
+        return True
+
+    def close(self) -> None:
+        """End the connections."""
+        for each in (self._server.web, *self._hooks.values()):
+            each.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._server.web.get(User, "/users/me")  # it says what is wrong with a token
+        challenge = {"seq": 1, "action": "authentication_challenge", "data": {"token": self._token}}
+        try:
+            socket = connect(
+                self._events, max_size=4 << 20, open_timeout=_SECONDS, close_timeout=1, proxy=None
+            )
+            socket.send(_encode(challenge).decode())
+        except (OSError, WebSocketException, ValueError) as error:
+            raise LiveError(f"no WebSocket: {type(error).__name__}: {error}") from None
+        self._socket, self._seq, self._is_all_due = socket, -1, True
+
+    def _listen(self, seconds: float) -> None:
+        """Wait for an event, and take all that have come."""
+        deadline, socket = monotonic() + seconds, self._socket
+        assert socket is not None
+        try:
+            for _ in range(_MOST_EVENTS):
+                has_news = self._due or self._reactions or self._is_all_due
+                content = socket.recv(0 if has_news else max(deadline - monotonic(), 0))
+                self._note(msgspec.json.decode(content, type=Event))
+        except TimeoutError:
+            return
+        except (OSError, WebSocketException, ValueError, RecursionError) as error:
+            socket.close()
+            self._socket = None
+            raise LiveError(f"the WebSocket ends: {error}") from None
+
+    def _note(self, event: Event) -> None:
+        if event.status == "FAIL":
+            raise ValueError("it does not take the token")
+        if event.seq >= 0:
+            self._is_all_due |= self._seq not in (-1, event.seq - 1)  # one was lost
+            self._seq = event.seq
+        data, kind = event.data or {}, event.event
+        channel = (event.broadcast.channel_id if event.broadcast else "") or data.get("channel_id")
+        if kind == "user_updated":
+            self._server.forget_people()
+        elif kind in _OF_REACTIONS:
+            self._reactions.append((kind, msgspec.json.decode(str(data.get("reaction")), type=Reaction)))
+        elif kind in _OF_POSTS | _OF_CHANNELS and isinstance(channel, str) and ID.fullmatch(channel):
+            self._due[channel] = kind in _OF_CHANNELS or self._due.get(channel, False)
+            if kind in _OF_CHANNELS:
+                self._server.forget_channel(channel)

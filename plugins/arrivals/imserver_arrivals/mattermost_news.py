@@ -1,0 +1,210 @@
+"""What has changed on a running server of Mattermost, as lines of its bulk export.
+
+:mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no export's: ``deleted_at``,
+``ended_reactions`` and ``ended_at``.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from imserver.plugin.wire import Limit
+
+from .live import MARK, LiveError
+from .mattermost_server import Channel, MattermostServer, Post, Reaction
+from .writing import file_name
+
+FILE_BYTES: Final = 256 << 20
+"""Of one file. A larger one comes with its name only."""
+ID: Final = re.compile(r"[a-z0-9]{26}")
+"""An id of theirs."""
+_NAME: Final = re.compile(r"(?<![\w@./])@([A-Za-z0-9._-]{1,64})")
+_CHANNEL: Final = re.compile(r"(?<![\w~])~([a-z0-9_-]{1,64})")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class News:
+    """What has changed on a server, as one archive. ``marks`` gets the messages of ours that are there,
+    ``done`` what was written: id of a post → its time then; address of a file → 0."""
+
+    def __init__(
+        self, server: MattermostServer, folder: Path, marks: dict[int, None], done: dict[str, int]
+    ) -> None:
+        self._server, self._folder, self._marks, self._done = server, folder, marks, done
+        self._channels: dict[str, Channel] = {}
+        """Those that the archive names."""
+        self._others: dict[str, None] = {}
+        """Ids of users that it names, beside members."""
+        self._emoji: dict[str, str] = {}
+        self._until = 0
+
+    def run(self, due: Mapping[str, bool], reactions: list[tuple[str, Reaction]], since: int) -> int:
+        """Write what has changed, if anything has, and return the time of the last change; 0: nothing has."""
+        path, reacted = self._folder / "import.jsonl", dict[str, dict[str, Post]]()
+        for id in {reaction.post_id for _, reaction in reactions}:
+            if (post := self._server.post(id)) is not None:
+                reacted.setdefault(post.channel_id, {})[post.id] = post
+        ended = [reaction for kind, reaction in reactions if kind == "reaction_removed"]
+        with path.open("wb") as file:
+            _put(file, "version", 1)
+            for id in dict.fromkeys((*due, *reacted)):
+                channel, few = self._server.channel(id), reacted.get(id, {})
+                if channel is None:
+                    continue
+                posts = self._server.posts(id, since) | few
+                some = [each for each in posts.values() if each.id in few or self._is_news(each, since)]
+                if some or due.get(id):
+                    self._name(channel)
+                for thread in self._threads(some, posts):
+                    self._put_thread(file, channel, thread, ended)
+            if self._channels:
+                self._put_heads(file)
+        if not self._channels:
+            path.unlink()
+        return self._until
+
+    def _is_news(self, post: Post, since: int) -> bool:
+        """Whether a post has changed, and is none of ours."""
+        mark = (post.props or {}).get(MARK)
+        if type(mark) is int:
+            self._marks[mark] = None
+        is_known = post.update_at <= since or self._done.get(post.id) == post.update_at
+        if is_known or post.original_id or type(mark) is int:
+            return False
+        self._done[post.id] = post.update_at
+        self._until = max(self._until, post.update_at)
+        return True
+
+    # --- posts ----------------------------------------------------------------------------------------------
+
+    def _threads(self, some: list[Post], posts: dict[str, Post]) -> Iterator[list[Post]]:
+        """Posts as threads, each with its first post. The order is that of an export: by ids."""
+        threads: dict[str, list[Post]] = {}
+        for post in sorted(some, key=lambda each: each.id):
+            replies = threads.setdefault(post.root_id or post.id, [])
+            if post.root_id:
+                replies.append(post)
+        for id, replies in sorted(threads.items()):
+            root = posts.get(id) or self._server.post(id)
+            if root is not None:
+                yield [root, *sorted(replies, key=lambda each: each.create_at)]
+
+    def _put_thread(
+        self, file: IO[bytes], channel: Channel, thread: list[Post], ended: list[Reaction]
+    ) -> None:
+        self._meet(channel, thread, ended)
+        rows = [self._row(post, ended) for post in thread]
+        where: dict[str, Any] = {"channel_members": self._names_in(channel)}
+        if channel.team_id:
+            where = {"team": self._server.teams[channel.team_id].name, "channel": channel.name}
+        kind = "post" if channel.team_id else "direct_post"
+        _put(file, kind, where | rows[0] | {"replies": rows[1:]})
+
+    def _meet(self, channel: Channel, thread: list[Post], ended: list[Reaction]) -> None:
+        """Ask for all whom posts and their texts name."""
+        reactions = [each for post in thread for each in (*(post.metadata.reactions or ()), *ended)]
+        ids = dict.fromkeys((*(post.user_id for post in thread), *(each.user_id for each in reactions)))
+        text = "\n".join(post.message for post in thread)
+        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)} - {"", "all", "channel", "here"}
+        self._server.meet(ids)
+        self._others |= ids | {each.id: None for each in self._server.named(names)}
+        named = set(_CHANNEL.findall(text)) if channel.team_id else ()
+        for each in list(self._server.channels.values()) if named else ():
+            if each.name in named and each.team_id == channel.team_id:
+                self._name(each)
+
+    def _row(self, post: Post, ended: list[Reaction]) -> dict[str, Any]:
+        given, more = self._reactions(post.metadata.reactions or ()), dict[str, Any]()
+        if post.delete_at:
+            more["deleted_at"] = post.delete_at
+        if gone := self._reactions(each for each in ended if each.post_id == post.id):
+            more["ended_reactions"] = [each for each in gone if each not in given]
+            more["ended_at"] = post.update_at
+        for emoji in post.metadata.emojis or ():
+            if ID.fullmatch(emoji.id) and self._fetch(f"/emoji/{emoji.id}/image", f"emoji/{emoji.id}"):
+                self._emoji[emoji.name] = f"emoji/{emoji.id}"
+        return {
+            "user": self._user(post.user_id),
+            "type": post.type,
+            "message": post.message_source or post.message,
+            "props": post.props or {},
+            "create_at": post.create_at,
+            "edit_at": post.edit_at,
+            "is_pinned": post.is_pinned,
+            "reactions": given,
+            "attachments": [{"path": path} for path in self._files(post)],
+            **more,
+        }
+
+    def _reactions(self, reactions: Iterable[Reaction]) -> list[dict[str, str]]:
+        return [{"user": self._user(each.user_id), "emoji_name": each.emoji_name} for each in reactions]
+
+    def _user(self, id: str) -> str:
+        return self._server.users[id].username if id in self._server.users else id
+
+    def _files(self, post: Post) -> Iterator[str]:
+        """The paths of files, as an export has them, in which the server's clock shows UTC."""
+        for each in post.metadata.files or ():
+            ids = (post.channel_id, post.user_id, each.id)
+            if not all(map(ID.fullmatch, ids)) or not 0 < each.create_at < Limit.TIME_MS:
+                continue
+            day = datetime.fromtimestamp(each.create_at / 1000, UTC).strftime("%Y%m%d")
+            path = "{}/teams/noteam/channels/{}/users/{}/{}/{}".format(day, *ids, file_name(each.name))
+            if each.size <= FILE_BYTES:
+                self._fetch(f"/files/{each.id}", path)
+            yield path
+
+    def _fetch(self, source: str, path: str) -> bool:
+        """Write a file below ``data/``, once in this process."""
+        target = self._folder / "data" / path
+        if source in self._done:
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("wb") as file:
+                self._server.web.download(source, file, FILE_BYTES)
+        except LiveError as error:
+            target.unlink()
+            if error.status not in (403, 404, 413):
+                raise
+        self._done[source] = 0
+        return target.exists()
+
+    # --- people and channels --------------------------------------------------------------------------------
+
+    def _name(self, channel: Channel) -> None:
+        self._channels[channel.id] = channel
+
+    def _names_in(self, channel: Channel) -> list[str]:
+        return [self._user(each.user_id) for each in self._server.members(channel.id)]
+
+    def _put_heads(self, file: IO[bytes]) -> None:
+        memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
+        for team in self._server.teams.values():
+            _put(file, "team", team)
+        for channel in self._channels.values():
+            if not channel.team_id:
+                people = [{"username": name} for name in self._names_in(channel)]
+                self._others |= {each.user_id: None for each in self._server.members(channel.id)}
+                _put(file, "direct_channel", {"participants": people, "header": channel.header})
+                continue
+            team_name, row = self._server.teams[channel.team_id].name, msgspec.to_builtins(channel)
+            _put(file, "channel", row | {"team": team_name, "deleted_at": channel.delete_at})
+            for each in self._server.members(channel.id):
+                rows = memberships.setdefault(each.user_id, {}).setdefault(team_name, [])
+                rows.append({"name": channel.name, "roles": each.roles})
+        for id in self._others | dict.fromkeys(memberships):
+            if (user := self._server.users.get(id)) is not None:
+                teams = [{"name": name, "channels": rows} for name, rows in memberships.get(id, {}).items()]
+                kind = "bot" if user.is_bot else "user"
+                _put(file, kind, msgspec.to_builtins(user) | {"teams": teams})
+        for name, image in self._emoji.items():
+            _put(file, "emoji", {"name": name, "image": image})
+
+
+def _put(file: IO[bytes], kind: str, row: Any) -> None:
+    file.write(_encode({"type": kind, kind: row}) + b"\n")

@@ -1,0 +1,228 @@
+"""What a running server of Mattermost says by its REST API, version 4.
+
+The fields are those of the server's ``model/post.go``, ``model/user.go``, ``model/channel.go`` and
+``model/file_info.go``.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from itertools import count
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct, field
+
+from .live import LiveError, Server
+
+T = TypeVar("T")
+_MOST_SINCE: Final = 1000
+"""Posts in an answer to ``since``. If it has as many, it may lack some."""
+_PER_PAGE: Final = 200
+_GONE: Final = (403, 404)
+
+
+class Team(Struct):
+    """``type``: ``O`` (open) or ``I`` (for those who are invited)."""
+
+    id: str
+    name: str
+    display_name: str = ""
+    type: str = ""
+    allow_open_invite: bool = False
+
+
+class Channel(Struct):
+    """``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or ``G`` (direct, of several)."""
+
+    id: str
+    name: str
+    type: str
+    team_id: str = ""
+    display_name: str = ""
+    header: str = ""
+    purpose: str = ""
+    delete_at: int = 0
+    last_post_at: int = 0
+
+
+class Member(Struct):
+    """A member of a channel."""
+
+    user_id: str
+    roles: str = ""
+
+
+class User(Struct):
+    """A user, or a bot."""
+
+    id: str
+    username: str
+    email: str = ""
+    nickname: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    roles: str = ""
+    delete_at: int = 0
+    is_bot: bool = False
+
+
+class Reaction(Struct):
+    """A reaction to a post."""
+
+    user_id: str
+    post_id: str
+    emoji_name: str
+
+
+class FileInfo(Struct):
+    """A file of a post."""
+
+    id: str
+    name: str = ""
+    size: int = 0
+    create_at: int = 0
+
+
+class CustomEmoji(Struct):
+    """An own emoji that a post or a reaction to it has."""
+
+    id: str
+    name: str
+
+
+class Metadata(Struct):
+    """What comes with a post."""
+
+    reactions: list[Reaction] | None = None
+    files: list[FileInfo] | None = None
+    emojis: list[CustomEmoji] | None = None
+
+
+class Post(Struct):
+    """``original_id``: an edited post has its older texts as deleted posts, which name it so.
+    ``message_source``: the text, if the server has changed the addresses of pictures in ``message``."""
+
+    id: str
+    create_at: int
+    update_at: int
+    user_id: str
+    channel_id: str
+    edit_at: int = 0
+    delete_at: int = 0
+    root_id: str = ""
+    original_id: str = ""
+    message: str = ""
+    message_source: str = ""
+    type: str = ""
+    is_pinned: bool = False
+    props: dict[str, Any] | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+
+
+class PostList(Struct):
+    """An answer with posts. ``posts`` has those to which they reply, too."""
+
+    order: list[str]
+    posts: dict[str, Post]
+
+
+class MattermostServer:
+    """A server as one account sees it. It remembers people, channels and members until it is told that they
+    have changed. Raises LiveError."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.web = Server(f"{address}/api/v4", {"Authorization": f"Bearer {token}"})
+        self.teams: dict[str, Team] = {}
+        self.channels: dict[str, Channel] = {}
+        self.users: dict[str, User] = {}
+        self._ids: dict[str, str] = {}
+        """Name of a user → the id; ``""``: nobody has it."""
+        self._members: dict[str, list[Member]] = {}
+
+    def look_around(self) -> None:
+        """Ask again for everything, and for the teams and channels at once."""
+        for cache in (self.users, self._ids, self._members, self.channels, self.teams):
+            cache.clear()
+        for team in self.web.get(list[Team], "/users/me/teams"):
+            self.teams[team.id] = team
+            channels = self.web.get(list[Channel], f"/users/me/teams/{team.id}/channels")
+            self.channels.update((each.id, each) for each in channels)
+
+    def forget_channel(self, id: str) -> None:
+        """A channel or its members have changed."""
+        self.channels.pop(id, None)
+        self._members.pop(id, None)
+
+    def forget_people(self) -> None:
+        """Somebody has changed their names."""
+        self.users.clear()
+        self._ids.clear()
+
+    def channel(self, id: str) -> Channel | None:
+        """A channel; None: the account does not see it, or it is in a team without the account."""
+        if id not in self.channels:
+            found = _if_there(lambda: self.web.get(Channel, f"/channels/{id}"))
+            if found is None or (found.team_id and found.team_id not in self.teams):
+                return None
+            self.channels[id] = found
+        return self.channels[id]
+
+    def members(self, channel: str) -> list[Member]:
+        """The members of a channel. Their users are known then."""
+        if channel not in self._members:
+            members: list[Member] = []
+            for page in count():
+                query = f"page={page}&per_page={_PER_PAGE}"
+                some = self.web.get(list[Member], f"/channels/{channel}/members?{query}")
+                members += some
+                if len(some) < _PER_PAGE:
+                    break
+            self._members[channel] = members
+        self.meet(each.user_id for each in self._members[channel])
+        return self._members[channel]
+
+    def meet(self, ids: Iterable[str]) -> None:
+        """Ask for users who are not known."""
+        new = [id for id in dict.fromkeys(ids) if id not in self.users]
+        for start in range(0, len(new), _PER_PAGE):
+            self._learn(self.web.post(list[User], "/users/ids", new[start : start + _PER_PAGE]))
+
+    def named(self, names: Collection[str]) -> list[User]:
+        """The users who have these names, as far as there are any."""
+        new = [name for name in names if name not in self._ids]
+        for start in range(0, len(new), _PER_PAGE):
+            some = new[start : start + _PER_PAGE]
+            self._ids.update(dict.fromkeys(some, ""))
+            self._learn(self.web.post(list[User], "/users/usernames", some))
+        return [self.users[id] for name in names if (id := self._ids[name])]
+
+    def _learn(self, users: list[User]) -> None:
+        for user in users:
+            self.users[user.id], self._ids[user.username] = user, user.id
+
+    def posts(self, channel: str, since: int) -> dict[str, Post]:
+        """The posts of a channel that have changed since a time, and those to which they reply."""
+        path = f"/channels/{channel}/posts"
+        answer = _if_there(lambda: self.web.get(PostList, f"{path}?since={since}"))
+        if answer is None:
+            return {}
+        posts = answer.posts
+        for page in count() if len(answer.order) >= _MOST_SINCE else ():
+            more = self.web.get(PostList, f"{path}?page={page}&per_page={_PER_PAGE}")
+            posts |= more.posts
+            times = [more.posts[id].create_at for id in more.order if id in more.posts]
+            if len(times) < _PER_PAGE or min(times) <= since:
+                break
+        return posts
+
+    def post(self, id: str) -> Post | None:
+        """A post; None: it is gone."""
+        return _if_there(lambda: self.web.get(Post, f"/posts/{id}"))
+
+
+def _if_there(ask: Callable[[], T]) -> T | None:
+    """An answer; None: there is no such thing, or the account does not see it."""
+    try:
+        return ask()
+    except LiveError as error:
+        if error.status in _GONE:
+            return None
+        raise

@@ -1,0 +1,68 @@
+"""How far an app follows a running server: a file of the data directory."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct, field
+
+from .problems import BadArchive
+
+_OVERLAP_MS: Final = 24 * 3600 * 1000
+"""An export takes its time, so its last message may be later than one that it lacks."""
+
+
+class Position(Struct):
+    """``cursor``: see :class:`~imserver_arrivals.live.Live`. ``address``: of their server; ``""``: none was
+    followed. ``ours``: the last entry of our log that was looked at, to be posted there; -1: none was.
+    ``groups``: conversation → id of the group there."""
+
+    cursor: str = ""
+    address: str = ""
+    ours: int = -1
+    groups: dict[int, str] = field(default_factory=dict)
+
+
+class PositionFile:
+    """The position of one app and format. One process at a time has it."""
+
+    def __init__(self, folder: str, format: str, app: str) -> None:
+        self.path = Path(folder, f"follow-{format}-{quote(app, safe='')}.json")
+
+    @contextmanager
+    def held(self) -> Iterator[Position]:
+        """The position, until the end of ``with``. Raises BadArchive and OSError."""
+        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            content = self.path.read_bytes() if self.path.exists() else b"{}"
+            yield msgspec.json.decode(content, type=Position)
+        except BlockingIOError:
+            raise BadArchive(f"another process follows for this app: it has {self.path}") from None
+        except ValueError as error:
+            raise BadArchive(f"{self.path}: {error}; without the file, the command begins anew") from None
+        finally:
+            os.close(lock)
+
+    def write(self, position: Position) -> None:
+        """Replace the file. Raises OSError."""
+        new = self.path.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(position))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
+
+    def note_archive(self, last_ms: int, groups: dict[int, str]) -> None:
+        """An archive was imported: whoever follows later goes on from there. Who has followed already goes on
+        from where that was."""
+        with self.held() as position:
+            position.groups.update(groups)
+            if not position.address:
+                position.cursor = f"@{max(last_ms - _OVERLAP_MS, 0)}"
+            self.write(position)
