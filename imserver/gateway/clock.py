@@ -21,8 +21,6 @@ CLOCK_SECONDS: Final = 1.0
 JOBS: Final = Timings()
 """Function → how long each of its turns in :func:`every` took in this process. Read-only for others."""
 
-_TURN_SECONDS: Final = 0.005
-
 
 def serve_others() -> None:
     """Let the loop serve its sockets once. Long work calls this between its parts. Switches.
@@ -32,7 +30,7 @@ def serve_others() -> None:
     gevent.sleep(1e-9)
 
 
-def is_long_turn(seconds: float = _TURN_SECONDS) -> bool:
+def is_long_turn(seconds: float = 0.005) -> bool:
     """Whether the loop has not looked at its sockets for 5 ms, or so many ``seconds``. Work that can be
     interrupted then calls :func:`serve_others`. Never switches."""
     return time() - get_hub().loop.now() > seconds

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from imserver.gateway.errors import ReplyCode
 
-_encode = msgspec.json.Encoder().encode
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
 ACTION_PREFIX: Final = "action:"
@@ -306,7 +305,7 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     def as_json(self) -> bytes:
         """What clients see of it, without its kind; empty fields are left out."""
         if self.kind == "hidden":
-            return _encode({"ids": self.ids})
+            return msgspec.json.encode({"ids": self.ids})
         if self.data:
             return self.data
         data: dict[str, Any] = {"from": self.sender}
@@ -323,7 +322,7 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
             for flag in ("whole", "done"):
                 if getattr(stream, flag):
                     data[flag] = True
-        return _encode(data)
+        return msgspec.json.encode(data)
 
 
 Backlog = list[Any] | tuple[Callable[[], None], ...]

@@ -72,15 +72,13 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
         """What the ``notify`` of an event says; None: there is no notification."""
-        return None if notify in (b"", b"false") else _decode(notify)
+        return None if notify in (b"", b"false") else msgspec.json.decode(notify, type=Notify)
 
     @staticmethod
     def is_path(address: str) -> bool:
         """Whether an address is a path of the page that shows it, and of no other host."""
         return address.startswith("/") and not address.startswith(("//", "/\\"))
 
-
-_decode: Final = msgspec.json.Decoder(Notify).decode
 
 Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[

@@ -30,8 +30,6 @@ MOST_USERS: Final = 10_000
 """Users whom a request may name."""
 MOST_OF_APP: Final = 10
 """Audiences of an app that have not ended."""
-_LISTED: Final = 50
-"""The last audiences of an app that are listed."""
 
 AppOfAudience = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 AudienceId = Annotated[int, about("The id of the audience.", ge=1, le=Limit.ID)]
@@ -137,7 +135,7 @@ def audiences(
     id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0,
 ) -> AudiencesAnswer:
     """Show how far notifications to audiences are."""
-    return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, _LISTED)))
+    return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, 50)))
 
 
 @routes.post(

@@ -37,7 +37,6 @@ MAX_AGE_SECONDS: Final = 7 * 86_400
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
 _ACTIVE: Final = 2
 """States below are those of audiences with something to do."""
-_target: Final = json.Decoder(AudienceTarget).decode
 
 
 class AudienceRows(Store.Rows):
@@ -143,7 +142,7 @@ class AudienceRows(Store.Rows):
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
     for encoded, position in sql.query(statement, (id, _ACTIVE)):
-        target, last = _target(bytes(encoded)), text_of(position)
+        target, last = json.decode(bytes(encoded), type=AudienceTarget), text_of(position)
         begin = bisect_left(target.users, user)
         if last == user and target.users:
             last = target.users[begin - 1] if begin else ""

@@ -31,7 +31,6 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 ANSWER: Final = "answer:"
 """The action of an option of a question has its value behind this."""
-_HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
 class Author(Struct, frozen=True):
@@ -76,7 +75,7 @@ def tag_of(app: str, conversation: int) -> str:
 
 def host_of(url: str) -> str:
     """The host of an endpoint, with its port if the URL names one."""
-    match = _HOST.match(url)
+    match = re.match(r"\w+://(?:[^/?#@]*@)?([^/?#]*)", url)
     return match[1].lower()[:255] if match else ""
 
 
@@ -220,7 +219,6 @@ class _About(Struct, frozen=True):
 
 
 _NOTHING: Final = _About()
-_decode_about: Final = msgspec.json.Decoder(_About).decode
 
 
 def _about(entry: Entry) -> _About:
@@ -228,7 +226,7 @@ def _about(entry: Entry) -> _About:
     if entry.type not in ("picture", "video", "file", "album") or len(entry.body) > 32_768:
         return _NOTHING
     try:
-        return _decode_about(entry.body)
+        return msgspec.json.decode(entry.body, type=_About)
     except (ValueError, RecursionError):
         return _NOTHING
 

@@ -15,7 +15,6 @@ from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
 """The schemes of endpoints of Web Push and UnifiedPush."""
-_decode: Final = msgspec.json.Decoder(Shown).decode
 
 
 class NoService(Service):
@@ -69,7 +68,7 @@ class DeviceServices:
 
 def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
-    content = _decode(one.body)
+    content = msgspec.json.decode(one.body, type=Shown)
     # SQLite gives the number of a row again when the last one was removed.
     return PushNotice(
         id=sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24],

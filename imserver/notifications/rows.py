@@ -59,7 +59,6 @@ _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
 _web_only: Final = DeviceServices()
-_decode_wishes: Final = json.Decoder(Wishes).decode
 
 
 class Results(Struct):
@@ -268,7 +267,7 @@ class NotificationRows(Store.Rows):
         """User → their wishes; without users who have none."""
         statement = "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
         rows = self._store.rows_in(statement, (app,), users)
-        return {text_of(user): _decode_wishes(bytes(wishes)) for user, wishes in rows}
+        return {text_of(user): json.decode(bytes(wishes), type=Wishes) for user, wishes in rows}
 
     def wishes_of(self, app: str, user: str) -> Wishes:
         """The wishes of a user, who may have none."""

@@ -28,8 +28,6 @@ ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
 _MOST_TOKENS: Final = 1024
-_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -188,7 +186,7 @@ class WebPush(Service, dict=True):
 
     def authorization(self, url: str) -> str:
         """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
-        origin = _ORIGIN.match(url)[0]  # type: ignore[index]  # it was checked
+        origin = re.match(r"https?://[^/?#]+", url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
@@ -196,7 +194,7 @@ class WebPush(Service, dict=True):
         import jwt
 
         end = int(now) + TOKEN_SECONDS
-        default = _DEFAULT_PORTS[origin.partition(":")[0]]
+        default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {"aud": origin.lower().removesuffix(default), "exp": end}
         if self._subject:
             claims["sub"] = self._subject

@@ -31,7 +31,6 @@ COMMITTED_TOGETHER: Final = 100
 """So many messages wait for a commit of a busy node. The measurement has as many senders."""
 ENOUGH_USERS: Final = 1000
 """So many users of a running node say what each of them takes."""
-_CONNECTIONS: Final = 12_000
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
 """Settings of the node that the measured server has, too. They name no person, secret or other machine."""
@@ -186,7 +185,7 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
     settings["server"] = {"http": config.server.http}
     if config.features is not None:
         settings["features"] = config.features
-    number = min(_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
+    number = min(12_000, openable_files() - SPARE_FILES_OF_A_CLUSTER)
     words = ["--connections", str(number), *["--redis"] * has_redis(config)]
     words += ["--stored"] * ({feature.name for feature in load_features(config)} >= _STORING)
 

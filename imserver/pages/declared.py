@@ -12,7 +12,6 @@ from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 LONGEST_NAME: Final = 40
 """Characters."""
 MOST_PICTURE_BYTES: Final = 1 << 20
-_COLOUR: Final = re.compile("#[0-9A-Fa-f]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 
 
@@ -32,7 +31,7 @@ def check(config: Config, locations: Locations) -> None:
     chat = settings_of(config, ChatSettings)
     if not is_name(chat.name):
         raise locations.wrong("chat.name", f"expected one line of at most {LONGEST_NAME} characters")
-    if chat.colour and not _COLOUR.fullmatch(chat.colour):
+    if chat.colour and not re.fullmatch("#[0-9A-Fa-f]{6}", chat.colour):
         raise locations.wrong("chat.colour", f'expected a colour such as "#2457a6", got {chat.colour!r}')
     try:
         read_picture(chat.picture)

@@ -12,7 +12,6 @@ BUTTON: Final = "embed.js"
 """The script of the button for other pages, below ``/static/``."""
 COLOURS: Final = "/home/messages.css"
 """The address of :attr:`Look.sheet`, for pages that do not have it in theirs."""
-_NAME: Final = "imserver"
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
 _DARK_GROUNDS: Final = ("#131517", "#191c1f", "#202428", "#262b30")
 """--paper, --surface, --raised and --hover of theme.css: what the colour is read on."""
@@ -35,7 +34,7 @@ class Look:
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
         self._root = root
         self.has_name = bool(settings.name)
-        self.name = settings.name or _NAME
+        self.name = settings.name or "imserver"
         self.colour = settings.colour
         self.picture, self.side = read_picture(settings.picture)
         self.sheet = ""

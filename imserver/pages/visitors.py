@@ -55,8 +55,6 @@ Vesalius Virgil Vitruvius Vivaldi Volta Voltaire Watt Xenophon Zeno
 FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.split())}
 """Language → names that its readers can type. With an ending, each fits into the 19 bytes of a user id."""
 
-_LETTERS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
-
 
 def pick_name(language: str) -> str:
     """A random name for a visitor, in Chinese or Latin letters.
@@ -64,7 +62,7 @@ def pick_name(language: str) -> str:
     Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
     files of an earlier one.
     """
-    ending = "".join(secrets.choice(_LETTERS) for _ in range(6))
+    ending = "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6))
     return f"{random.choice(FIGURES.get(language, FIGURES['en']))}-{ending}"
 
 

@@ -53,8 +53,6 @@ class _Answer(Struct):
     disconnect: _Disconnect | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
-_NOTHING: Final = _Answer()
 _EXPIRED: Final = b'{"result":{"expired":true}}'
 _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
     "connect": b'{"disconnect":{"code":3501,"reason":"bad request"}}',
@@ -203,11 +201,11 @@ def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T 
     """An answer and its result. Raises ValueError and RecursionError."""
     msgspec.json.decode(content)  # the parts that are passed on must be valid, too
     given = without_nulls(content, 2)
-    answer = _decode(given)
-    if answer == _NOTHING:
+    answer = msgspec.json.decode(given, type=_Answer)
+    if answer == _Answer():
         if msgspec.json.decode(given):  # an error in another form must not allow anything
             raise ValueError("it has neither result nor error nor disconnect")
-        answer = _decode(_NOTHING_MEANS.get(call, b'{"result":{}}'))
+        answer = msgspec.json.decode(_NOTHING_MEANS.get(call, b'{"result":{}}'), type=_Answer)
     result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
     return answer, None if answer.error is not None else result
 

@@ -16,7 +16,6 @@ from imserver.backends.webhooks.event_rows import StoredEvent
 if TYPE_CHECKING:
     from imserver.plugin.messages import Entry
 
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 LOG_PREFIX: Final = "log-"
 EVENT_PREFIX: Final = "event-"
 """Prefixes of the ids of events: of entries of the log, and of rows."""
@@ -166,7 +165,7 @@ def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> Mes
 def _group_facts(entry: Entry) -> dict[str, Any]:
     """Which group was changed by whom, and how: what the entry says of it as ``meta``."""
     facts = {"group": str(entry.conversation), "user": entry.sender, "change": entry.kind}
-    details = _decode(entry.meta) if entry.meta else {}
+    details = msgspec.json.decode(entry.meta, type=dict[str, Any]) if entry.meta else {}
     return {**facts, **details, "stored": _position(entry)}
 
 
@@ -174,7 +173,7 @@ def _closing_facts(entry: Entry) -> dict[str, Any]:
     """Which question was closed by whom, and how; nothing: the entry closes none."""
     if entry.kind != "press" or not entry.type:
         return {}
-    change = _decode(entry.meta).get("ask") if entry.meta else None
+    change = msgspec.json.decode(entry.meta, type=dict[str, Any]).get("ask") if entry.meta else None
     if not isinstance(change, dict) or "state" not in change:
         return {}
     return {"ask": entry.about, "user": entry.sender, **change, "stored": _position(entry)}

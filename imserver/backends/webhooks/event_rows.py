@@ -35,7 +35,6 @@ MAX_RETRIES: Final = 100_000
 """Rows of retries and dead events of an app. Beyond it the oldest dead events are deleted."""
 _AT_ONCE: Final = 200
 """Rows in one statement."""
-_EXPIRED_AT_ONCE: Final = 1000
 
 
 class NewEvent(Struct, frozen=True):
@@ -168,7 +167,7 @@ class EventStore(Store.Rows):
             )
             statement = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
             return sum(
-                sql.execute(statement, (text_of(app), min(first + _EXPIRED_AT_ONCE, upto), before))
+                sql.execute(statement, (text_of(app), min(first + 1000, upto), before))
                 for app, first, upto in sql.query(oldest, (before,))
             )
 

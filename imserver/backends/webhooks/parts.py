@@ -52,7 +52,6 @@ def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[E
 
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""
-_OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 
 
 class Occupancy:
@@ -87,7 +86,7 @@ class Occupancy:
 
     def _emptied(self, app: str, channel: str) -> None:
         """No node has a subscriber of a channel any more."""
-        wanted = self._webhooks.wants_any(app, _OCCUPANCY)
+        wanted = self._webhooks.wants_any(app, frozenset({"occupied", "vacated"}))
         if wanted and (app, channel) not in self._empty:
             self._empty[app, channel] = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
 

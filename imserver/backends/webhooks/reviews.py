@@ -3,6 +3,7 @@
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import time
 from typing import Any, Final, Literal, cast
 
@@ -56,9 +57,6 @@ class _Answer(Struct):
 
 class _Answers(Struct):
     answers: list[_Answer]
-
-
-_decode = msgspec.json.Decoder(_Answers).decode
 
 
 class _Question:
@@ -216,7 +214,7 @@ class ReviewRequests(Reviews):
             return b'%b,"messages":[%b]}' % (head[:-1], messages)
 
         status, content = self._asking.post(hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES)
-        answers = document_in(status, content, _decode).answers
+        answers = document_in(status, content, partial(msgspec.json.decode, type=_Answers)).answers
         if len(answers) != len(batch.questions):
             raise Unreachable(f"it gave {len(answers)} answers for {len(batch.questions)} messages")
         return [self._decision(hook, *pair) for pair in zip(batch.questions, answers, strict=True)]

@@ -29,7 +29,6 @@ AWAIT_SECONDS: Final = 600
 """Time for which a user is awaited, and for which unstored messages wait."""
 
 _ACKED: Final = AckedActionDialect()
-_NOT_ACKED: Final = AckedState()
 
 
 class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
@@ -159,4 +158,4 @@ class ActionAcks(Service, dict=True):
 def acked_state(connection: Connection) -> AckedState:
     """What the client of a connection has to acknowledge; without ``unacked`` it does not do so."""
     state = connection.dialect_state
-    return state if isinstance(state, AckedState) else _NOT_ACKED
+    return state if isinstance(state, AckedState) else AckedState()

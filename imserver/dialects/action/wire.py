@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Raw, Struct, field
+from msgspec.json import encode
 
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class ActionLogin(Login, frozen=True, gc=False):
@@ -109,7 +108,7 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
-    return _HEARTBEAT
+    return Heartbeat()
 
 
 def _say(data: bytes, seq: str) -> Say:
@@ -125,8 +124,6 @@ def _say(data: bytes, seq: str) -> Say:
     fields.number("appid")
     return Say(fields.text("msgtype"), fields.text("message"), seq)
 
-
-_HEARTBEAT = Heartbeat()
 
 ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "login": _login,
@@ -144,12 +141,12 @@ _BEFORE = (
 
 @cache
 def _text_of(code: int) -> bytes:
-    return _encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
+    return encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
 
 
 def with_seq(seq: str) -> bytes:
     """The metadata stored with a message: the ``seq`` that its sender gave it."""
-    return _encode({"seq": seq}) if seq else b""
+    return encode({"seq": seq}) if seq else b""
 
 
 class ActionDialect(Dialect):
@@ -188,11 +185,11 @@ class ActionDialect(Dialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``action``, and the code with its text."""
         return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
-            _encode(request.seq),
-            _encode(request.name),
+            encode(request.seq),
+            encode(request.name),
             reply.code,
             _text_of(reply.code),
-            b"null" if reply.data is None else _encode(reply.data),
+            b"null" if reply.data is None else encode(reply.data),
         )
 
     def encode_event(self, event: Event) -> bytes | None:
@@ -223,11 +220,11 @@ class ActionDialect(Dialect):
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
         before = _BEFORE % (
-            _encode(name),
-            _encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
-            _encode(event.type),
-            _encode(event.data.decode() if event.data else event.text),
-            _encode(event.sender),
+            encode(name),
+            encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
+            encode(event.type),
+            encode(event.data.decode() if event.data else event.text),
+            encode(event.sender),
         )
         return before, b',"msgTimestamp":"%d"}}' % (event.time or int(time()))
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.json import encode
 
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.declared import CentrifugeSettings
@@ -52,11 +53,7 @@ MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
-_PAGE: Final = 1000
-_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _MIN_CODE, _MAX_CODE = 3000, 4999
-
-_encode = msgspec.json.Encoder().encode
 
 
 class MethodFailed(Exception):
@@ -358,7 +355,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < 100_000:
-        page = api.channels.members.channels(app, after, _PAGE)
+        page = api.channels.members.channels(app, after, 1000)
         for each in page.channels:
             name = each.channel
             if name.startswith(USER_CHANNEL):
@@ -378,7 +375,7 @@ def alternatives_of(pattern: str) -> list[str]:
     patterns, plain = [pattern], list[str]()
     while patterns:
         one = patterns.pop()
-        braces = _BRACES.search(one)
+        braces = re.search(r"\{([^{}]*)\}", one)
         if braces is None:
             plain.append(one)
         else:
@@ -514,8 +511,8 @@ def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
-        return HttpResponse(_STATUSES.get(error["code"], 400), _encode(error))
-    return HttpResponse(200, _encode(reply))
+        return HttpResponse(_STATUSES.get(error["code"], 400), encode(error))
+    return HttpResponse(200, encode(reply))
 
 
 def _answer_batch(api: Api, call: Call) -> HttpResponse:
@@ -526,7 +523,7 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
         parts = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
         name, content = parts[0] if len(parts) == 1 else ("", b"")
         reply = _run_command(api, call, name, content)
-        answers.add(_encode(reply if "error" in reply else {name: reply["result"]}), _encode(_TOO_LARGE))
+        answers.add(encode(reply if "error" in reply else {name: reply["result"]}), encode(_TOO_LARGE))
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 
@@ -540,7 +537,7 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
         params = b"" if bytes(command.params) == b"null" else bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)
         number = {"id": command.id} if command.id else {}
-        answers.add(_encode({**number, **reply}), _encode({**number, **_TOO_LARGE}))
+        answers.add(encode({**number, **reply}), encode({**number, **_TOO_LARGE}))
     return HttpResponse(200, b"\n".join(answers.parts))
 
 

@@ -631,7 +631,7 @@ class CentrifugeService:
         app = connection.app or ""
         before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
         state.by_server = {*before, channel}
-        data = _read_about(about) if about else SubscriptionAbout()
+        data = msgspec.msgpack.decode(about, type=SubscriptionAbout) if about else SubscriptionAbout()
         state.set_info(channel, data.info)
         _set_end(state, channel, data.expires_at)
         result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
@@ -751,7 +751,6 @@ def history_view(publications: Sequence[Event], position: Position) -> HistoryRe
 
 # --- internal -----------------------------------------------------------------------------------------------
 
-_read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
 _CLOSE_OF: Final = {
     "ended": CloseCode.INTERNAL_ERROR,
     "unavailable": CloseCode.INTERNAL_ERROR,

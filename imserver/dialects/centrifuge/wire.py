@@ -82,12 +82,10 @@ _CLOSES: Final = {
 }
 """Our close code → Centrifugo's, and its reason."""
 
-_to_json = msgspec.json.Encoder().encode
-
 
 def _encode(content: object) -> bytes:
     """JSON on one line: payloads may contain line ends, which separate frames."""
-    return on_one_line(_to_json(content))
+    return on_one_line(msgspec.json.encode(content))
 
 
 # --- what clients send --------------------------------------------------------------------------------------
@@ -440,7 +438,6 @@ ALIAS: Final = "#"
 """Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
 _read_tags = msgspec.json.Decoder(dict[str, str]).decode
-_read_subscribed = msgspec.json.Decoder(SubscribeResult).decode
 
 
 def publication_of(event: Event) -> PublicationView:
@@ -472,7 +469,7 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
     if event.kind in ("join", "leave"):
         return event.kind, {"info": _read_info(part.info) if part.info else ClientView(event.sender)}
     if event.kind == "subscribed":
-        return "subscribe", _read_subscribed(event.data or b"{}")
+        return "subscribe", msgspec.json.decode(event.data or b"{}", type=SubscribeResult)
     if event.kind == "unsubscribed":
         facts = {"code": event.code, "reason": event.text}
         return "unsubscribe", {name: value for name, value in facts.items() if value}

@@ -21,7 +21,6 @@ from imserver.plugin.services import ChannelRefused, Core, Joined, Left
 from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_decode_text = msgspec.json.Decoder(str).decode
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
@@ -64,7 +63,7 @@ class Push(ClientBody):
         raw = bytes(self.data)
         try:
             if raw[:1] == b'"':
-                return _decode_text(raw), b""
+                return msgspec.json.decode(raw, type=str), b""
             if raw in (b"", b"null"):
                 return "", b""
             if raw[:1] not in b"[{":

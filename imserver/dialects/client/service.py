@@ -19,7 +19,6 @@ from imserver.plugin.wire import Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
-_pack = msgspec.msgpack.Encoder().encode
 
 
 class Label(Struct, frozen=True, array_like=True):
@@ -29,7 +28,6 @@ class Label(Struct, frozen=True, array_like=True):
     extend: str = ""
 
 
-_unpack_label = msgspec.msgpack.Decoder(Label).decode
 _NO_LABEL: Final = Label()
 
 
@@ -146,7 +144,7 @@ class ClientService:
 
         Raises :class:`imserver.gateway.channels.members.ChannelRefused` for an invalid name.
         """
-        return self._connections.join(app, client_id, group, _pack(label))
+        return self._connections.join(app, client_id, group, msgspec.msgpack.encode(label))
 
     def unbind(self, app: str, client_id: str, group: str) -> Left:
         """Take a client out of a group, on any node; the other members get a notice."""
@@ -173,7 +171,7 @@ class ClientService:
         if connection.encoding.dialect.name != NAME:
             return
         if about:
-            connection.dialect_state = ClientState(label=_unpack_label(about))
+            connection.dialect_state = ClientState(label=msgspec.msgpack.decode(about, type=Label))
         if new:
             self._notify(connection, channel, "online")
 

@@ -7,14 +7,13 @@ HTTP.
 from random import getrandbits
 from typing import Final
 
-import msgspec
+from msgspec.json import encode
 
 from imserver.plugin.wire import Dialect, Event
 
 NOTICES: Final = {"online": (1001, "客户端上线"), "offline": (1002, "客户端下线")}
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
 CODE_NO_SYSTEM: Final = -1001
-_encode = msgspec.json.Encoder().encode
 
 
 def message_id() -> str:
@@ -24,12 +23,12 @@ def message_id() -> str:
 
 def welcome(client_id: str) -> bytes:
     """The first frame to a client: its id."""
-    return b'{"code":0,"msg":"success","data":{"clientId":%b}}' % _encode(client_id)
+    return b'{"code":0,"msg":"success","data":{"clientId":%b}}' % encode(client_id)
 
 
 def refusal(code: int, text: str) -> bytes:
     """The only frame to a client whose connection is refused."""
-    return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, _encode(text))
+    return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, encode(text))
 
 
 NO_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID不能为空")
@@ -56,17 +55,17 @@ class ClientDialect(Dialect):
         """Encode a pushed frame. Of the notices, only those about a group's members are encoded."""
         if event.kind == "msg":
             code, note = event.code, event.note
-            data = event.data or _encode(event.text)
+            data = event.data or encode(event.text)
         elif event.kind in NOTICES:
             code, note = NOTICES[event.kind]
             # A string that contains JSON, not JSON itself.
-            data = _encode(event.data.decode())
+            data = encode(event.data.decode())
         else:
             return None
         return b'{"messageId":%b,"sendUserId":%b,"code":%d,"msg":%b,"data":%b}' % (
-            _encode(event.id or message_id()),
-            _encode(event.sender),
+            encode(event.id or message_id()),
+            encode(event.sender),
             code,
-            _encode(note),
+            encode(note),
             data,
         )

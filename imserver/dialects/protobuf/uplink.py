@@ -2,7 +2,7 @@
 
 import logging
 from functools import partial
-from random import SystemRandom
+from secrets import randbits
 from time import time
 from typing import Final
 
@@ -36,7 +36,6 @@ from imserver.plugin.wire import Connection, DialectState, Limit, app_and_user
 
 log = logging.getLogger(__name__)
 
-_random: Final = SystemRandom()
 
 RECALL, EDIT = 1, 2
 """Kinds of messages besides plain ones (0)."""
@@ -101,7 +100,7 @@ class ProtobufUplink:
         What the user's older sessions have sent is in the log now, or is never stored: neither if their node
         was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
         """
-        session = _random.getrandbits(62) + 1
+        session = randbits(62) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
         return session
 
@@ -296,15 +295,12 @@ class _Meta(msgspec.Struct):
     mentions: list[str] = []
 
 
-_decode_meta = msgspec.json.Decoder(_Meta).decode
-
-
 def _meta(given: bytes) -> bytes | None:
     """Mentions in the stored form; None if they cannot be read. Other keys are ignored."""
     if not given:
         return b""
     try:
-        mentions = _decode_meta(given).mentions
+        mentions = msgspec.json.decode(given, type=_Meta).mentions
     except (ValueError, RecursionError):
         return None
     if len(mentions) > Limit.MENTIONS or any(len(each.encode()) > MAX_USER_BYTES for each in mentions):

@@ -292,20 +292,18 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 _VARINT, _BYTES = 0, 2
-_HEARTBEAT = Heartbeat()
 
 Row = tuple[str, Callable[[bytes], Command]]
 """The name of a command, and the function that decodes its data."""
 
 COMMANDS: Final[dict[int, Row]] = {
     CT_LOGIN: ("login", _login),
-    CT_HEARTBEAT: ("heartbeat", lambda _: _HEARTBEAT),
+    CT_HEARTBEAT: ("heartbeat", lambda _: Heartbeat()),
     CT_MESSAGE: ("message", _message),
     CT_SYNC: ("sync", lambda data: ChatSync(_parse(pb.SyncInputMsg, data).seq)),
 }
 """Every command of the original's clients by its ``CmdType``."""
 FIRST_KIND_OF_FEATURES: Final = 64
-_to_json = msgspec.json.Encoder().encode
 
 
 def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, Row]:
@@ -419,14 +417,11 @@ def _id(number: int) -> int:
     return min(number, _MAX_ID)
 
 
-_ack: Final = FIELDS_OF_COMMANDS["ack"]  # of each push
-
-
 def _read_ack(data: bytes) -> Command:
     ack = _parse(pb.ACKMsg, data)
     if ack.type != AT_PUSH:
         raise ValueError("not the ack of a push")
-    return _ack(Fields({"id": _id(ack.seq)}))
+    return FIELDS_OF_COMMANDS["ack"](Fields({"id": _id(ack.seq)}))
 
 
 def _read_sync(data: bytes) -> Command:
@@ -638,7 +633,9 @@ class FullProtobufDialect(ProtobufDialect):
             body = b"" if reply.data is None else _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
         if request.name.isdecimal():  # of a feature
-            return output(int(request.name), b"" if reply.data is None else _to_json(reply.data), reply.code)
+            return output(
+                int(request.name), b"" if reply.data is None else msgspec.json.encode(reply.data), reply.code
+            )
         if request.name != "login":
             return None
         if reply.code != ReplyCode.OK:

@@ -34,11 +34,8 @@ MAX_CHANNELS: Final = 100
 """Most channels of one event."""
 MAX_BATCH: Final = 10
 """Most events of one request."""
-_PAGE: Final = 1000
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
 """Names of channels: Pusher's characters, and those with a meaning in other dialects."""
-_MISSING: Final = re.compile("Object missing required field `([^`]*)`")
-"""What msgspec says of a field that is missing."""
 
 
 def count_connections(core: Core, app: str) -> int:
@@ -109,7 +106,7 @@ def _read(api: PusherApi, call: Call) -> None:
     try:
         body = msgspec.json.decode(call.body, type=kind) if kind and call.request.method == "POST" else None
     except (ValueError, RecursionError) as error:
-        missing = _MISSING.match(str(error))
+        missing = re.match("Object missing required field `([^`]*)`", str(error))
         text = f"Missing required parameter: {missing[1]}" if missing else f"The body does not fit: {error}"
         raise ApiProblem.invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
@@ -196,7 +193,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     channels, after, more = api.channels, "", True
     is_reserved = channels.options.is_reserved
     while more:
-        page = channels.members.channels(call.app, after, _PAGE)
+        page = channels.members.channels(call.app, after, 1000)
         for each in page.channels:
             after = each.channel
             if after.startswith(prefix) and not (after.startswith("#") or is_reserved(after)):

@@ -49,7 +49,6 @@ from imserver.plugin.wire import (
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of a decoded connection id."""
-_PAGE: Final = 1000
 REMOVERS: Final = 16
 """Number of greenlets that notify presence channels of users who have gone."""
 MANY_SUBSCRIBERS: Final = 100
@@ -85,10 +84,6 @@ class _UserHere(Struct):
 
 class _UserData(Struct):
     id: str | int
-
-
-_decode_member = msgspec.json.Decoder(_Member).decode
-_decode_user = msgspec.json.Decoder(_UserData).decode
 
 
 class NotPermitted(ImserverError):
@@ -197,7 +192,7 @@ class PusherService:
             return Reply.OK
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
         try:
-            user = str(_decode_user(command.user_data).id)
+            user = str(msgspec.json.decode(command.user_data, type=_UserData).id)
         except (ValueError, RecursionError):
             user = ""
         if not (user and app.allows(signed, command.auth)):
@@ -334,7 +329,7 @@ class PusherService:
         """Subscribe to a presence channel, as the member in the signed data. May switch."""
         channel = command.channel
         try:
-            member = _decode_member(command.data or "")
+            member = msgspec.json.decode(command.data or "", type=_Member)
         except (ValueError, RecursionError):
             raise NotPermitted("channel_data: expected JSON with user_id", status=400) from None
         user = str(member.user_id)
@@ -379,7 +374,7 @@ class PusherService:
         """All members of a channel, in the order of joining. May switch."""
         after = ""
         while True:
-            page = self._channels.members.page(app, channel, after, _PAGE)
+            page = self._channels.members.page(app, channel, after, 1000)
             yield from page.members
             after = page.next
             if not after:
@@ -556,6 +551,6 @@ def _user_in(row: ChannelMember) -> str:
 def _read_member(info: str | bytes) -> _Member | None:
     """The data of a subscriber about itself; None for subscribers of other dialects."""
     try:
-        return _decode_member(info) if info else None
+        return msgspec.json.decode(info, type=_Member) if info else None
     except (ValueError, RecursionError):
         return None

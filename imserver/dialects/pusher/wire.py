@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct, field
+from msgspec.json import encode
 
 from imserver.plugin.errors import CloseCode, ReplyCode
 from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Reply, Request, payload_of
@@ -66,9 +67,7 @@ CLOSE_CODES: Final = {
     CloseCode.WRONG_DIALECT: 4009,
 }
 """Our close code → Pusher's."""
-_encode = msgspec.json.Encoder().encode
 _decode_raw = msgspec.json.Decoder(Raw).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 class _Frame(Struct, gc=False):
@@ -116,19 +115,19 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
     """A frame of the server. ``data``: JSON, which is sent as a string."""
-    where = b',"channel":%b' % _encode(channel) if channel else b""
-    return b'{"event":"%b"%b,"data":%b}' % (event, where, _encode(data.decode()))
+    where = b',"channel":%b' % encode(channel) if channel else b""
+    return b'{"event":"%b"%b,"data":%b}' % (event, where, encode(data.decode()))
 
 
 def established(socket_id: str, activity_seconds: int) -> bytes:
     """The first frame to a client: the id of its connection."""
     about = {"socket_id": socket_id, "activity_timeout": activity_seconds}
-    return frame(b"pusher:connection_established", _encode(about))
+    return frame(b"pusher:connection_established", encode(about))
 
 
 def error(code: int, message: str) -> bytes:
     """An error that concerns the connection, or a frame of it."""
-    return b'{"event":"pusher:error","data":%b}' % _encode({"code": code, "message": message})
+    return b'{"event":"pusher:error","data":%b}' % encode({"code": code, "message": message})
 
 
 def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
@@ -136,24 +135,24 @@ def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
     about: dict[str, Any] = {}
     if members is not None:
         about["presence"] = {"count": len(members), "ids": list(members), "hash": members}
-    return frame(b"pusher_internal:subscription_succeeded", _encode(about), channel)
+    return frame(b"pusher_internal:subscription_succeeded", encode(about), channel)
 
 
 def not_subscribed(channel: str, kind: str, text: str, status: int, dotnet: bool = False) -> bytes:
     """The answer to a refused subscription. ``dotnet``: the client is :data:`DOTNET`."""
     about = {"type": kind, "error": text, "status": status}
     name = b"pusher_internal:subscription_error" if dotnet else b"pusher:subscription_error"
-    return frame(name, _encode(about), channel)
+    return frame(name, encode(about), channel)
 
 
 def cache_miss(channel: str) -> bytes:
     """The cache of a channel is empty."""
-    return b'{"event":"pusher:cache_miss","channel":%b}' % _encode(channel)
+    return b'{"event":"pusher:cache_miss","channel":%b}' % encode(channel)
 
 
 def signed_in(user_data: str) -> bytes:
     """The answer to a sign-in."""
-    return frame(b"pusher:signin_success", _encode({"user_data": user_data}))
+    return frame(b"pusher:signin_success", encode({"user_data": user_data}))
 
 
 PONG: Final = frame(b"pusher:pong", b"{}")
@@ -174,7 +173,7 @@ def data_of(event: Event) -> str:
         return event.data.decode()
     if as_payload(event.text)[0]:
         # As it is, a client would read the text "5" as a number.
-        return _encode(event.text).decode()
+        return encode(event.text).decode()
     return event.text
 
 
@@ -202,7 +201,7 @@ class PusherDialect(Dialect):
             read = _decode_frame(payload)
             name, data = read.event, bytes(read.data)
             if name.startswith(CLIENT_PREFIX):
-                content = _decode_any(data)
+                content = msgspec.json.decode(data)
                 body = as_payload(content) if isinstance(content, str) else (data, "")
                 return Request("", name, ClientEvent(read.channel, name, *body))
             row = COMMANDS.get(name)
@@ -243,8 +242,8 @@ class PusherDialect(Dialect):
             return frame(KINDS[event.kind], event.data, channel)
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
-        where = b',"channel":%b' % _encode(channel) if channel else b""
+        where = b',"channel":%b' % encode(channel) if channel else b""
         by = b""
         if event.sender and channel.startswith(PRESENCE) and event.type.startswith(CLIENT_PREFIX):
-            by = b',"user_id":%b' % _encode(event.sender)
-        return b'{"event":%b%b,"data":%b%b}' % (_encode(event.type), where, _encode(data_of(event)), by)
+            by = b',"user_id":%b' % encode(event.sender)
+        return b'{"event":%b%b,"data":%b%b}' % (encode(event.type), where, encode(data_of(event)), by)

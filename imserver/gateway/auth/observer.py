@@ -197,7 +197,6 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
 
 
 _DETAIL: Final = 200
-_NAME: Final = 64
 _REPLIES: Final = {
     code: name.lower()
     for name, code in vars(errors.ReplyCode).items()
@@ -284,7 +283,7 @@ class Denials(Service):
         if problem is errors.Problems.BANNED:
             until = self.banned_until(app, user)
         text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
-        user, host = user[:_NAME], request.host
+        user, host = user[:64], request.host
         self.observer.refused(
             Denial("request", problem.code, app, user, "", host, limit, until, text, request.id)
         )

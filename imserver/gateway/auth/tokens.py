@@ -172,11 +172,8 @@ _USUAL_ALGORITHMS: Final = {
 _DEEPER: Final = 100
 """Claims are refused if they could not be nested by so many levels more: ``info`` is read again where the
 stack is deeper, and a RecursionError there concerns others. The check takes 2 µs."""
-_SECRETS: Final = 1024
-"""Number of checked HS256 secrets that are cached."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
 _decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
 _decode_bare_issued = msgspec.json.Decoder(_BareIssuedPayload).decode
@@ -195,7 +192,7 @@ def _library() -> PyJWS:
 
         signer = HMACAlgorithm(HMACAlgorithm.SHA256)
         # PyJWT checks that a secret is not a public key. Do that once per secret, not at each login.
-        signer.prepare_key = lru_cache(_SECRETS)(signer.prepare_key)  # type: ignore[method-assign]
+        signer.prepare_key = lru_cache(1024)(signer.prepare_key)  # type: ignore[method-assign]
         _jws = PyJWS(algorithms=[*_ISSUER_ALGORITHMS])
         _jws.register_algorithm("HS256", signer)
         for name in _EDWARDS_NAMES[1:]:
@@ -470,7 +467,7 @@ def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str,
 def app_named_by(token: str) -> str:
     """The app that an unverified ``token`` names; ``""`` if it is not a token."""
     try:
-        return str(_decode_named(_unverified_payload(token)).app)
+        return str(msgspec.json.decode(_unverified_payload(token), type=_Named).app)
     except (BadToken, ValueError, RecursionError):
         return ""
 

@@ -37,8 +37,6 @@ from imserver.gateway.transport.http1 import Headers, HttpRequest, HttpResponse,
 
 log = logging.getLogger(__name__)
 
-_encode = msgspec.json.Encoder().encode
-
 
 class Api:
     """The parts that answer requests: permissions, limits, and all routes with their services.
@@ -251,7 +249,7 @@ class Call(Struct):
 
     def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
         """A response with ``value`` as JSON, or bytes of JSON; gzip if it is large and the client accepts."""
-        body = value if isinstance(value, bytes) else _encode(value)
+        body = value if isinstance(value, bytes) else msgspec.json.encode(value)
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
         if len(body) > GZIP_BYTES:

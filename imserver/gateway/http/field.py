@@ -7,8 +7,6 @@ from msgspec import Struct
 from imserver.gateway.auth.questions import GOCHAT
 from imserver.gateway.config.declared import about
 
-PAGE_LIMIT: Final = 10_000
-"""The most entries of one page of a list."""
 USUAL_PAGE: Final = 1000
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
@@ -39,7 +37,7 @@ PageCursor = Annotated[
 """The type of a field: where a page of a list begins, as :data:`NextCursor` of the page before."""
 NextCursor = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
 """The type of a field of an answer: where the next page of a list begins."""
-Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=PAGE_LIMIT)]
+Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=10_000)]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)]
 """The type of a field: the app of a request about accounts."""

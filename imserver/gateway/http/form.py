@@ -25,16 +25,11 @@ MAX_FORM_BYTES = 2 << 20
 MAX_VALUES = 140_000
 """Limit of commas, colons and brackets in JSON: each may be an object of 64 bytes. No message has more."""
 _PERCENT, _PLUS, _NUL = b"%+\0"
-_LONG = 16384
 _SLOW_BYTES = 1 << 20
 """Longest JSON for the slow parser."""
 
-_TEXTS: Final = frozenset({"userid", "msgid", "message", "cursor"})
-_NUMBERS: Final = frozenset({"banseconds"})
-_number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_decode_json = msgspec.json.Decoder().decode
 
 
 class BadBody(ServiceRefused, ValueError, problem=Problems.BAD_REQUEST):
@@ -45,7 +40,7 @@ def _unescape(text: str) -> str:
     text = text.replace("+", " ")
     if "%" not in text:
         return text
-    if len(text) < _LONG:
+    if len(text) < 16384:
         return _escapes.sub(
             lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace"), text
         )
@@ -102,7 +97,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_VALUES and sum(map(body.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
         raise BadBody("too many values")
     try:
-        document = _decode_json(body)
+        document = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         document = _parse_json_slowly(body)
     if not isinstance(document, dict):
@@ -209,11 +204,11 @@ def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str
             raise BadBody("a text contains U+0000")
         fields, params = parse_json(body), {}
         for name, value in fields.items():
-            if name in _TEXTS:
+            if name in ("userid", "msgid", "message", "cursor"):
                 if not isinstance(value, str):
                     raise BadBody(f"{name}: expected a text")
                 params[name] = value
-            elif name in _NUMBERS:
+            elif name == "banseconds":
                 if type(value) not in (int, float):
                     raise BadBody(f"{name}: expected a number")
                 params[name] = str(value)
@@ -231,7 +226,7 @@ def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str
 
 def app_number(text: str) -> str:
     """The number of an app in decimal; ``""`` if it is not a number."""
-    return str(int(text)) if _number.fullmatch(text) else ""
+    return str(int(text)) if re.fullmatch(r"[+-]?[0-9]{1,12}", text, re.ASCII) else ""
 
 
 def app_named(tenants: Tenants, app_id: str) -> str:

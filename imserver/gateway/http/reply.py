@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
+from msgspec.json import encode
 
 from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.clock import is_long_turn, serve_others
@@ -28,8 +28,6 @@ from imserver.gateway.transport.http1 import (
     response_head,
     status_line,
 )
-
-_encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_BYTES: Final = 4 << 20
 """The most bytes of the answers to the commands of one request."""
@@ -63,13 +61,13 @@ class RequestRefused(Exception):
 
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
     """The envelope of a :class:`ReplyCode`."""
-    text = _encode(reply_text(code))
-    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, _encode(dict(data))))
+    text = encode(reply_text(code))
+    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode(dict(data))))
 
 
 def success(data: Any) -> HttpResponse:
     """The envelope around ``data``: a dict with its keys in the order of the wire, or a msgspec Struct."""
-    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % _encode(data))
+    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % encode(data))
 
 
 BAD_PARAMETER: Final = refusal(ReplyCode.BAD_PARAMETER)

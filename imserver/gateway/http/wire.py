@@ -31,7 +31,7 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
     refused the body as it is. Raises :class:`ApiProblem`."""
     if "got `float`" in str(error) and len(body) <= _WHOLE_BYTES:
         try:
-            return decoder.decode(msgspec.json.encode(_decode_whole(body)))
+            return decoder.decode(msgspec.json.encode(msgspec.json.Decoder(float_hook=_whole).decode(body)))
         except (ValueError, RecursionError) as again:
             error = again
     raise ApiProblem.invalid(str(error))
@@ -41,9 +41,6 @@ def _whole(text: str) -> int | float:
     number = float(text)
     # Up to here every whole number is a float of its own.
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
-_decode_whole = msgspec.json.Decoder(float_hook=_whole).decode
 
 
 def inflate(body: bytes, limit: int) -> bytes:

@@ -51,7 +51,6 @@ connection. It is called once for each connection that receives the event."""
 
 _NUMBERED = ("msg", "message")
 """Kinds of events and of stored messages that clients acknowledge."""
-_encode = msgspec.json.Encoder().encode
 
 
 def make(encoding: Encoding, event: Event | Part) -> FrameSource:
@@ -88,7 +87,9 @@ def named(
     """A function that makes the frame of an event or a stored message with its receiver between two parts."""
     if encoding.dialect.numbered and event.kind in _NUMBERED:
         return partial(_numbered, event, before, behind)
-    return lambda connection: encoding.frame(b"%b%b%b" % (before, _encode(connection.user or ""), behind))
+    return lambda connection: encoding.frame(
+        b"%b%b%b" % (before, msgspec.json.encode(connection.user or ""), behind)
+    )
 
 
 def _numbered(event: Event | StoredMessage, before: bytes, behind: bytes, connection: Connection) -> bytes:
@@ -96,7 +97,7 @@ def _numbered(event: Event | StoredMessage, before: bytes, behind: bytes, connec
     state, encoding = connection.dialect_state, connection.encoding
     assert isinstance(state, AckedState)
     assert state.unacked is not None
-    payload = b"%b%b%b" % (before, _encode(connection.user or ""), behind)
+    payload = b"%b%b%b" % (before, msgspec.json.encode(connection.user or ""), behind)
     frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.delivered + 1))
     state.unacked.add(connection, event, frame)
     return frame

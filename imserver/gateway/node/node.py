@@ -38,7 +38,6 @@ from imserver.gateway.transport.listener import wrapped
 
 log = logging.getLogger(__name__)
 
-_TICK_SECONDS = 1.0
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
 
@@ -253,7 +252,7 @@ class Node:
         """Greenlet: check deadlines, late acknowledgements and the delay of the loop, once per second."""
         core = self.core
         while True:
-            pause = until_beat(_TICK_SECONDS)
+            pause = until_beat(1.0)
             expected = monotonic() + pause
             gevent.sleep(pause)
             now = monotonic()

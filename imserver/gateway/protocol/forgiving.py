@@ -105,11 +105,6 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-_PAGE: Final = 50
-_MAX_ID: Final = Limit.ID
-_MAX_NUMBER: Final = Limit.NUMBER
-
-
 class Fields(Struct, frozen=True, gc=False):
     """The fields of a command, as the original servers accept them: keys are folded, and null is missing.
 
@@ -177,14 +172,14 @@ class Fields(Struct, frozen=True, gc=False):
     def number(self, key: str) -> int:
         """The unsigned 32-bit number in a field, 0 if the field is missing."""
         value = self.values.get(key, 0)
-        if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+        if type(value) is not int or not 0 <= value <= Limit.NUMBER:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
     def id(self, key: str) -> int:
         """The id in a field, 0 if the field is missing."""
         value = self.values.get(key, 0)
-        if type(value) is not int or not 0 <= value <= _MAX_ID:
+        if type(value) is not int or not 0 <= value <= Limit.ID:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
@@ -198,7 +193,7 @@ class Fields(Struct, frozen=True, gc=False):
     def limit(self) -> int:
         """The size of a page in the field ``limit``, 50 if it is missing. Greater sizes are those of the
         greatest page."""
-        return min(self.id("limit") or _PAGE, Limit.PAGE)
+        return min(self.id("limit") or 50, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
         """The flag in a field, False if the field is missing."""

@@ -17,8 +17,6 @@ from imserver.gateway.model import Compressed, Event, StreamPart
 _LINE_END, _RETURN = b"\n\r"
 _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
-_encode = msgspec.json.Encoder().encode
-
 
 class StreamView(Struct, omit_defaults=True):
     """An event of a streamed message as clients see it (:class:`imserver.gateway.model.StreamPart`).
@@ -53,8 +51,8 @@ def payload_of(event: Event) -> bytes:
     """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
     part = event.channel
     if part is not None and part.stream is not None:
-        return _encode(stream_view(event, part.stream))
-    return event.data or _encode(event.text)
+        return msgspec.json.encode(stream_view(event, part.stream))
+    return event.data or msgspec.json.encode(event.text)
 
 
 def on_one_line(line: bytes) -> bytes:

@@ -78,7 +78,6 @@ class First(Struct, frozen=True, gc=False):
     result: bytes
 
 
-_UNKNOWN: Final = First(b"")
 Claimed = int | First | IdReused | None
 """The key of a claim; the result of the first request; a different request has this id; a message with this
 id was accepted."""
@@ -354,7 +353,7 @@ class Idempotency:
         """The result of the request that was accepted under this key."""
         entry = self._firsts.get(key) or self._older.get(key)
         if entry is None:
-            return _UNKNOWN
+            return First(b"")
         if entry[:_DIGEST_BYTES] != _pack_digest(digest):
             return IdReused()
         return First(entry[_DIGEST_BYTES:])

@@ -39,7 +39,6 @@ from imserver.gateway.push.targets import StoredPushes, Target, UserChannels, ad
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
-_MAX_CHANNEL_BYTES: Final = Limit.CHANNEL_BYTES
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
@@ -47,9 +46,6 @@ _YIELD_PUSHES: Final = 1024
 _Item = TypeVar("_Item")
 _MEMBERS: Final = 1000
 """Members of a group that are read together."""
-_encode = msgspec.json.Encoder().encode
-_encode_position = msgspec.msgpack.Encoder().encode
-_decode_position = msgspec.msgpack.Decoder(Position | None).decode
 
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
@@ -339,7 +335,7 @@ class Publishing(Service, dict=True):
                         return ChannelRefused("unavailable", "a node or the database does not answer")
                     return Published(outcome)
             try:
-                if not (channel.isascii() and 0 < len(channel) <= _MAX_CHANNEL_BYTES):
+                if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
                     check_name(channel)
                 return self.channels.publishing.publish_event(
                     app,
@@ -357,17 +353,17 @@ class Publishing(Service, dict=True):
             is_stored = with_history and self.channels.options.is_stored(app, channel)
             # If this node does not know the position, the log may still know it.
             if first is not None and (first.result or not is_stored):
-                position = _decode_position(first.result) if first.result else None
+                position = msgspec.msgpack.decode(first.result or b"\xc0", type=Position | None)
                 return Published(Outcome.REPEATED, position), (), b""
             found = publish(channel)
             if isinstance(found, ChannelRefused):
                 return found, (), b""
-            return found, (found.outcome,), _encode_position(found.position)
+            return found, (found.outcome,), msgspec.msgpack.encode(found.position)
 
         if not key:
             return [publish(channel) for channel in channels]
         names = list(dict.fromkeys(channels))
-        requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+        requests = [(msgspec.json.encode((key, channel)).decode(), digest) for channel in names]
         found = self.ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
         results = dict(zip(names, found, strict=True))
         return [results[channel] for channel in channels]

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 BATCH_TARGETS = 1000
 """Number of targets looked up together."""
-_NOWHERE: tuple[SessionRef, ...] = ()
 
 
 class ClusterReach(Service):
@@ -182,7 +181,7 @@ class ClusterReach(Service):
         if others is None:
             return None
         refs = iter(others)
-        return [next(refs) if user else _NOWHERE for user in users]
+        return [next(refs) if user else () for user in users]
 
     def push(
         self,

@@ -32,7 +32,6 @@ from imserver.gateway.transport.states import CLOSING, UNADDRESSED
 
 log = logging.getLogger(__name__)
 
-_PONG: Final = Reply(ReplyCode.OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
@@ -215,7 +214,7 @@ class Sessions:
         return {
             Login: CommandRow(login, needs_session=False),
             Heartbeat: CommandRow(heartbeat),
-            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
+            Ping: CommandRow(lambda _connection, _command: Reply(ReplyCode.OK, "pong"), needs_session=False),
         }
 
     def login(

@@ -121,8 +121,6 @@ def delete_some(name: str, spared: Set[str], tables: Sequence[Table], sql: Poole
 
 # --- what an export reads -----------------------------------------------------------------------------------
 
-_ACCOUNTS_AT_ONCE: Final = 500
-
 
 class TablePage(Struct, frozen=True):
     """Rows of one table. ``columns``: their names; bytes in UTF-8 are text. ``position``: what a later call
@@ -134,11 +132,6 @@ class TablePage(Struct, frozen=True):
     position: bytes = b""
 
 
-_write_position: Final = msgpack.Encoder().encode
-_read_position: Final = msgpack.Decoder(tuple[str, Row, Row]).decode
-"""Where a page ends: its table, the values of the condition of its rows, and the key of the last row."""
-
-
 def read_rows(
     read: ReadWork, tables: Sequence[Table], app: str, user: str | None, position: bytes = b""
 ) -> Iterator[TablePage]:
@@ -147,14 +140,14 @@ def read_rows(
     begin: list[Any] = []
     after: Row = ()
     if position:
-        *begin, after = _read_position(position)
+        *begin, after = msgpack.decode(position, type=tuple[str, Row, Row])
     for query in _queries(read, tables, app, user):
         part = [query.table, query.scope[1]]
         if begin and begin != part:
             continue
         names = tuple(column.strip('"') for column in query.columns)
         for rows, key in pages(read, query, after):
-            end = _write_position((*part, key))
+            end = msgpack.encode((*part, key))
             yield TablePage(query.table, names, [tuple(map(_plain, row)) for row in rows], end)
         begin, after = [], ()
 
@@ -191,7 +184,7 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Conditions of an app's rows, each for some accounts, for the same reason."""
     last, ids = 0, RowQuery("account", ("id",), (), (OF_APP, (app,)))
-    for _, (id,) in pages(read, ids, most=_ACCOUNTS_AT_ONCE):
+    for _, (id,) in pages(read, ids, most=500):
         yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
         last = id
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
-from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar
 
 from msgspec import Struct
 
@@ -17,8 +17,6 @@ from imserver.gateway.config.declared import about
 if TYPE_CHECKING:
     from imserver.gateway.storage.statements import PooledStatements
 
-_SECRET_BYTES: Final = 32
-_ID_BYTES: Final = 6
 
 RecordEvent = Callable[["PooledStatements", str, str, Mapping[str, Any]], object]
 """Stores an event in the caller's transaction: its app, the user whose events stay in order, its fields."""
@@ -80,9 +78,9 @@ class KeyRow(Struct, frozen=True):
         cls, scopes: tuple[str, ...] = (), apps: tuple[str, ...] = (), note: str = "", expires: int = 0
     ) -> tuple[KeyRow, str]:
         """A new key: its row, which is not stored yet, and the key itself, which nobody can read again."""
-        secret = cls.PREFIX + token_urlsafe(_SECRET_BYTES)
+        secret = cls.PREFIX + token_urlsafe(32)
         digest = sha256(secret.encode()).hexdigest()
-        return cls(token_hex(_ID_BYTES), digest, scopes, apps, note, expires=expires), secret
+        return cls(token_hex(6), digest, scopes, apps, note, expires=expires), secret
 
     def has_ended(self, now: float) -> bool:
         """Whether it was revoked, or has expired at this time (Unix seconds)."""

@@ -33,7 +33,6 @@ LEFT_SECONDS: Final = 10.0
 it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
 _IDLE_SECONDS: Final = 60
 """The same for MySQL, which has such a limit only for connections."""
-_DEADLOCKS: Final = ("psycopg 40P01", "psycopg 40001", "pymysql 1213")  # 40001: a serialization failure
 
 _ERASING: Final = "secure_delete=ON"
 """SQLite writes zeros over what is deleted."""
@@ -284,7 +283,8 @@ def _code_of(error: BaseException | None) -> str:
 
 def is_deadlock(error: DBAPIError) -> bool:
     """Whether the database has rolled back a transaction because of a deadlock."""
-    return _code_of(error) in _DEADLOCKS
+    # psycopg 40001: a serialization failure.
+    return _code_of(error) in ("psycopg 40P01", "psycopg 40001", "pymysql 1213")
 
 
 def is_damage(error: DBAPIError) -> bool:

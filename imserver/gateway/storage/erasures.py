@@ -31,7 +31,6 @@ JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON object a line."""
 _CLOCKS_MS: Final = 86_400_000
 """The clocks of nodes differ by less."""
-_NAME_BYTES: Final = 12
 
 
 class ErasureRow(Struct, frozen=True):
@@ -45,7 +44,6 @@ class ErasureRow(Struct, frozen=True):
 
 
 _ROWS: Final = RowsOf(ErasureRow, "erasure")
-_decode: Final = msgspec.json.Decoder(ErasureRow).decode
 
 
 class Erasures(Store.Rows):
@@ -123,7 +121,7 @@ def read_journal(file: Path) -> list[ErasureRow]:
     rows = []
     for line in file.read_bytes().splitlines() if file.exists() else ():
         with suppress(msgspec.MsgspecError):
-            rows.append(_decode(line))
+            rows.append(msgspec.json.decode(line, type=ErasureRow))
     return rows
 
 
@@ -141,4 +139,4 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
 
 def new_name() -> str:
     """A name in place of a user: nobody can tell from it whose it was."""
-    return ERASED + token_hex(_NAME_BYTES)
+    return ERASED + token_hex(12)

@@ -58,8 +58,6 @@ def _refuse_forged(table: str, last: Any) -> None:
 
 # --- those that the database gives --------------------------------------------------------------------------
 
-_next_in_table: Final = re.compile(r"\) .*\bAUTO_INCREMENT=(\d+)").search
-
 
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     """The last number that the database has given a row of a table; None: it gives none."""
@@ -76,7 +74,7 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     making = str(sql.query(f"SHOW CREATE TABLE `{table}`")[0][1])
     if "AUTO_INCREMENT" not in making:
         return None
-    following = _next_in_table(making)
+    following = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", making)
     return int(following[1]) - 1 if following else 0
 
 

@@ -46,7 +46,6 @@ S = TypeVar("S", bound="Store.Rows")
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
 """How long the row of a ban stays after its end, so that every node reads that it was lifted."""
-_decode: Final = json.Decoder().decode
 
 
 class StorePart(Protocol):
@@ -431,7 +430,7 @@ class Store:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
             if not rows or rows[0][0] == DELETED:
                 return False
-            settings = {**_decode(rows[0][0]), **fields}
+            settings = {**json.decode(rows[0][0]), **fields}
             left = {key: value for key, value in settings.items() if key not in unset}
             statement = "UPDATE app SET settings = %s, version = %s WHERE name = %s"
             sql.execute(statement, (_text(left), version, name))
@@ -463,7 +462,7 @@ class Store:
             if not sql.execute(statement, (DELETED, version, name, DELETED)):
                 return False
             for id, written in sql.query("SELECT id, apps FROM api_key"):
-                apps = _decode(written)
+                apps = json.decode(written)
                 if left := [each for each in apps if each != name]:
                     if left != apps:
                         statement = "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
@@ -685,7 +684,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
     now = sql.clock_ms() if bans else 0
     of_apps = (
-        AppRow(text_of(name), _decode(settings) or {}, created, settings == DELETED)
+        AppRow(text_of(name), json.decode(settings) or {}, created, settings == DELETED)
         for name, settings, created in apps
     )
     of_bans = (

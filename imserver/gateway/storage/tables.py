@@ -118,13 +118,11 @@ class Table(Struct, frozen=True, kw_only=True):
 CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
 """What ``of_app`` may be where a table has rows of users."""
 
-_decode: Final = json.Decoder(tuple[Table, ...]).decode
-
 
 def tables_in(feature: str, record: bytes) -> tuple[Table, ...]:
     """The tables in a row of ``feature_schema``. Raises StorageUnavailable if somebody has damaged it."""
     try:
-        return _decode(record)
+        return json.decode(record, type=tuple[Table, ...])
     except (ValueError, RecursionError) as error:
         words = f"the row of {feature!a} in the table feature_schema is damaged: {error}"
         raise StorageUnavailable(words) from None

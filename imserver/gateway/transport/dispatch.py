@@ -15,7 +15,6 @@ from imserver.gateway.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
-_OK: Final = ReplyCode.OK
 _NOT_LOGGED_IN: Final = Reply(ReplyCode.NOT_LOGGED_IN)
 _NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
@@ -127,7 +126,7 @@ class Dispatcher:
         if began:
             name, seconds = type(request.command).__name__, perf_counter() - began
             self._metrics.commands.waiting.append((name, seconds, connection.peer, ""))
-        if reply.code != _OK:
+        if reply.code != ReplyCode.OK:
             self.refused(connection, request, reply, reason)
         payload = connection.encoding.dialect.encode_reply(request, reply)
         if payload is not None:

@@ -77,9 +77,6 @@ class PartialUpload(Struct):
     transfer: Transfer | None = None
 
 
-_decode: Final = msgspec.json.Decoder(State).decode
-
-
 class ResumableUploads:
     """Owner of the unfinished uploads of this node. All methods may switch, and may raise
     :class:`TransferRefused`, MediaUnavailable and StorageUnavailable."""
@@ -318,7 +315,7 @@ def _open(path: Path, boot: str) -> PartialUpload:
         if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         try:
-            state = _decode(os.pread(lock, about.st_size, 0))
+            state = msgspec.json.decode(os.pread(lock, about.st_size, 0), type=State)
         except ValueError:  # damaged when its machine lost power
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
         os.utime(lock)

@@ -24,7 +24,6 @@ from imserver.plugin.views import to_response
 MAX_METADATA: Final = 4096
 """Longest Upload-Metadata."""
 _METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
-_number: Final = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
 _MORE_HEADERS: Final = {
     "Access-Control-Allow-Headers": "X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, "
     "Upload-Metadata, Upload-Checksum",
@@ -162,7 +161,7 @@ def _require_version(http_request: HttpRequest) -> None:
 
 def _number_in(http_request: HttpRequest, header: str) -> int:
     text = http_request.headers.get(header, "")
-    if not _number(text):
+    if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII):
         raise ApiProblem.invalid(f"`{header.title()}`: expected a number of bytes")
     return int(text)
 

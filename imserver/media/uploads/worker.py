@@ -7,15 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Final
 
 import gevent
 from gevent import Greenlet, socket
 from gevent.event import Event
 
 from imserver.plugin.errors import ImserverError
-
-_IDLE_SECONDS: Final = 60.0
 
 
 class TooCostly(ImserverError):
@@ -103,7 +100,7 @@ class Worker:
             try:
                 return self._run(task + b"\n", seconds)
             finally:
-                self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
+                self._end_later = gevent.spawn_later(60.0, self._end)
 
     def _run(self, task: bytes, seconds: float) -> bytes:
         for _ in range(2):  # a process that has ended meanwhile is started again

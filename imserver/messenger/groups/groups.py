@@ -67,8 +67,6 @@ _OPEN_STEP: Final = 200
 """Open groups that one query reads."""
 _SEARCH_STEP: Final = 1000
 """Members whose names one query compares."""
-_MOST_APPS: Final = 20
-"""Apps that :meth:`Groups.find` searches."""
 MOST_MENTIONED: Final = 50
 """Groups to mention that one request lists."""
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
@@ -272,7 +270,7 @@ class Groups(Service, dict=True):
     ) -> Iterator[tuple[str, str, str, str]]:
         """The groups with this id, or with the text in their name. Moderators find open ones alone."""
         conversations, id = self.store.part(MessageLog).conversations, id_of(text.lstrip("0"))
-        for app in apps[:_MOST_APPS]:
+        for app in apps[:20]:
             exact = conversations.get(app, id) if id else None
             for group in (exact, *conversations.groups_named(app, text, limit)):
                 if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):

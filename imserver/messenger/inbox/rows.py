@@ -15,7 +15,6 @@ from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store
 from imserver.plugin.wire import Limit
 
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
-_decode: Final = msgspec.json.Decoder(UnsentText).decode
 
 
 Pinned = Annotated[
@@ -191,7 +190,7 @@ def _arrangement(row: Row) -> Arrangement:
     draft, folders = bytes(row[-2]), row[-1]
     return _ROWS.read(
         row,
-        draft=_decode(draft) if draft else UNSET,
+        draft=msgspec.json.decode(draft, type=UnsentText) if draft else UNSET,
         folders=msgspec.json.decode(folders, type=list[int]) if folders else UNSET,
     )
 

@@ -27,8 +27,6 @@ ROOMS_PER_USER: Final = 1000
 """Limit of rooms in which a user of an app has a position. Beyond it the oldest positions are deleted."""
 POSITIONS_PER_APP: Final = 1_000_000
 """Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
-_AT_ONCE: Final = 200
-"""Number of rows in one statement."""
 
 
 class ActionPositions(Store.Rows):
@@ -170,7 +168,7 @@ def _raise(sql: Statements, table: str, key: Sequence[str], rows: Sequence[Seque
         )
     else:
         clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
-    for some in chunks(rows, _AT_ONCE):
+    for some in chunks(rows, 200):
         values = ", ".join([marks_of(len(key) + 1)] * len(some))
         statement = f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
         sql.execute(statement, [value for row in some for value in row])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from time import gmtime, strftime, time
-from typing import Final
 
 import click
 
@@ -41,15 +40,12 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
             click.echo(f"segments of {name}: {segments}")
 
 
-_DAY: Final = 86_400
-
-
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Tell that nodes have found a loss."""
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
     losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
     # For a month a loss of entries is named.
-    lost = sorted(app for app, at in losses.items() if at > time() - 30 * _DAY)
+    lost = sorted(app for app, at in losses.items() if at > time() - 30 * 86_400)
     if lost:
         when = strftime("%Y-%m-%d %H:%M", gmtime(max(losses[app] for app in lost)))
         yield Finding(

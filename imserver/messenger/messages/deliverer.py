@@ -60,7 +60,6 @@ _CLOSED_AT_ONCE: Final = 1000
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
-_NOBODY: Final[dict[Connection, int]] = {}
 
 Receivers = dict[int, Collection[Connection]]
 """Conversation → the connections of this node that receive it."""
@@ -327,7 +326,7 @@ class Deliverer(Service):
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
-        if has := self.log_subscriptions.ahead.get(app, _NOBODY).get(connection):
+        if has := self.log_subscriptions.ahead.get(app, {}).get(connection):
             indexes = [index for index in indexes if run.messages[index].id > has]
             if not indexes:
                 return

@@ -58,7 +58,7 @@ class GroupFollowers:
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """The subscribed connections of the members of a group; do not change it."""
-        return self._groups.get((app, conversation), _NOBODY)
+        return self._groups.get((app, conversation), {})
 
     def enter(self, app: str, connection: Connection, conversation: int, bot: bool = False) -> None:
         """The user of a subscribed connection is a member."""
@@ -99,9 +99,6 @@ class GroupFollowers:
             bots.discard(connection)
             if not bots:
                 del self.bots[app, conversation]
-
-
-_NOBODY: dict[Connection, None] = {}
 
 
 class LogSubscriptions:

@@ -106,7 +106,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
 def ask_in(meta: bytes) -> Ask | None:
     """The question of a message with this ``meta``; None: it is none."""
-    if _ASK not in meta:
+    if b'"ask":' not in meta:
         return None
     try:
         return _decode_ask(meta).ask
@@ -118,7 +118,6 @@ class _WithAsk(Struct):
     ask: Ask | None = None
 
 
-_ASK: Final = b'"ask":'
 _decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]

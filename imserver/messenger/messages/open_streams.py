@@ -69,7 +69,6 @@ SendSoFar = Callable[[str, list[Connection]], object]
 """Sends connections the stream with this id, if it is open and they still receive it. Must not switch."""
 SOON_BYTES: Final = 65_536
 """Texts so far are sent at once if the outbox has at most so many bytes with them."""
-_LOOK_SECONDS: Final = 0.05
 
 
 class LateReceivers:
@@ -104,7 +103,7 @@ class LateReceivers:
             if sent:
                 serve_others()  # the loop writes the outboxes
             else:
-                gevent.sleep(_LOOK_SECONDS)
+                gevent.sleep(0.05)
             sent = self._send_to_ready()
         self._running = False
 

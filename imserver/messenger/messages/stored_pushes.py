@@ -7,7 +7,6 @@ log remembers it as long as the messages.
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import perf_counter, time
-from typing import Final
 
 from gevent.event import Event as Signal
 from msgspec import UNSET
@@ -20,8 +19,6 @@ from imserver.gateway.push.push import nothing_accepted
 from imserver.gateway.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
 from imserver.messenger.messages.messaging import Messaging
-
-_DIGEST_BYTES: Final = 24
 
 
 class LogPushes(StoredPushes):
@@ -134,7 +131,7 @@ def _name(key: str, number: int, alone: bool) -> str:
     """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
     if not key or (alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key):
         return key
-    return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    return blake2b(f"{number} {key}".encode(), digest_size=24).hexdigest()
 
 
 def _result(done: Stored) -> TargetResult:

@@ -112,7 +112,6 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _SHORT_ID: Final = Limit.CLIENT_MSG_ID_BYTES // 4
 """Characters that never have more bytes than a ``client_msg_id`` may have."""
-_MAX_ID: Final = Limit.ID
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
@@ -128,7 +127,7 @@ def _send_text(data: bytes) -> Send | None:
         and bool(to) != bool(request.conversation)
         and len(to) <= MAX_USER_BYTES // 4
         and len(client_id) <= _SHORT_ID
-        and 0 <= request.conversation <= _MAX_ID
+        and 0 <= request.conversation <= Limit.ID
         and "\0" not in to
         and "\0" not in client_id
     )

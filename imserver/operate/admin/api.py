@@ -154,7 +154,6 @@ def find(
 
 # --- apps ---------------------------------------------------------------------------------------------------
 
-_ROOT: Final = "AppSettingsGiven"
 _NEW_LOGINS: Final = [
     *("login_policy", "same_as", "open", "dialects", "origins", "origin_policy", "jwt", "account_tokens"),
     *("webhook.authorise_url", "back_ends.connect", "max_connections", "max_user_bytes"),
@@ -227,7 +226,7 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
             found[name] = {}
             found[name] = read(json.decode(written[name]))
 
-    add(_ROOT)
+    add("AppSettingsGiven")
     return found
 
 

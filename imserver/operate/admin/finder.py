@@ -96,8 +96,6 @@ Kind = Literal["account", "app", "group", "user", "connection", "channel", "key"
 """In the order of the answer."""
 MOST_APPS: Final = 1000
 """Apps that are searched."""
-_MOST_APPS_OF_CHANNELS: Final = 20
-"""Apps whose channels are searched, if the request names none."""
 _Hit = tuple[str, str, str, str]
 
 
@@ -189,7 +187,7 @@ class Finder:
             return
         members = self._core.channels.members
         before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else "")
-        for app in apps[:_MOST_APPS_OF_CHANNELS]:
+        for app in apps[:20]:
             for each in members.channels(app, before, limit).channels:
                 if each.channel.startswith(text):
                     yield each.channel, app, each.channel, str(each.members)

@@ -35,7 +35,6 @@ MOST_USERS: Final = 1000
 _MOST_VALUES: Final = 20
 _MOST_CHARACTERS: Final = 200
 _APP_BYTES: Final = 500
-_NAME_BYTES: Final = 100
 _MEMBER_BYTES: Final = 255
 
 
@@ -100,9 +99,7 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     """The row of an act, and its names. Those of a user who is gone are committed to, but not stored."""
     names = tuple(_names(act))
     commitments = msgspec.json.encode({each.part: each.commitment for each in names})
-    entry = Entry(
-        _clean(act.name, _NAME_BYTES), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments
-    )
+    entry = Entry(_clean(act.name, 100), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments)
     if act.gone:
         gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))
         names = tuple(each for each in names if (each.app, each.member) != gone)

@@ -44,7 +44,6 @@ queue."""
 LAST_SECONDS: Final = 5.0
 """Time limit for the acts that wait when the node ends."""
 MOST_WAITING: Final = 10_000
-_AT_ONCE: Final = 200
 
 
 class _Waiting(Struct):
@@ -120,7 +119,7 @@ class AuditLog(Observer, ArchivedFiles):
     def _write(self) -> None:
         try:
             while self._queue:
-                some = list(islice(self._queue, _AT_ONCE))
+                some = list(islice(self._queue, 200))
                 self._store_some(some)
                 for waiting in some:
                     self._queue.popleft()

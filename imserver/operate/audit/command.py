@@ -15,7 +15,6 @@ from imserver.plugin.commands import fail, opened, settings_options, table
 from imserver.plugin.progress import long_work
 
 _PAGE: Final = 500
-_HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
 
 
 @click.group(short_help="List, verify and export the audit log.")
@@ -142,7 +141,7 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     """
     wanted = None
     if head is not None:
-        if (match := _HEAD(head)) is None:
+        if (match := re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})", head)) is None:
             fail(f"--head {head}: expected NUMBER:HASH, as this command prints it")
         wanted = (int(match[1]), match[2])
     with opened(path, data_dir) as (_, store, _):

@@ -159,7 +159,6 @@ _NOT_READ: Final = (ValueError, TypeError, OverflowError)
 _UNREADABLE: Final = "unreadable"
 _END_MS: Final = 253_402_300_800_000
 """The year 10000."""
-_parts: Final = msgspec.json.Decoder(dict[str, str])
 _BYTES: Final = r"CASE typeof(\g<0>) WHEN 'text' THEN CAST(\g<0> AS BLOB) ELSE \g<0> END"
 
 
@@ -176,7 +175,7 @@ def _row(row: Row) -> AuditRow:
     """One that cannot be read has a content to which its hash does not belong."""
     try:
         act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes())))
-        _parts.decode(act.entry.names)
+        msgspec.json.decode(act.entry.names, type=dict[str, str])
         if 0 <= act.time < _END_MS:
             return act
     except _NOT_READ:
@@ -201,7 +200,6 @@ PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff
 _CLEAR: Final = "moderation.clear"
 _CLOCKS_MS: Final = 1000
 """By so much the clocks of a database and of nodes may differ."""
-_MOST_DIGITS: Final = 18
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
 _FEW: Final = 5
@@ -260,7 +258,7 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     if the message is of this user and time: they do not name it. Switches. Raises StorageUnavailable."""
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
-    if kind != "message" or not id.isdecimal() or len(id) > _MOST_DIGITS or query.name not in ("", _CLEAR):
+    if kind != "message" or not id.isdecimal() or len(id) > 18 or query.name not in ("", _CLEAR):
         return acts, following
     # Imported here: few ask for a message.
     from imserver.plugin.messages import MessageLog

@@ -18,7 +18,6 @@ Read = Callable[[Callable[[PooledStatements], Any]], Any]
 _PAGE: Final = 100
 """Rows after which the loop does other work: they take 10 ms."""
 NEWEST: Final = 1000
-_parts: Final = msgspec.json.Decoder(dict[str, str])
 
 
 class Verification(Struct):
@@ -107,7 +106,7 @@ class ChainCheck:
         if row.expected != row.hash:
             self.complain(f"row {number} was changed")
         else:
-            parts = _parts.decode(row.entry.names)
+            parts = msgspec.json.decode(row.entry.names, type=dict[str, str])
             for name in names:
                 if parts.get(name.part) != name.commitment:
                     self.complain(f"{name.part} of row {number} was changed")

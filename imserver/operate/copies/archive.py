@@ -27,7 +27,6 @@ _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
 """SHA-256 of the names, sizes and contents of all members before it. Archives of before 1.1 have none."""
 _ABSENT: Final = "absent"
-_MOST_ABSENT: Final = 10_000
 _END: Final = "end"
 _DATABASE: Final = "database.db"
 _FILES: Final = "files/"
@@ -114,7 +113,7 @@ def write(
                     count += (is_there := each.size >= 0)
                     if not (is_there and add(f"{_FILES}{name}", each.size, each.read)):
                         absent.append(name)
-                names = json.encode(absent[:_MOST_ABSENT])
+                names = json.encode(absent[:10_000])
                 add(_ABSENT, len(names), (names,))
                 for name, text in ((_CHECKSUM, digest.hexdigest()), (_END, f"{count}")):
                     add(name, len(text), (text.encode(),))

@@ -32,7 +32,6 @@ from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-_LONGEST_VALUE: Final = 64 << 20
 _FOREIGN: Final = """
     SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')
     UNION SELECT 'computed column', c.name FROM sqlite_master t, pragma_table_xinfo(t.name) c WHERE c.hidden
@@ -236,7 +235,7 @@ def check(copy: Path, is_own: bool = False) -> None:
     try:
         with closing(_connect(copy)) as connection:
             if not is_own:
-                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
             for kind, name in () if is_own else connection.execute(_FOREIGN):
                 raise StartError(f"{copy} has a {kind}, which no step of this server makes: drop {name!a}")
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()

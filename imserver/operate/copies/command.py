@@ -190,12 +190,10 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
 
 # --- users who were erased since a copy was made: whoever restores it erases them again ---------------------
 
-_SELECT: Final = RowsOf(ErasureRow, "erasure").select
-
 
 def erasures_of(database: Path) -> list[ErasureRow]:
     """The erasures that a SQLite file has; none if it cannot be read."""
-    statement = f"{_SELECT} WHERE ended > 0"
+    statement = f"{RowsOf(ErasureRow, 'erasure').select} WHERE ended > 0"
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return [ErasureRow(*row) for row in connection.execute(statement)]

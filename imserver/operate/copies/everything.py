@@ -36,8 +36,6 @@ Finish = Callable[[Store, Path | None], list[str]]
 """The last step of a restore: gets what is stored, and the previous database if it is a file. Returns what
 was done."""
 
-_SECRETS: Final = ("secret", "second_secret")
-
 
 def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
     """Write all that a server has stored to a new archive. Servers may run. Returns what was done.
@@ -175,7 +173,7 @@ def _paths(settings: Config) -> dict[str, Path | None]:
     server = settings.server
     first = Path(server.secret_file) if server.secret_file else Path(server.data_dir, "secret")
     second = Path(server.second_secret_file) if server.second_secret_file else None
-    return dict(zip(_SECRETS, (first, second), strict=True))
+    return dict(zip(("secret", "second_secret"), (first, second), strict=True))
 
 
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:

@@ -21,7 +21,6 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Erasure, Store
 
-_UNDO_SECONDS: Final = 60
 _SAY_SECONDS: Final = 15
 _LONGEST_SECONDS: Final = 120
 _GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
@@ -35,7 +34,7 @@ _AFTER: Final = click.option(
 
 
 def _seconds(after: int | None) -> int:
-    return (_UNDO_SECONDS if sys.stdin.isatty() else 0) if after is None else after
+    return (60 if sys.stdin.isatty() else 0) if after is None else after
 
 
 @click.command(short_help="Erase a user, or compact the database.")

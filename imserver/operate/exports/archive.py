@@ -76,11 +76,6 @@ class ArchiveState(Struct):
     """The account of the user."""
 
 
-_encode: Final = msgspec.json.Encoder().encode
-_write_state: Final = msgspec.msgpack.Encoder().encode
-_read_state: Final = msgspec.msgpack.Decoder(ArchiveState).decode
-
-
 class ArchiveWriter:
     """Owner of a folder with an archive that grows, and of its open files."""
 
@@ -100,7 +95,7 @@ class ArchiveWriter:
             self._files.append(os.fdopen(descriptor, "r+b"))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            self.state = _read_state((self.folder / _STATE).read_bytes())
+            self.state = msgspec.msgpack.decode((self.folder / _STATE).read_bytes(), type=ArchiveState)
         except (FileNotFoundError, msgspec.MsgspecError):
             self.state = ArchiveState(begun=int(time()))
         for file, length in zip(self._files, self.state.lengths, strict=True):
@@ -129,7 +124,7 @@ class ArchiveWriter:
         directory.write(entry.end())
         if entry.name not in (CHECKSUMS, MANIFEST):
             line = EntryChecksum(entry.name, entry.size, entry.digest.hexdigest(), rows)
-            checksums.write(_encode(line) + b"\n")
+            checksums.write(msgspec.json.encode(line) + b"\n")
         state.entries += 1
         state.rows += rows
         state.size += entry.size
@@ -148,7 +143,7 @@ class ArchiveWriter:
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(_write_state(self.state))
+            file.write(msgspec.msgpack.encode(self.state))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(target)
@@ -247,4 +242,4 @@ def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
     names = list(columns)
     for row in rows:
         values = ({"base64": each} if isinstance(each, bytes) else each for each in row)
-        yield _encode(dict(zip(names, values, strict=True))) + b"\n"
+        yield msgspec.json.encode(dict(zip(names, values, strict=True))) + b"\n"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.json import encode
 
 from imserver.operate.exports import offline_page
 from imserver.operate.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
@@ -35,7 +36,6 @@ PART_ROWS: Final = 5000
 """Rows of one entry. What was ended stays after a kill."""
 _PAGE: Final = 200
 _PIECE: Final = 1 << 15
-_encode: Final = msgspec.json.Encoder().encode
 
 Run = Callable[..., Any]
 """Runs a function with these arguments where it may block, and returns its result: in a thread, or here."""
@@ -124,7 +124,7 @@ class ArchiveMaker(Service, dict=True):
             left_out=subject.left_out,
             checksums=digest,
         )
-        return msgspec.json.format(_encode(manifest))
+        return msgspec.json.format(encode(manifest))
 
     # --- rows -----------------------------------------------------------------------------------------------
 
@@ -228,8 +228,8 @@ class ArchiveMaker(Service, dict=True):
     def _lines(self, one: Conversation) -> Iterator[bytes]:
         for entry, names in self._entries(one):
             name = names.get(entry.sender)
-            head = b"{" if not name else b'{"name":%b,' % _encode(name)
-            yield head + _encode(entry.view())[1:] + b"\n"
+            head = b"{" if not name else b'{"name":%b,' % encode(name)
+            yield head + encode(entry.view())[1:] + b"\n"
 
     def _page_of(self, one: Conversation) -> Iterator[bytes]:
         yield offline_page.conversation_head(self._title(one))
@@ -265,7 +265,7 @@ class ArchiveMaker(Service, dict=True):
     def _page(self) -> None:
         """Who the user is, the list of the conversations, and the page that links them."""
         profile = {"app": self.subject.app, "user": self.subject.user, **self.writer.state.profile}
-        self._entry("profile.json", [msgspec.json.format(_encode(profile))])
+        self._entry("profile.json", [msgspec.json.format(encode(profile))])
         self._entry("conversations.jsonl", self._list())
         titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
         files, state = self._own_files().values(), self.writer.state
@@ -279,7 +279,7 @@ class ArchiveMaker(Service, dict=True):
             spans.setdefault(each.conversation, []).append(span)
         for one in self._of_user():
             line = {"id": one.id, "kind": one.kind, "name": self._title(one), "members": one.members}
-            yield _encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
+            yield encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

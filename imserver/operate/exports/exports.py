@@ -25,8 +25,6 @@ from imserver.plugin.storage import ArchivedFiles, Erasure, Runner, Store
 
 log = logging.getLogger(__name__)
 
-_MOST_SHOWN: Final = 100
-
 
 class UnknownExport(
     ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
@@ -94,7 +92,7 @@ class Exports:
 
     def of(self, app: str, user: str | None) -> list[Job]:
         """The exports of a user (None: of the app) whose time is not over, the newest first."""
-        return [job for job in self._rows.of(app, user, most=_MOST_SHOWN) if job.ends >= time()]
+        return [job for job in self._rows.of(app, user, most=100) if job.ends >= time()]
 
     def delete(self, job: Job) -> None:
         """Delete an export, also one that is being made: that stops."""

@@ -24,7 +24,6 @@ ROWS_OF_CAUSE: Final = 2_000
 MAX_ROWS: Final = 10_000
 """Limits of the rows of a node. A row takes less than 1 KB."""
 _NAME: Final = 64
-_DETAIL: Final = 200
 
 _network: Final = lru_cache(4096)(network_of)
 
@@ -134,7 +133,7 @@ class RefusalLog(Observer):
         row.count += 1
         row.last = now
         row.limit, row.until = refusal.limit, refusal.until
-        row.detail, row.request = refusal.detail[:_DETAIL], refusal.request[:128]
+        row.detail, row.request = refusal.detail[:200], refusal.request[:128]
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that are wanted, in no order."""

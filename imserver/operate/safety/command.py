@@ -214,9 +214,6 @@ class _ReportLine(Struct):
     text: str
 
 
-_REPORT_COLUMNS: Final = "id, kind, about, reasons, by, age, text"
-
-
 @_verb
 @_app
 def reports(app: str) -> None:
@@ -224,7 +221,7 @@ def reports(app: str) -> None:
     answer = _server().get("reports", {"app": app, "limit": "200"})
     if answer["reports"]:
         lines = [_report_line(row, answer["names"]) for row in answer["reports"]]
-        click.echo(table(_REPORT_COLUMNS, lines))
+        click.echo(table("id, kind, about, reasons, by, age, text", lines))
 
 
 @_verb

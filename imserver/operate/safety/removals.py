@@ -28,7 +28,6 @@ ENDING: Final = 3
 """Their copies are being erased."""
 UNDO_SECONDS: Final = 60
 """How long a removal may be undone."""
-_LOOK_SECONDS: Final = 0.05
 _ID_BYTES: Final = 8
 
 
@@ -134,7 +133,7 @@ class Removals(Store.Rows):
         while (found := self.get(removal.app, removal.id)) is not None and found.state != DONE:
             if monotonic() > deadline:
                 return False
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.05)
         return True
 
     # --- work -----------------------------------------------------------------------------------------------

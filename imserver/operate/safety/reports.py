@@ -52,7 +52,6 @@ AROUND: Final = 5
 _LOOK: Final = 20
 NOTICE_SECONDS: Final = 600
 """Owners hear of the first report in each such span of the clock."""
-_DAY: Final = 86400
 State = Literal["open", "closed"]
 StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -353,7 +352,7 @@ class Reports(Store.Rows):
     def expire(self, now: int) -> None:
         """Delete closed reports for which the app's time is over."""
         for app in {text_of(row[0]) for row in self._store.rows("SELECT DISTINCT app FROM report")}:
-            before = now - self.rules_of(app).retention_days * _DAY
+            before = now - self.rules_of(app).retention_days * 86400
             old = "app = %s AND closed > 0 AND closed < %s"
 
             def work(sql: PooledStatements, key: tuple[str, int] = (app, before), old: str = old) -> None:

@@ -32,7 +32,6 @@ CODES: Final = 10
 """How many recovery codes an account gets."""
 CODE_CHARACTERS: Final = 40
 """The longest code that is looked at."""
-_SECRET_BYTES: Final = 20
 
 
 class FactorRequired(
@@ -185,7 +184,7 @@ class Factors:
 
     def begin(self, account: Account) -> FactorStarted:
         """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn."""
-        secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
+        secret = b32encode(token_bytes(20)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
         name = account.name or account.email or account.phone or account.user

@@ -21,7 +21,6 @@ log: Final = logging.getLogger(__name__)
 
 MAILS: Final = 3
 """Mails of one kind to one account, and of all kinds to one address, within ``accounts.rate_seconds``."""
-_AT_ONCE: Final = 4
 
 
 class LinkMails:
@@ -32,7 +31,7 @@ class LinkMails:
         self._rate_seconds = rate_seconds
         self._buckets = buckets
         self._to_address = self.buckets(ADDRESS_MAILS)
-        self._turns = BoundedSemaphore(_AT_ONCE)
+        self._turns = BoundedSemaphore(4)
         self._sending = Group()
         self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
 

@@ -31,8 +31,6 @@ _SHORT_SECONDS: Final = 0.01
 """After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
 _SEARCHED: Final = 50_000
 """Accounts of an app whose names :meth:`People.find` searches: the newest."""
-_MOST_APPS: Final = 20
-"""Apps in which it does, if the request names none."""
 CENTURY: Final = 36525 * 86400
 """The ban of a lock that does not end by itself, in seconds."""
 
@@ -216,7 +214,7 @@ class People(Struct, frozen=True):
         logins = [each for each in candidates(text) if sees_contacts or each[0] == "name"]
         accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
         last, now = self.all_rows.last_id(), int(time())
-        for app, begin in product(apps[:_MOST_APPS], (True, False)):
+        for app, begin in product(apps[:20], (True, False)):
             if words and len(accounts) < limit:
                 accounts += self.all_rows.named(app, words, begin, last - _SEARCHED, last, limit, now)[0]
         for account in accounts:

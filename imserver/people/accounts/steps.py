@@ -4,12 +4,10 @@ from typing import Any, Final
 
 from imserver.plugin.storage import PooledStatements, Row, text_of
 
-_AT_ONCE: Final = 1000
-
 
 def _fold_names(op: Any) -> None:
     sql, after = PooledStatements(op.get_bind()), 0
-    some = f"SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT {_AT_ONCE}"
+    some = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
     while rows := sql.query(some, (after,)):
         sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", [_folded(row) for row in rows])
         after = rows[-1][0]

@@ -37,8 +37,6 @@ from imserver.plugin.wire import Limit, id_of
 
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
-_SECRET_BYTES: Final = 32
-_ID_DIGITS: Final = 19
 
 
 class AccountClaims(Struct):
@@ -66,9 +64,6 @@ class _Header(Struct):
 
 _HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
 
-_decode = msgspec.json.Decoder(AccountClaims).decode
-_decode_header = msgspec.json.Decoder(_Header).decode
-
 
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
     """Make a token for a login of an account. ``expires_at``: Unix seconds."""
@@ -88,8 +83,8 @@ def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
     if not any(hmac.compare_digest(_signature(signed, key), signature) for key in keys):
         raise BadToken("the token was signed with another key")
     try:
-        algorithm = _decode_header(_bytes_of(parts[0])).alg
-        claims = _decode(_bytes_of(parts[1]))
+        algorithm = msgspec.json.decode(_bytes_of(parts[0]), type=_Header).alg
+        claims = msgspec.json.decode(_bytes_of(parts[1]), type=AccountClaims)
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are invalid: {error}") from None
     if algorithm != "HS256":
@@ -117,7 +112,7 @@ def _text(content: bytes) -> bytes:
 
 def make_bot_secret() -> str:
     """The secret part of a new token of a bot."""
-    return token_urlsafe(_SECRET_BYTES)
+    return token_urlsafe(32)
 
 
 def bot_token(id: int, secret: str) -> str:
@@ -252,7 +247,7 @@ class AccountTokens(AccountLookup):
     def _bot(self, token: str) -> FullSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
-        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == 43):
+        if not (id.isdecimal() and len(id) <= 19 and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
         account = self.bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):

@@ -42,7 +42,6 @@ ADDRESS_REQUESTS: Final = 600
 """Most requests of one network a minute, to all incoming webhooks together."""
 ADDRESS_SECONDS: Final = 60.0
 _HOOK_SECRET_BYTES: Final = 32
-_command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
 
 
 class UnknownBot(
@@ -318,7 +317,7 @@ def check_commands(commands: Sequence[BotCommand]) -> None:
     if len({each.name for each in commands}) < len(commands):
         raise BadField("commands: a name is given twice")
     for each in commands:
-        if not _command.fullmatch(each.name):
+        if not re.fullmatch(COMMAND_PATTERN, each.name, re.ASCII):
             raise BadField("commands: a name has 1 to 32 lower case letters, digits or `_`")
         if not is_name(each.description, 0, DESCRIPTION_CHARACTERS):
             raise BadField(

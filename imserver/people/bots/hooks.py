@@ -39,9 +39,6 @@ class _Answer(Struct):
     messages: list[dict[str, Raw]] = []
 
 
-_decode: Final = msgspec.json.Decoder(_Answer).decode
-
-
 class BotHooks(Service, dict=True):
     """The webhooks of bots. ``know_bot``: called with each bot that may send, and its app."""
 
@@ -158,7 +155,7 @@ class BotHooks(Service, dict=True):
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
     """The messages of an answer. One of any other form, such as ``OK``, has none."""
     try:
-        answer = _decode(content)
+        answer = msgspec.json.decode(content, type=_Answer)
     except (ValueError, RecursionError):
         return []
     return [{"text": answer.text}] if answer.text else answer.messages[:MAX_ANSWERS]

@@ -46,7 +46,6 @@ _MARKS: Final = {
     "user": ("<@", "user_id", ">"),
     "broadcast": ("<!", "range", ">"),
 }
-_ESCAPES: Final = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
@@ -59,7 +58,7 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     ]
     raw = "\n".join(filter(None, parts))
     text = _TAG.sub(_of_tag, raw)
-    for escape, sign in _ESCAPES:
+    for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
     return text, any(tag[2] == "!" and tag[3] in _EVERYBODY for tag in _TAG.finditer(raw))
 

@@ -136,7 +136,6 @@ class _Running(Struct):
     found: Identity | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Running).decode
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
@@ -317,7 +316,7 @@ class OAuth:
 
     def _row(self, key: str) -> _Running | None:
         value = self._values.value(_LOGIN + key)
-        return None if value is None else _decode(value)
+        return None if value is None else msgspec.json.decode(value, type=_Running)
 
     def _claimed(self, name: str) -> tuple[str, _Running]:
         """The login to which a key leads, for the first caller. Raises UnknownLogin."""

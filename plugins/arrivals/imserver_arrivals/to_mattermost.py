@@ -11,6 +11,7 @@ from typing import Any, Final
 from zipfile import ZipFile
 
 import msgspec
+from msgspec.json import encode
 
 from .markdown import to_markdown
 from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, Message, Person, Reaction
@@ -26,7 +27,6 @@ MOST_PARTICIPANTS: Final = 8
 _NOBODY: Final = {"all", "channel", "here", "system", "matterbot"}
 """Names that no user has."""
 _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class MattermostWriter:
@@ -52,7 +52,7 @@ class MattermostWriter:
         some = threads(self._archive, self._meet, done)
         first = next(some, None)  # all others are met
         with target.open("import.jsonl", "w", force_zip64=True) as lines:
-            lines.writelines(_encode(head) + b"\n" for head in self._heads())
+            lines.writelines(encode(head) + b"\n" for head in self._heads())
             for thread in chain([first] if first is not None else [], some):
                 lines.writelines(line + b"\n" for line in self._thread(thread))
         put_files(target, self._archive, self._files)
@@ -139,7 +139,7 @@ class MattermostWriter:
                 if not root:
                     root, head = post, record.group
                     continue
-                reply = _encode(post)
+                reply = encode(post)
                 if size + len(reply) > MOST_LINE_BYTES:
                     yield self._line(root, replies, head)
                     self._archive.problems.note(
@@ -159,7 +159,7 @@ class MattermostWriter:
         else:
             kind, names = "direct_post", [self._names[each.person] for each in group.members]
             where = {"channel_members": names * 2 if len(names) == 1 else names}
-        return _encode({"type": kind, kind: where | root | {"replies": replies}})
+        return encode({"type": kind, kind: where | root | {"replies": replies}})
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
         post: dict[str, Any] = {"user": self._names[record.person], "create_at": record.time_ms}

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Final
 from zipfile import ZipFile
 
-import msgspec
+from msgspec.json import encode
 
 from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, GroupKind, Message, Person
 from .slack import LISTS, UPLOADS
@@ -25,7 +25,6 @@ _LINK: Final = re.compile(
     r"|(?P<bare>https?://[^\s()|\"]{1,2000})"
 )
 _LETTERS: Final[dict[GroupKind, str]] = {"open": "C", "closed": "G", "several": "G", "direct": "D"}
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class SlackWriter:
@@ -51,10 +50,10 @@ class SlackWriter:
             for thread in threads(self._archive, self._meet, done):
                 for line in self._thread(thread):
                     spool.add(line)
-            target.writestr("users.json", _encode(self._users))
+            target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
                 rows = [self._conversation(each) for each in self._groups.values() if each.kind == kind]
-                target.writestr(f"{name}.json", _encode(rows))
+                target.writestr(f"{name}.json", encode(rows))
             for (group, day), lines in groupby(spool.read(), lambda line: (line.group, _day(line.key))):
                 with target.open(f"{self._names[group]}/{day}.json", "w", force_zip64=True) as file:
                     for number, line in enumerate(lines):
@@ -119,7 +118,7 @@ class SlackWriter:
             for number, each in enumerate(rows):
                 own = row | each | {"ts": _ts(time_us + number)}
                 root = root or own
-                yield Line(record.group, time_us + number, _encode(own))
+                yield Line(record.group, time_us + number, encode(own))
 
     def _message(self, message: Message) -> dict[str, Any]:
         text = self._text(message.text)

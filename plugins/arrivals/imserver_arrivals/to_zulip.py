@@ -11,6 +11,7 @@ from urllib.parse import quote
 from zipfile import ZipFile
 
 import msgspec
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from .markdown import CODE, to_markdown
@@ -24,7 +25,6 @@ _PART: Final = 1000
 """Messages in a file."""
 _TOPIC: Final = re.compile(r"\*([^*\n]{1,60})\*(?:\n|\Z)")
 _SLANTED: Final = re.compile(r"(?<![\w_])_(?![_\s])([^_\n]+?)(?<![\s_])_(?![\w_])")
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class ZulipWriter:
@@ -56,7 +56,7 @@ class ZulipWriter:
                 rows = [msgspec.json.decode(content) for content in part]
                 flags = [flag for row in rows for flag in self._flags(row)]
                 content = {"zerver_message": rows, "zerver_usermessage": flags}
-                target.writestr(f"messages-{number:06}.json", _encode(content))
+                target.writestr(f"messages-{number:06}.json", encode(content))
             self._write_tables(target, spool)
         finally:
             spool.close()
@@ -83,7 +83,7 @@ class ZulipWriter:
             ],
         }
         for name, head, table in (
-            ("realm", _encode(realm)[:-1] + b",", "zerver_reaction"),
+            ("realm", encode(realm)[:-1] + b",", "zerver_reaction"),
             ("attachment", b"{", "zerver_attachment"),
         ):
             rows = (line.content for line in spool.read() if line.group == table)
@@ -92,7 +92,7 @@ class ZulipWriter:
                 for number, row in enumerate(rows):
                     file.write(b"," * bool(number) + row)
                 file.write(b"]}")
-        target.writestr("avatars/records.json", _encode(self._avatars))
+        target.writestr("avatars/records.json", encode(self._avatars))
 
     def _meet(self, record: Person | Group | Emoji) -> None:
         if isinstance(record, Group):
@@ -158,14 +158,14 @@ class ZulipWriter:
             label = re.sub(r"[^\w .-]", "", file.name) or "file"
             text += f"\n[{label}](/user_uploads/{quote(path)})"
             row = {"path_id": path, "file_name": file.name, "realm": _REALM, "messages": [id]}
-            yield Line("zerver_attachment", id, _encode(row))
+            yield Line("zerver_attachment", id, encode(row))
         for each in message.reactions:
             own = {"user_profile": self._id(each.person), "message": id, **self._emoji_of(each)}
-            yield Line("zerver_reaction", id, _encode(own))
+            yield Line("zerver_reaction", id, encode(own))
         sent = _seconds(message.time_ms)
         row = {"id": id, "sender": self._id(message.person), "recipient": int(message.group), "realm": _REALM}
         row |= {"subject": topic, "content": text.strip(), "date_sent": sent}
-        yield Line("", id, _encode(row | {"last_edit_time": sent if message.is_edited else None}))
+        yield Line("", id, encode(row | {"last_edit_time": sent if message.is_edited else None}))
 
     def _flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
         """Who has read a message."""

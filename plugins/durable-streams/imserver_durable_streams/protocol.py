@@ -29,9 +29,7 @@ CURSOR_BEGIN: Final = 1_728_432_000
 """The beginning of the intervals of cursors, in Unix seconds: 2024-10-09."""
 
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
-_OFFSET: Final = re.compile(r"([0-9]{16})_([0-9]{16})")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
-_TYPE: Final = re.compile(r"[\w-]+/[\w-]+.*")
 _EXPOSED: Final = (
     ("Cross-Origin-Resource-Policy", "cross-origin"),
     (
@@ -54,7 +52,7 @@ def text_of_offset(offset: Offset) -> str:
 
 def read_offset(text: str) -> Offset:
     """The offset that a text names. Raises ApiProblem."""
-    match = _OFFSET.fullmatch(text)
+    match = re.fullmatch(r"([0-9]{16})_([0-9]{16})", text)
     if match is None:
         raise bad(400, "the offset is none of this server")
     return int(match[1]), int(match[2])
@@ -140,7 +138,7 @@ def read_producer(headers: Mapping[str, str]) -> Producer | None:
 def read_type(headers: Mapping[str, str], default: str) -> str:
     """The content type of a new stream. Raises ApiProblem."""
     text = short(headers, "Content-Type")
-    return text if _TYPE.fullmatch(text) else default
+    return text if re.fullmatch(r"[\w-]+/[\w-]+.*", text) else default
 
 
 def closes(headers: Mapping[str, str]) -> bool:

@@ -29,7 +29,6 @@ MOST_SECONDS: Final = 43_200
 MOST_WAIT_SECONDS: Final = 50
 """Proxies end requests that take a minute."""
 MOST_MESSAGES: Final = 20
-MOST_TRIES: Final = 100
 
 Token = Annotated[str, about("The `token` of the claim.", max_length=80)]
 Lease = Annotated[
@@ -122,11 +121,7 @@ def claim(
     ] = 1,
     tries: Annotated[
         int,
-        about(
-            "A message that was claimed so often and never acknowledged is a dead letter.",
-            ge=1,
-            le=MOST_TRIES,
-        ),
+        about("A message that was claimed so often and never acknowledged is a dead letter.", ge=1, le=100),
     ] = 5,
 ) -> ClaimAnswer:
     """Claim the messages that wait longest.

@@ -40,7 +40,6 @@ MOST_OF_ONE: Final = 200
 """Limit of the claims of one principal that wait."""
 LOOK_SECONDS: Final = 2.0
 """A claim that waits looks so often, also without news: other nodes give claims back."""
-_LEASE_ENDED: Final = "The lease has ended"
 HTTP_LATE: Final = HttpProblem(
     409, "claim_ended", "The lease has ended, or the message was acknowledged or given back."
 )
@@ -70,9 +69,6 @@ class Claim(Struct, frozen=True):
 
 class _Meta(Struct):
     bots: tuple[str, ...] = ()
-
-
-_decode_meta: Final = msgspec.json.Decoder(_Meta).decode
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
@@ -152,7 +148,7 @@ class Mailboxes:
             self.rows.settle(row, upto)
             return None
         if row.tries >= tries:
-            if self.rows.bury(replace(row, reason=row.reason or _LEASE_ENDED), messages[0].id):
+            if self.rows.bury(replace(row, reason=row.reason or "The lease has ended"), messages[0].id):
                 self.counts["dead"] += 1
             return None
         self.counts["claim"] += 1
@@ -268,7 +264,7 @@ def _waits_for(entry: Entry, user: str) -> bool:
     if entry.members or b'"bots":' not in entry.meta:
         return user in entry.members
     try:
-        return user in _decode_meta(entry.meta).bots
+        return user in msgspec.json.decode(entry.meta, type=_Meta).bots
     except msgspec.MsgspecError:
         return False
 

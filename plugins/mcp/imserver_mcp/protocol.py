@@ -23,7 +23,6 @@ MODERN: Final = "2026-07-28"
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
 """The revisions with ``initialize``, the newest first."""
 VERSIONS: Final = (MODERN, *LEGACY)
-STATE_SECONDS: Final = 3600
 META: Final = "io.modelcontextprotocol/"
 TASK_EXTENSION: Final = f"{META}tasks"
 
@@ -184,7 +183,7 @@ class Seal(Service):
 
     def make(self, state: Any, bound: bytes) -> str:
         """``bound``: who asks for what. It has to be the same in :meth:`read`."""
-        body = msgspec.json.encode([int(time()) + STATE_SECONDS, state])
+        body = msgspec.json.encode([int(time()) + 3600, state])
         return base64.urlsafe_b64encode(_digest(self.keys[0], body, bound) + body).decode()
 
     def read(self, text: str, bound: bytes) -> Any:

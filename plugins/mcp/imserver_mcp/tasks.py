@@ -41,7 +41,6 @@ LEASE_SECONDS: Final = 60
 LOOK_SECONDS: Final = 10.0
 LEAST_PAUSE, MOST_PAUSE = 10, 300
 """Seconds between two looks at a question that nothing new was heard of."""
-POLL_MS: Final = 2000
 HELD_SECONDS: Final = 300
 """So long a client that waits may take to come again after its question has ended."""
 MOST_OPEN: Final = 100
@@ -334,5 +333,5 @@ def shown(task: Task) -> dict[str, Any]:
         "createdAt": at[0],
         "lastUpdatedAt": at[1],
         "ttlMs": task.expires * 1000 - task.created,
-        "pollIntervalMs": POLL_MS,
+        "pollIntervalMs": 2000,
     }

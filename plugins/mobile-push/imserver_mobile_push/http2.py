@@ -46,7 +46,6 @@ ANSWER_BYTES: Final = 16384
 _NEVER_INDEXED: Final = 0x10
 """RFC 7541, section 6.2.3."""
 _HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class StreamLost(Unreachable):
@@ -116,7 +115,7 @@ def tls_context() -> ssl.SSLContext:
 def open_socket(url: str, seconds: float) -> socket.socket:
     """Connect, with TLS that agrees on HTTP/2 unless the address has http. Switches. Raises Unreachable."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
     timeout = gevent.Timeout(seconds)
     sock = None
     try:

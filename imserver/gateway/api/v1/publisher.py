@@ -17,6 +17,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from imserver.gateway.api.v1.push import (
@@ -83,8 +84,6 @@ class _Numbered(Struct):
 
 
 _number_of = msgspec.json.Decoder(_Numbered)
-_refusal_of = msgspec.json.Decoder(PublishRefusal)
-_encode = msgspec.json.Encoder().encode
 
 
 class PublisherState(DialectState, kw_only=True):
@@ -199,7 +198,7 @@ class Publisher:
             elif command.publish is not UNSET:
                 run.take(command.publish)
             elif command.ping is not UNSET:
-                run.results.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
+                run.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
             else:
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
@@ -221,9 +220,12 @@ class Publisher:
         request = HttpRequest("POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer))
         finished = self._api.run(endpoint, principal, request)
         serve_others()
-        seq = _encode(command.seq)
+        seq = encode(command.seq)
         if finished.status >= 400:
-            return b'{"seq":%b,"error":%b}' % (seq, _encode(_refusal_of.decode(finished.body)))
+            return b'{"seq":%b,"error":%b}' % (
+                seq,
+                encode(msgspec.json.decode(finished.body, type=PublishRefusal)),
+            )
         return b'{"seq":%b,%b' % (seq, finished.body[1:])
 
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
@@ -252,14 +254,14 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
     if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
     if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(sent.outcomes):
-        return b'{"seq":%b,"sent":%d}' % (_encode(seq), count)
-    return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
+        return b'{"seq":%b,"sent":%d}' % (encode(seq), count)
+    return b'{"seq":%b,%b}' % (encode(seq), sent.answer(only_missed=True))
 
 
 def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     row = problem.problem
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
-    return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
+    return b'{"seq":%b,"error":%b}' % (encode(seq), encode(refusal))
 
 
 # --- successive pushes --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from imserver.gateway.api.v1.push_request import (
@@ -177,9 +178,9 @@ def _payload(raw: Any) -> tuple[str, bytes]:
     data = bytes(raw)
     try:
         if data[:1] == b'"':
-            return _decode_text(data), b""
+            return msgspec.json.decode(data, type=str), b""
         # Raw is not checked yet; clients must get valid JSON.
-        _decode_any(data)
+        msgspec.json.decode(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(f"{error} - at `$.data`") from None
@@ -206,11 +207,6 @@ class _UserResult(Struct, gc=False):
     status: str
 
 
-_encode = msgspec.json.Encoder().encode
-_decode_any = msgspec.json.Decoder().decode
-_decode_text = msgspec.json.Decoder(str).decode
-
-
 class Sent(Struct, gc=False):
     """The outcomes of a push that was sent. ``replayed``: they are those of an earlier request."""
 
@@ -223,7 +219,7 @@ class Sent(Struct, gc=False):
         push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
-            return _OF_ONE[outcomes[0]] % _encode(push.user)
+            return _OF_ONE[outcomes[0]] % encode(push.user)
         if push.users is not UNSET:
             results = [
                 _UserResult(_User(user), STATUSES[outcome])
@@ -237,7 +233,7 @@ class Sent(Struct, gc=False):
                 if outcome is not spared
             ]
         count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
-        return b'"sent":%d,"results":%b' % (count, _encode(results))
+        return b'"sent":%d,"results":%b' % (count, encode(results))
 
 
 class StoredPush(Struct, frozen=True):
@@ -249,7 +245,7 @@ class StoredPush(Struct, frozen=True):
     def answer(self, only_missed: bool = False) -> bytes:
         """The answer as JSON, without braces, with all results."""
         count = sum(result.status == "stored" for result in self.results)
-        return b'"sent":%d,"results":%b' % (count, _encode(self.results))
+        return b'"sent":%d,"results":%b' % (count, encode(self.results))
 
 
 PushResult = Sent | StoredPush
@@ -311,7 +307,7 @@ class CheckedPush(Struct, frozen=True, gc=False):
     @property
     def digest(self) -> int:
         """Tells the push from another one under the same key; 0 without one."""
-        return hash(_encode(self.push)) if self.key else 0
+        return hash(encode(self.push)) if self.key else 0
 
 
 def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:

@@ -37,7 +37,6 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 """Options of redis-py that addresses may have: the time limit is that of ``cluster.redis_seconds``."""
 RECEIVE_BYTES: Final = 65536
-_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 
 
 class RedisUnavailable(Exception):
@@ -138,7 +137,7 @@ def _read(way: str, variant: str, rest: str) -> RedisAddress:
 
 
 def _host(written: str, default_port: int) -> tuple[str, int]:
-    match = _HOST.fullmatch(written.strip())
+    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", written.strip())
     if match is None or int(match[2] or 0) > 65535:
         raise ValueError(f"expected host:port, got {written!r}")
     return match[1].strip("[]"), int(match[2] or default_port)

@@ -28,7 +28,6 @@ _ERASED_TOGETHER: Final = 100
 _LIST: Final = b":list"
 _KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
 """What follows the app in a key: the channel, and what the key has of it."""
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -61,7 +60,7 @@ class RedisHistory:
                     keys[0] + b":id:" + (_digest(each.id) if each.id else secrets.token_bytes(_ID_BYTES)),
                     *self._life,
                     secrets.token_urlsafe(4),
-                    _encode(each.event),
+                    msgspec.msgpack.encode(each.event),
                     each.size,
                     max(1, int(each.seconds * 1000)),
                     int(max(EPOCH_SECONDS, each.seconds) * 1000),
@@ -132,7 +131,7 @@ class RedisHistory:
             for each in publications:
                 event = _decode(each)
                 if event.sender == user:
-                    pairs += each, _encode(erased(event, name))
+                    pairs += each, msgspec.msgpack.encode(erased(event, name))
             if (
                 pairs
                 and self.pipeline.execute_all([("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)]) is None

@@ -68,7 +68,6 @@ class _Head(Struct):
 
 _Batch = tuple[int, Epoch, Epoch, Annotated[int, Meta(ge=1)], Annotated[list[bytes], Meta(min_length=1)]]
 _Query = tuple[int, Epoch, Annotated[str, Meta(max_length=64)], bytes]
-_encode = msgspec.msgpack.Encoder().encode
 read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
 read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
 read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
@@ -100,7 +99,9 @@ class Wire(ChannelBase):  # type: ignore[misc]
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         """Send at once. Raises :class:`SocketFull`."""
-        self.zmq_socket.send([*(event.identity or ()), _encode((event.header, event.name, event.args))])
+        self.zmq_socket.send(
+            [*(event.identity or ()), msgspec.msgpack.encode((event.header, event.name, event.args))]
+        )
 
     def recv(self, timeout: float | None = None) -> Any:
         while True:
@@ -122,7 +123,7 @@ class _CallWire(Wire):
     """A wire for both directions; a lost message is a call that times out."""
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
-        payload = _encode((event.header, event.name, event.args))
+        payload = msgspec.msgpack.encode((event.header, event.name, event.args))
         try:
             self.zmq_socket.send([*(event.identity or ()), b"", payload])
         except SocketFull:

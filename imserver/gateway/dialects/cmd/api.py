@@ -166,7 +166,6 @@ class SendResult(Struct, gc=False, omit_defaults=True):
 _SPELLING = {
     name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
-_decode_batch = msgspec.json.Decoder(Batch).decode
 
 
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
@@ -207,7 +206,7 @@ def _read_batch(api: Api, call: Call) -> None:
     if has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
     try:
-        call.input = _decode_batch(call.body)
+        call.input = msgspec.json.decode(call.body, type=Batch)
     except (ValueError, RecursionError):
         try:  # with other keys
             fields = _usual_spelling(parse_json(call.body))

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 from msgspec import Raw, Struct, UnsetType
+from msgspec.json import encode
 
 from imserver.gateway import errors
 from imserver.gateway.channels.client_commands import ChannelAnswers
@@ -42,10 +43,6 @@ from imserver.gateway.protocol.dialect import Dialect, Readers, StoredMessage
 from imserver.gateway.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
 from imserver.gateway.protocol.publications import raw_or_none, stream_view
 from imserver.gateway.transport.connection import Connection
-
-_MAX_NUMBER: Final = Limit.NUMBER
-_encode = msgspec.json.Encoder().encode
-
 
 # --- channels -----------------------------------------------------------------------------------------------
 
@@ -119,16 +116,13 @@ class _Login(Struct, forbid_unknown_fields=True, gc=False):
     token: str = msgspec.field(default="", name="serviceToken")
 
 
-_decode_login = msgspec.json.Decoder(_Login).decode
-
-
 def _login(data: bytes) -> Login:
     try:
-        usual = _decode_login(data)
+        usual = msgspec.json.decode(data, type=_Login)
     except (ValueError, RecursionError):
         return _login_with_anything(data)
     user = usual.user
-    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= _MAX_NUMBER:
+    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= Limit.NUMBER:
         return Login(str(usual.app), user, usual.token)
     return _login_with_anything(data)
 
@@ -153,15 +147,12 @@ def _login_with_anything(data: bytes) -> Login:
 def _heartbeat(data: bytes) -> Heartbeat:
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
-    return _HEARTBEAT
+    return Heartbeat()
 
 
 def _ping(_data: bytes) -> Ping:
-    return _PING
+    return Ping()
 
-
-_HEARTBEAT = Heartbeat()
-_PING = Ping()
 
 COMMANDS: Final[Readers] = {
     "login": _login,
@@ -178,17 +169,16 @@ PUSHED = frozenset({"enter", "exit", "msg"})
 """Kinds of events that the dialect can express."""
 
 # The constant parts of frames, encoded once. A reply or push joins a few parts.
-_NAMES = {name: _encode(name) for name in COMMANDS}
 _PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
 _PUSHES = {
-    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % _encode(kind)
+    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % encode(kind)
     for kind in PUSHED
 }
 _TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
 
 
 def _response(code: int) -> bytes:
-    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, _encode(errors.reply_text(code)))
+    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, encode(errors.reply_text(code)))
 
 
 _REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
@@ -203,12 +193,12 @@ class CmdDialect(Dialect):
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // 1_000_000)
-        self._names = _NAMES
+        self._names = {name: encode(name) for name in COMMANDS}
 
     def joined(self, readers: Readers) -> Self:
         """See the contract."""
         codec = super().joined(readers)
-        codec._names = self._names | {name: _encode(name) for name in readers}
+        codec._names = self._names | {name: encode(name) for name in readers}
         return codec
 
     def decode(self, payload: bytes) -> Request:
@@ -239,11 +229,11 @@ class CmdDialect(Dialect):
         return b"".join(
             (
                 b'{"seq":',
-                _encode(seq) if seq else b'""',
+                encode(seq) if seq else b'""',
                 b',"cmd":',
-                self._names.get(name) or _encode(name),
+                self._names.get(name) or encode(name),
                 _REPLIES.get(reply.code) or _response(reply.code),
-                b"null}}" if data is None else _encode(data) + b"}}",
+                b"null}}" if data is None else encode(data) + b"}}",
             )
         )
 
@@ -254,24 +244,24 @@ class CmdDialect(Dialect):
         if before is None:
             if not isinstance(event, Signal):
                 return None
-            return _PUSH % (next(self._digits), _encode(kind), event.as_json())
+            return _PUSH % (next(self._digits), encode(kind), event.as_json())
         if name != "text":
-            before = b'%b%b,"msg":' % (_PUSHES[kind], _encode(name))
+            before = b'%b%b,"msg":' % (_PUSHES[kind], encode(name))
         return b"".join(
             (
                 b'{"seq":',
-                _encode(event.id if event.id or kind == "msg" else str(next(self._digits))),
+                encode(event.id if event.id or kind == "msg" else str(next(self._digits))),
                 before,
-                _encode(data.decode() if data else event.text),
+                encode(data.decode() if data else event.text),
                 b',"from":',
-                _encode(event.sender),
+                encode(event.sender),
                 b"}}}",
             )
         )
 
     def encode_message(self, message: StoredMessage) -> bytes:
         """Encode a pushed frame with a stored entry."""
-        return _PUSH % (message.id, b'"message"', _encode(message.view()))
+        return _PUSH % (message.id, b'"message"', encode(message.view()))
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
@@ -327,7 +317,7 @@ class ChannelCmdDialect(CmdDialect):
             data = _ChannelNotice(part.name, raw_or_none(part.info), event.code)
         else:
             return super().encode_event(event)
-        return _PUSH % (next(self._digits), _encode(kind), _encode(data))
+        return _PUSH % (next(self._digits), encode(kind), encode(data))
 
 
 CODE_OF: Final[dict[Reason, int]] = {

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import encode
 
 from imserver.gateway.auth.authority import bearer, refusal
 from imserver.gateway.auth.principal import Needs, Principal
@@ -39,8 +39,6 @@ COMMENT: Final = b":\n\n"
 
 _TEXT: Final = "text/event-stream"
 
-_encode = msgspec.json.Encoder().encode
-
 
 class SseDialect(Dialect):
     """Codec of the event streams of one app, whose name each event carries."""
@@ -62,15 +60,15 @@ class SseDialect(Dialect):
         view = message.view()
         own = b""
         if view.client_msg_id:  # named as in /api/v1
-            own, view.client_msg_id = b'"client_msg_id":%b,' % _encode(view.client_msg_id), ""
-        line = b'{"event":"message","app":%b,%b%b' % (_encode(self.app), own, _encode(view)[1:])
+            own, view.client_msg_id = b'"client_msg_id":%b,' % encode(view.client_msg_id), ""
+        line = b'{"event":"message","app":%b,%b%b' % (encode(self.app), own, encode(view)[1:])
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
         """Encode the last event: the reason as a WebSocket close code, and whether to reconnect."""
         row = CLOSE.get(code)
         data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
-        return b"event: end\ndata: %b\n\n" % _encode(data)
+        return b"event: end\ndata: %b\n\n" % encode(data)
 
 
 def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:
@@ -79,7 +77,7 @@ def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = N
     ``cursor``: stored entries after this id are delivered; None: no stored entries.
     """
     position = b"" if cursor is None else b"id: %d\n" % cursor
-    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, _encode(about))
+    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, encode(about))
 
 
 def to_json(app: str, event: Event) -> bytes:
@@ -91,25 +89,25 @@ def to_json(app: str, event: Event) -> bytes:
     """
     if event.kind == "msg":
         what = b'"id":%b,"sender":%b,"type":%b,%b' % (
-            _encode(event.id),
-            _encode(event.sender),
-            _encode(event.type),
-            b'"data":%b' % event.data if event.data else b'"text":%b' % _encode(event.text),
+            encode(event.id),
+            encode(event.sender),
+            encode(event.type),
+            b'"data":%b' % event.data if event.data else b'"text":%b' % encode(event.text),
         )
     elif isinstance(event, Signal):
         what = b'"data":%b' % event.as_json()
     elif event.channel is not None and event.channel.stream is not None:
-        what = b'"data":%b' % _encode(stream_view(event, event.channel.stream, event.channel.name))
+        what = b'"data":%b' % encode(stream_view(event, event.channel.stream, event.channel.name))
     elif event.data:
         what = b'"data":%b' % event.data
     else:
-        what = b'"user":%b' % _encode(event.sender)
+        what = b'"user":%b' % encode(event.sender)
     more = b',"code":%d' % event.code if event.code else b""
     if event.note:
-        more += b',"note":%b' % _encode(event.note)
+        more += b',"note":%b' % encode(event.note)
     if event.time:
         more += b',"time":%d' % event.time
-    return b'{"event":%b,"app":%b,%b%b}' % (_encode(event.kind), _encode(app), what, more)
+    return b'{"event":%b,"app":%b,%b%b}' % (encode(event.kind), encode(app), what, more)
 
 
 # --- requests -----------------------------------------------------------------------------------------------

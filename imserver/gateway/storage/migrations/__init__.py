@@ -36,7 +36,6 @@ from imserver.gateway.storage.tables import FeatureTables, Migration
 _SHARED: Final = 40
 """The last number that all owners shared."""
 _LOCK_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.1
 _VERSIONS: Final = "alembic_version"
 _MAKE_VERSIONS: Final = (
     f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
@@ -158,7 +157,7 @@ def _until(taken: Callable[[], Any]) -> None:
     while not taken():
         if time.monotonic() > deadline:
             raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(0.1)
 
 
 @contextmanager

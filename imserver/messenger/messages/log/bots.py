@@ -20,16 +20,12 @@ MOST_BOTS: Final = 20
 """Bots of one group."""
 EVERYBODY: Final = "all"
 """Mentions everybody in the conversation."""
-_ID_DIGITS: Final = 18
 _slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL)
 """A slash command: its name, the name of its bot, and the rest."""
 
 
 class _Command(msgspec.Struct):
     name: str
-
-
-_decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 
 
 def with_command(sql: Statements, app: str, state: ConversationState, draft: Draft) -> Draft:
@@ -49,7 +45,7 @@ def with_command(sql: Statements, app: str, state: ConversationState, draft: Dra
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
-        if any(each.name == name for each in _decode_commands(bytes(commands))):
+        if any(each.name == name for each in msgspec.json.decode(bytes(commands), type=tuple[_Command, ...])):
             command = {"bot": str(id), "name": name, "text": text}
             return replace(draft, meta=msgspec.json.encode({**decode_meta(draft.meta), "command": command}))
     return draft
@@ -105,7 +101,7 @@ def hooks_among(sql: Statements, app: str, state: ConversationState, users: Coll
 
 
 def _may_be_account(user: str) -> bool:
-    return user.isascii() and user.isdecimal() and len(user) <= _ID_DIGITS and user[0] != "0"
+    return user.isascii() and user.isdecimal() and len(user) <= 18 and user[0] != "0"
 
 
 def readers_of(sql: Statements, log: int, id: int) -> list[str]:

@@ -22,8 +22,6 @@ from imserver.messenger.messages.model import Ask
 
 MOST_USERS: Final = 3
 """Users whom the totals name for each option: those who chose it last."""
-_LOOK: Final = 200
-"""Among so many of the last votes they are looked for."""
 _OF_POLL: Final = "log = %s AND id = %s"
 
 
@@ -71,7 +69,7 @@ def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now
             counts[choice] += number
     users: tuple[tuple[str, ...], ...] = ()
     if not poll.anonymous:
-        last = f"WHERE {_OF_POLL} ORDER BY time DESC, member DESC LIMIT {_LOOK}"
+        last = f"WHERE {_OF_POLL} ORDER BY time DESC, member DESC LIMIT 200"
         found = sql.query(f"SELECT member, choices FROM ask_vote {last}", (log, message))
         rows = [(text_of(member), choices) for member, choices in found]
         users = tuple(

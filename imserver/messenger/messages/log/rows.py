@@ -147,9 +147,6 @@ def entry_of(row: Any) -> Entry:
     return replace(entry, meta=msgspec.json.encode(meta), reactions=reactions) if reactions else entry
 
 
-_decode_json: Final = msgspec.json.Decoder().decode
-
-
 def reactions_in(meta: dict[str, Any]) -> tuple[Reaction, ...]:
     """Take the reactions out of the ``meta`` of a message, in the order in which the emoji were first
     used. Whose they are is not stored."""
@@ -164,7 +161,7 @@ def decode_meta(meta: bytes) -> dict[str, Any]:
     """The fields of ``meta``; none if it is no JSON object: one invalid draft must not fail the others of a
     transaction."""
     try:
-        fields = _decode_json(meta) if meta else {}
+        fields = msgspec.json.decode(meta) if meta else {}
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}

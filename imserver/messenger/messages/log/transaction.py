@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from random import SystemRandom
+from secrets import randbits
 from time import time
 from typing import Any, Final, Literal
 
@@ -110,7 +110,6 @@ Key = int | bytes
 """Of a conversation: its id, or its pair or room."""
 Outcome = Stored | Change
 """The result of a request."""
-_random: Final = SystemRandom()
 
 
 class ChangeRequest(Struct):
@@ -721,7 +720,7 @@ class WriteTransaction:
     def __init__(
         self, apps: Mapping[str, list[Request]], memory: WriterMemory, known: Mapping[str, int]
     ) -> None:
-        self.batch = _random.getrandbits(62) + 1
+        self.batch = randbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
         """True if its requests were answered early. It will not be committed."""

@@ -40,7 +40,6 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 """Terms in one bucket that let a message become long if the row is too large, in this order."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
-_MESSAGE: Final = NUMBERS["message"]
 SEPARATOR: Final = b"\x80"
 _SPACED: Final = bytes(
     byte if chr(byte).isalnum() or byte == SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
@@ -97,7 +96,7 @@ class SegmentContent:
         for id, conversation, kind, type, body in rows:
             offset = id - self._first
             self.conversation_of[offset] = conversation
-            if kind != _MESSAGE:
+            if kind != NUMBERS["message"]:
                 continue
             if type == TEXT_TYPE and body is not None and len(body) <= LONG_TEXT and body.isascii():
                 offsets.append(offset)

@@ -51,7 +51,6 @@ TakeRecent = Callable[[str, int, int], tuple[list[ContentPart], set[int]]]
 LEASE_SECONDS: Final = 60
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""
-_LOOK_SECONDS: Final = 0.05
 _BLOCK: Final = 1024
 """Ids whose messages one query reads: 8 MB at most. A transaction costs as much as 150 messages."""
 _BUCKETS_AT_ONCE: Final = 16
@@ -161,7 +160,7 @@ class WordIndex(Store.Rows):
                 return True
             if monotonic() >= end:
                 return False
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.05)
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""

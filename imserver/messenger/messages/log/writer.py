@@ -93,9 +93,6 @@ BATCH_CHANGES: Final = 50
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
 """Size of a draft without its content, for the size of a batch."""
-_LOOK_SECONDS: Final = 0.5
-"""Time between two lookups of the result of a COMMIT."""
-_CLOSE_SECONDS: Final = 5.0
 _GROUP: Final = 4
 """Senders of an app at a time. With fewer, its next transaction begins at once. Decision 0043 has figures."""
 _ENOUGH: Final = 12
@@ -416,7 +413,7 @@ class LogWriter:
         self._closed = True
         self._wake()
         if self._greenlet is not None:
-            self._greenlet.join(_CLOSE_SECONDS)
+            self._greenlet.join(5.0)
             if self._greenlet is not None:
                 self._greenlet.kill(block=False)
         closed = StorageUnavailable("the database is closed")
@@ -592,7 +589,7 @@ class LogWriter:
             try:
                 return connection.ask(look, self.seconds)
             except (NotStored, RowRefused):
-                gevent.sleep(_LOOK_SECONDS)
+                gevent.sleep(0.5)
 
     def _divide(self, transaction: WriteTransaction, words: str) -> None:
         """Retry the requests of a refused transaction one by one, so that only the bad one fails."""
