@@ -55,7 +55,7 @@ def depart(
                         target.flush()
                 except OSError as error:
                     fail(f"the archive {part} is not finished: {error.strerror or error}")
+                record_act(config, store, f"{name}.export", app, groups=list(groups))
                 part.replace(file)
-        record_act(config, store, f"{name}.export", app, groups=list(groups))
     click.echo(f"{file}: bytes {file.stat().st_size:,}")
     print_problems(archive.problems, "what does not leave, or differs:")

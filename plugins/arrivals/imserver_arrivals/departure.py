@@ -4,10 +4,11 @@ The log is read once, and its messages and reactions are sorted on disk. Memory 
 and pins.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from tempfile import TemporaryFile
-from typing import IO, Any, ClassVar, Final, Literal
+from typing import IO, Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -38,11 +39,13 @@ from .records import (
     mention,
 )
 from .spool import Spool
+from .text import around_code
 
 _PAGE: Final = 500
 _UPLOAD: Final = "/api/v1/uploads/"
 _FILES: Final = {"picture", "voice", "video", "file", "album"}
 """Types of messages that are files."""
+_Json = TypeVar("_Json")
 _SERVER: Final = "server"
 """The id of who has sent what a back end has."""
 
@@ -73,10 +76,6 @@ class Details(Struct):
     change: str = ""
     name: str = ""
     description: str = ""
-
-
-_read_content: Final = msgspec.json.Decoder(Content).decode
-_read_details: Final = msgspec.json.Decoder(Details).decode
 
 
 class Departure:
@@ -193,9 +192,8 @@ class Departure:
         after = count = 0
         while page := self._log.entries.read(self._app, after, _PAGE):
             after = page[-1].id
-            some = [
-                (entry, _details_of(entry)) for entry in page if entry.conversation in self._conversations
-            ]
+            mine = (entry for entry in page if entry.conversation in self._conversations)
+            some = [(entry, _read(Details, entry.meta)) for entry in mine]
             users = {user for entry, details in some for user in (entry.sender, *details.users)}
             self._meet(users)
             for entry, details in some:
@@ -237,14 +235,14 @@ class Departure:
 
     def _marked(self, text: str, mentions: Collection[str]) -> str:
         """A text whose names of people that it mentions are marks."""
-        if not mentions:
-            return text
         self._meet([user for user in mentions if user != "all"])
         names = {"all": EVERYBODY} if "all" in mentions else {}
         names |= {each.nickname: user for user in mentions if (each := self._people.get(user)) is not None}
-        for name in sorted(names, key=len, reverse=True):
-            text = text.replace(f"@{name}", mention(names[name]))
-        return text
+        if not names:
+            return text
+        longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        name = re.compile(f"@({longest_first})")
+        return around_code(text, lambda part: name.sub(lambda each: mention(names[each[1]]), part))
 
     def _messages(self) -> Iterator[Message | Change]:
         """Messages with their reactions, and changes."""
@@ -278,10 +276,7 @@ def content_of(entry: Entry) -> tuple[str, list[File], str]:
     lost = "question or poll (its text leaves)" if entry.ask is not None else ""
     if entry.type == "text":
         return entry.body.decode(errors="replace"), [], lost
-    try:
-        content = _read_content(entry.body)
-    except (ValueError, RecursionError):
-        content = Content()
+    content = _read(Content, entry.body)
     if entry.type in _FILES and (content.items or content.name or content.url):
         return content.caption, [_file(each) for each in content.items or [content]], lost
     lost = f"message of type {entry.type} (its name leaves)"
@@ -297,13 +292,12 @@ def _person(user: str, account: Account | None) -> Person:
     return Person(user, account.nickname or user, login, email, avatar, why)
 
 
-def _details_of(entry: Entry) -> Details:
-    if not entry.meta:
-        return Details()
+def _read(kind: type[_Json], raw: bytes) -> _Json:
+    """What a message has as JSON, as far as it is of this kind."""
     try:
-        return _read_details(entry.meta)
+        return msgspec.json.decode(raw, type=kind)
     except (ValueError, RecursionError):
-        return Details()
+        return kind()
 
 
 _WORDS: Final[Mapping[str, Literal["name", "description"]]] = {"rename": "name", "description": "description"}

@@ -4,12 +4,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from .text import clean
+from .text import around_code, clean, labelled
 
 _SIGN: Final = re.compile(r"[*_~`@:<\[#>+\\]")
 """What a text that changes has."""
-CODE: Final = re.compile(r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
-_FENCE: Final = re.compile(r"^~~~", re.MULTILINE)
 _MARKS: Final = [
     (sign, re.compile(pattern, re.MULTILINE), replacement)
     for sign, pattern, replacement in (
@@ -30,8 +28,6 @@ _TOKEN: Final = re.compile(
     r"|<(?P<bare>https?://[^\s<>]{1,2000})>"
     r"|https?://[^\s<>\"]+"
 )
-_LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
-"""A label that the messages page does not take, as it could pretend to lead elsewhere."""
 
 
 def of_markdown(text: str, words: Callable[[str], str]) -> str:
@@ -39,32 +35,30 @@ def of_markdown(text: str, words: Callable[[str], str]) -> str:
     text = clean(text)
     if not _SIGN.search(text):
         return text
-    parts = CODE.split(text)
-    parts[::2] = [_without_code(part, words) for part in parts[::2]]
-    parts[1::2] = [_FENCE.sub("```", part) for part in parts[1::2]]
-    return "".join(parts)
+    return around_code(
+        text,
+        lambda part: _without_code(part, words),
+        lambda code: re.sub("^~~~", "```", code, flags=re.MULTILINE),
+    )
 
 
 _OWN_MARK: Final = re.compile(
-    r"(?<![\w*])\*(?![*\s])(?P<bold>[^*\n]+?)(?<![\s*])\*(?![\w*])"
+    r"(?P<place>\[[^\[\]\n]{0,1000}\]\([^\s()<>]{1,2000}\)|https?://[^\s<>\"]+)"
+    r"|(?<![\w*])\*(?![*\s])(?P<bold>[^*\n]+?)(?<![\s*])\*(?![\w*])"
     r"|(?P<sign>\\(?=[\\`*_{}\[\]()#+.!~|>-])|^ {0,3}#{1,6}(?=[ \t])|^[*+](?= ))",
     re.MULTILINE,
 )
-"""Bold of ours, or what Markdown would take for a sign."""
-_PLACE: Final = re.compile(r"(\[[^\[\]\n]{0,1000}\]\([^\s()<>]{1,2000}\)|https?://[^\s<>\"]+)")
+"""An address, bold of ours, or what Markdown would take for a sign."""
 
 
 def to_markdown(text: str) -> str:
     """A text of ours as Markdown, which :func:`of_markdown` makes ours again."""
-    parts = CODE.split(text)
-    for number in range(0, len(parts), 2):
-        pieces = _PLACE.split(parts[number])
-        pieces[::2] = [_OWN_MARK.sub(_as_markdown, piece) for piece in pieces[::2]]
-        parts[number] = "".join(pieces)
-    return "".join(parts)
+    return around_code(text, lambda part: _OWN_MARK.sub(_as_markdown, part))
 
 
 def _as_markdown(match: re.Match[str]) -> str:
+    if match["place"]:
+        return match["place"]
     return f"**{match['bold']}**" if match["bold"] else "\\" + match["sign"].lstrip(" ")
 
 
@@ -81,11 +75,6 @@ def _without_code(text: str, words: Callable[[str], str]) -> str:
 
 
 def _token(match: re.Match[str]) -> str:
-    label, target = match["label"], match["target"]
-    if target is None:
+    if match["target"] is None:
         return match["escaped"] or match["bare"] or match[0]
-    if label in ("", target):
-        return target
-    if not target.startswith(("http://", "https://")) or _LIKE_ADDRESS.search(label):
-        return f"{label} ({target})"
-    return f"[{label}]({target})"
+    return labelled(match["label"], match["target"])

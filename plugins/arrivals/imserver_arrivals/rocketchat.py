@@ -33,10 +33,9 @@ from .records import (
     link,
     mention,
 )
-from .text import clean, emoji_named
+from .text import LATEST_MS, around_code, clean, emoji_named, labelled
 
 _ROOMS: Final = "rocketchat_room"
-_LATEST_MS: Final = 253_402_300_799_000
 _JOINED: Final = ("uj", "ujt", "ut")
 _LEFT: Final = ("ul", "ult")
 _ADDED: Final = ("au", "added-user-to-team")
@@ -395,7 +394,7 @@ def _ms(moment: Any) -> int:
     if moment is None or isinstance(moment, str | bytes | bool) or not hasattr(type(moment), "__int__"):
         return 0
     try:
-        return int(moment) if 0 < int(moment) < _LATEST_MS else 0
+        return int(moment) if 0 < int(moment) < LATEST_MS else 0
     except (ValueError, OverflowError):  # no number
         return 0
 
@@ -414,7 +413,6 @@ _MESSAGE: Final = (
 _ADDRESS: Final = re.compile(_MESSAGE)
 _QUOTE: Final = re.compile(r"\[ ?\]\((https?://[^\s()]{1,1000}[?&]msg=[\w-]{1,64})\)")
 _UPLOAD: Final = re.compile(r"(?:https?://[^/\s]+)?/(?:file-upload|ufs/[\w:]+)/([^/\s]{1,100})/([^?\s]*)")
-_CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _INLINE: Final = re.compile(
     rf"""
       (?P<message>{_MESSAGE})
@@ -426,7 +424,6 @@ _INLINE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_TONE: Final = re.compile(r"(.+)_tone([1-5])")
 _EMOJI: Final = {
     "slight_smile": "🙂",
     "slight_frown": "🙁",
@@ -450,7 +447,7 @@ _EMOJI: Final = {
 
 def _emoji(name: str) -> str:
     """The emoji of a name, such as ``wave_tone1``; ``""``: an own one."""
-    tone = _TONE.fullmatch(name)
+    tone = re.fullmatch(r"(.+)_tone([1-5])", name)
     return _EMOJI.get(name) or emoji_named(f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name)
 
 
@@ -461,7 +458,7 @@ def _converted_text(text: str, names: Mapping[str, str]) -> str:
         if match["message"]:
             return link(match["id"], match[0])
         if match["target"]:
-            return f"[{match['label']}]({match['target'].replace('(', '%28').replace(')', '%29')})"
+            return labelled(match["label"], match["target"])
         if match["name"]:
             name = match["name"]
             short = name.rstrip(".:-")
@@ -473,9 +470,7 @@ def _converted_text(text: str, names: Mapping[str, str]) -> str:
             return _emoji(match["emoji"]) or match[0]
         return f"~~{match['struck']}~~" if match["struck"] else match[0]
 
-    parts = _CODE.split(clean(text))
-    parts[::2] = [_INLINE.sub(part, each) for each in parts[::2]]
-    return "".join(parts)
+    return around_code(clean(text), lambda outside: _INLINE.sub(part, outside))
 
 
 def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -12,9 +12,16 @@ from imserver.plugin.wire import well_formed
 
 from .records import EVERYBODY, MARK
 
+LATEST_MS: Final = 253_402_300_799_000
+"""A message is older: the year 9999 ends then."""
 MOST_TEXT_BYTES: Final = 64 * 1024
 """A longer text is cut."""
+_CODE: Final = re.compile(
+    r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE
+)
 _TONES: Final = "🏻🏼🏽🏾🏿"
+_LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
+"""A label that the messages page does not take, as it could pretend to lead elsewhere."""
 _CONTROLS: Final = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
@@ -56,6 +63,22 @@ def clean(text: str) -> str:
     text = well_formed(text).translate(_CONTROLS)
     raw = text.encode()
     return text if len(raw) <= MOST_TEXT_BYTES else raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
+
+
+def around_code(text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str) -> str:
+    """A text whose parts outside of code are changed, and maybe its code."""
+    parts = _CODE.split(text)
+    parts[::2], parts[1::2] = map(outside, parts[::2]), map(inside, parts[1::2])
+    return "".join(parts)
+
+
+def labelled(label: str, target: str) -> str:
+    """A link with a label, as the messages page takes it."""
+    if label in ("", target):
+        return target
+    if not target.startswith(("http://", "https://")) or _LIKE_ADDRESS.search(label):
+        return f"{label} ({target})"
+    return f"[{label}]({target.replace('(', '%28').replace(')', '%29')})"
 
 
 def with_people(text: str, named: Callable[[str], tuple[str, str] | None]) -> tuple[str, list[str]]:

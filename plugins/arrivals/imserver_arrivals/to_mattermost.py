@@ -4,7 +4,6 @@
 The team is the app. Its name, those of channels and of people are made of ours, as Mattermost takes them.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
@@ -14,9 +13,9 @@ import msgspec
 from msgspec.json import encode
 
 from .markdown import to_markdown
-from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, Message, Person, Reaction
-from .text import emoji_name, with_links
-from .writing import file_name, login_of, named, put_files, threads
+from .records import EVERYBODY, Archive, Change, Emoji, Group, Message, Person
+from .text import emoji_name
+from .writing import file_name, login_of, named, put_files, threads, with_name, without_marks
 
 MOST_TEXT: Final = 16_000
 """Characters of a post. The rest of a longer text follows in replies."""
@@ -35,7 +34,7 @@ class MattermostWriter:
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive, self._title, self._team = archive, team, named(team, "team", set())
         self._people: dict[str, Person] = {}
-        self._names: dict[str, str] = {}
+        self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
         self._taken, self._taken_channels = set(_NOBODY), set[str]()
         self._groups: dict[str, Group] = {}
@@ -173,7 +172,7 @@ class MattermostWriter:
         text, attachments = self._text(record.text), []
         for file in record.files:
             if file.address or file.why or not file.id:
-                text = "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
+                text = with_name(text, file)
             else:
                 attachments.append({"path": self._path(file.id, file.name)})
         own: dict[str, Any] = {"message": text[:MOST_TEXT], "is_pinned": record.id in self._pins}
@@ -204,10 +203,11 @@ class MattermostWriter:
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
         rows = []
         for each in message.reactions:
-            if name := _emoji_name(each):
-                rows.append(
-                    {"user": self._names[each.person], "emoji_name": name, "create_at": message.time_ms}
-                )
+            name, tone = emoji_name(each.emoji)
+            if name:
+                name += f"_{_TONES[tone - 2]}_skin_tone" if tone else ""
+                row = {"user": self._names[each.person], "emoji_name": name, "create_at": message.time_ms}
+                rows.append(row)
             else:
                 self._archive.problems.note("reaction without a name in Mattermost", group=message.group)
         return rows
@@ -219,17 +219,8 @@ class MattermostWriter:
         return path
 
     def _text(self, text: str) -> str:
-        return MARK.sub(self._mark, with_links(to_markdown(text), lambda _: ""))
-
-    def _mark(self, match: re.Match[str]) -> str:
-        id = match[2]
-        return "@all" if id == EVERYBODY else f"@{self._names.get(id, id)}"
+        return without_marks(to_markdown(text), lambda id: f"@{self._names.get(id, id)}")
 
 
 def _read(read_ms: int) -> dict[str, int]:
     return {"last_viewed_at": read_ms} if read_ms >= 0 else {}
-
-
-def _emoji_name(reaction: Reaction) -> str:
-    name, tone = emoji_name(reaction.emoji)
-    return f"{name}_{_TONES[tone - 2]}_skin_tone" if name and tone else name

@@ -12,13 +12,22 @@ from zipfile import ZipFile
 
 from msgspec.json import encode
 
-from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, GroupKind, Message, Person
+from .records import EVERYBODY, Archive, Change, Emoji, Group, GroupKind, Message, Person
 from .slack import LISTS, UPLOADS
-from .spool import Spool
-from .text import emoji_name, with_links
-from .writing import Line, file_name, login_of, named, put_files, threads
+from .text import around_code, emoji_name
+from .writing import (
+    Line,
+    file_name,
+    login_of,
+    named,
+    put_files,
+    spooled,
+    threads,
+    with_name,
+    without_marks,
+    write_array,
+)
 
-_CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _STRUCK: Final = re.compile(r"(?<![\w~])~~(?![~\s])([^~\n]+?)(?<!\s)~~(?![\w~])")
 _LINK: Final = re.compile(
     r"\[(?P<label>[^\[\]|\n]{1,1000})\]\((?P<target>https?://[^\s()]{1,2000})\)"
@@ -45,22 +54,14 @@ class SlackWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of threads so far. Raises OSError, and
         StorageUnavailable."""
-        spool = Spool(lambda line: (line.group, line.key), Line)
-        try:
-            for thread in threads(self._archive, self._meet, done):
-                for line in self._thread(thread):
-                    spool.add(line)
+        with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
             target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
                 rows = [self._conversation(each) for each in self._groups.values() if each.kind == kind]
                 target.writestr(f"{name}.json", encode(rows))
             for (group, day), lines in groupby(spool.read(), lambda line: (line.group, _day(line.key))):
                 with target.open(f"{self._names[group]}/{day}.json", "w", force_zip64=True) as file:
-                    for number, line in enumerate(lines):
-                        file.write((b",\n" if number else b"[") + line.content)
-                    file.write(b"]")
-        finally:
-            spool.close()
+                    write_array(file, _rows(lines))
         put_files(target, self._archive, self._files)
 
     def _meet(self, record: Person | Group | Emoji) -> None:
@@ -88,7 +89,7 @@ class SlackWriter:
             "members": [_user(each.person) for each in group.members],
         }
         if group.kind != "direct":
-            purpose = {"value": self._text(group.description), "creator": "", "last_set": 0}
+            purpose = {"value": _text(group.description), "creator": "", "last_set": 0}
             row |= {"name": self._names[group.id], "is_archived": group.is_archived, "purpose": purpose}
         if group.creator:
             row["creator"] = _user(group.creator)
@@ -104,36 +105,28 @@ class SlackWriter:
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
         """The lines of a thread. If its first message is gone, the next one begins it."""
-        root: dict[str, Any] = {}
+        root = 0
         for record in records:
-            # Messages of one conversation and millisecond are told apart by their ids.
-            time_us = record.time_ms * 1000 + int(record.id) % 1000
-            row = {"type": "message", "ts": _ts(time_us)}
-            if isinstance(record, Change):
-                rows: Iterable[dict[str, Any]] = self._events(record)
-            else:
-                rows = [self._message(record)]
-            if root:
-                row["thread_ts"] = root["ts"]
-            for number, each in enumerate(rows):
-                own = row | each | {"ts": _ts(time_us + number)}
-                root = root or own
-                yield Line(record.group, time_us + number, encode(own))
+            time_us = _microseconds(record)
+            row = {"type": "message"} | ({"thread_ts": _ts(root)} if root else {})
+            for each in self._events(record) if isinstance(record, Change) else [self._message(record)]:
+                yield Line(record.group, time_us, encode(row | each))
+            root = root or time_us
 
     def _message(self, message: Message) -> dict[str, Any]:
-        text = self._text(message.text)
+        text = message.text
         files: list[dict[str, Any]] = []
         for file in message.files:
             if file.address:
-                text = "\n".join(filter(None, (text, self._text(f"{file.name} {file.address}".strip()))))
+                text = with_name(text, file)
                 continue
             id = f"F{int(message.id):08}{len(files)}"
             files.append({"id": id, "name": file.name, "title": file.name})
             if file.id and not file.why:
                 self._files[f"{UPLOADS}/{id}/{file_name(file.name)}"] = file.id
-        row: dict[str, Any] = {"user": _user(message.person), "text": text}
+        row: dict[str, Any] = {"user": _user(message.person), "text": _text(text)}
         if message.id in self._pins:
-            self._pins[message.id] = _ts(message.time_ms * 1000 + int(message.id) % 1000)
+            self._pins[message.id] = _ts(_microseconds(message))
         if message.also:
             row["subtype"] = "thread_broadcast"
         if message.reply:
@@ -161,14 +154,9 @@ class SlackWriter:
         """The events of a change: one for each person."""
         user = _user(change.person)
         if change.kind == "name":
-            yield {
-                "subtype": "channel_name",
-                "user": user,
-                "name": change.text,
-                "text": self._text(change.text),
-            }
+            yield {"subtype": "channel_name", "user": user, "name": change.text, "text": _text(change.text)}
         elif change.kind == "description":
-            text = self._text(change.text)
+            text = _text(change.text)
             yield {"subtype": "channel_purpose", "user": user, "purpose": text, "text": text}
         for person in change.people:
             event = {
@@ -178,25 +166,35 @@ class SlackWriter:
             }
             yield event if person == change.person else event | {"inviter": user}
 
-    # --- texts ----------------------------------------------------------------------------------------------
 
-    def _text(self, text: str) -> str:
-        text = with_links(text, lambda _: "").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        parts = _CODE.split(text)
-        parts[::2] = [_LINK.sub(_link, _STRUCK.sub(r"~\1~", part)) for part in parts[::2]]
-        return MARK.sub(_mention, "".join(parts))
+# --- texts --------------------------------------------------------------------------------------------------
+
+
+def _text(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = around_code(text, lambda part: _LINK.sub(_link, _STRUCK.sub(r"~\1~", part)))
+    return without_marks(text, lambda id: "<!channel>" if id == EVERYBODY else f"<@{_user(id)}>")
 
 
 def _link(match: re.Match[str]) -> str:
     return f"<{match['bare']}>" if match["bare"] else f"<{match['target']}|{match['label']}>"
 
 
-def _mention(match: re.Match[str]) -> str:
-    return "<!channel>" if match[2] == EVERYBODY else f"<@{_user(match[2])}>"
-
-
 def _user(id: str) -> str:
     return f"U{int(id):08}" if id.isdecimal() else "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
+
+
+def _microseconds(record: Message | Change) -> int:
+    """When it was. Messages of one millisecond are told apart by their ids, mostly."""
+    return record.time_ms * 1000 + int(record.id) % 1000
+
+
+def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
+    """The rows of a conversation with times that they share with no other, in which they are known."""
+    last = 0
+    for line in lines:
+        last = max(line.key, last + 1)
+        yield b'{"ts":"%b",%b' % (_ts(last).encode(), line.content[1:])
 
 
 def _ts(time_us: int) -> str:

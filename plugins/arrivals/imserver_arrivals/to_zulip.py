@@ -14,11 +14,11 @@ import msgspec
 from msgspec.json import encode
 from msgspec.structs import replace
 
-from .markdown import CODE, to_markdown
+from .markdown import to_markdown
 from .records import EVERYBODY, MARK, Archive, Change, Emoji, Group, Message, Person, Reaction
 from .spool import Spool
-from .text import emoji_name, with_links
-from .writing import Line, file_name, put_files, threads
+from .text import around_code, emoji_name
+from .writing import Line, file_name, put_files, spooled, threads, with_name, without_marks, write_array
 
 _REALM: Final = 1
 _PART: Final = 1000
@@ -45,11 +45,7 @@ class ZulipWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of threads so far. Raises OSError, and
         StorageUnavailable."""
-        spool = Spool(lambda line: (line.group, line.key), Line)
-        try:
-            for thread in threads(self._archive, self._meet, done):
-                for line in self._thread(thread):
-                    spool.add(line)
+        with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
             messages, number = (line.content for line in spool.read() if not line.group), 0
             while part := list(islice(messages, _PART)):
                 number += 1
@@ -58,8 +54,6 @@ class ZulipWriter:
                 content = {"zerver_message": rows, "zerver_usermessage": flags}
                 target.writestr(f"messages-{number:06}.json", encode(content))
             self._write_tables(target, spool)
-        finally:
-            spool.close()
         put_files(target, self._archive, self._files)
 
     def _write_tables(self, target: ZipFile, spool: Spool) -> None:
@@ -88,10 +82,9 @@ class ZulipWriter:
         ):
             rows = (line.content for line in spool.read() if line.group == table)
             with target.open(f"{name}.json", "w", force_zip64=True) as file:
-                file.write(head + b'"%b":[' % table.encode())
-                for number, row in enumerate(rows):
-                    file.write(b"," * bool(number) + row)
-                file.write(b"]}")
+                file.write(head + b'"%b":' % table.encode())
+                write_array(file, rows)
+                file.write(b"}")
         target.writestr("avatars/records.json", encode(self._avatars))
 
     def _meet(self, record: Person | Group | Emoji) -> None:
@@ -151,7 +144,7 @@ class ZulipWriter:
         id, text = int(message.id), self._text(message.text)
         for file in message.files:
             if file.address or file.why or not file.id:
-                text = "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
+                text = with_name(text, file)
                 continue
             path = f"{_REALM}/{file.id}/{file_name(file.name)}"
             self._files[f"uploads/{path}"] = file.id
@@ -185,15 +178,15 @@ class ZulipWriter:
         return {"reaction_type": "zulip_extra_emoji", "emoji_code": name, "emoji_name": name}
 
     def _text(self, text: str) -> str:
-        parts = CODE.split(to_markdown(text))
-        parts[::2] = [_SLANTED.sub(r"*\1*", part) for part in parts[::2]]
-        return MARK.sub(self._mention, with_links("".join(parts), lambda _: ""))
+        return without_marks(
+            around_code(to_markdown(text), lambda part: _SLANTED.sub(r"*\1*", part)), self._mention
+        )
 
-    def _mention(self, match: re.Match[str]) -> str:
-        if match[2] == EVERYBODY:
+    def _mention(self, id: str) -> str:
+        if id == EVERYBODY:
             return "@**all**"
-        row = self._people.get(match[2])
-        return f"@**{row['full_name']}|{row['id']}**" if row else f"@{match[2]}"
+        row = self._people.get(id)
+        return f"@**{row['full_name']}|{row['id']}**" if row else f"@{id}"
 
 
 def _is_channel(group: Group) -> bool:

@@ -1,15 +1,18 @@
 """What writers of all formats share."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from itertools import groupby
 from shutil import copyfileobj
+from typing import IO
 from zipfile import ZipFile
 
 from msgspec import Struct
 
-from .records import Archive, Change, Emoji, Group, Message, Person, Removal
+from .records import MARK, Archive, Change, Emoji, File, Group, Message, Person, Removal
 from .spool import Spool
+from .text import with_links
 
 
 class Line(Struct, frozen=True, array_like=True):
@@ -28,8 +31,7 @@ def threads(
     ``meet`` gets all other records before. ``done`` is called with the number of threads so far. The ids of
     messages are numbers that grow with them, so the first message is the first one here, too, if it is there.
     """
-    spool, count = Spool(_root), 0
-    try:
+    with closing(Spool(_root)) as spool:
         for record in archive.records():
             if isinstance(record, Message | Change):
                 spool.add(record)
@@ -39,12 +41,30 @@ def threads(
             yield some
             if not count % 1000:
                 done(count)
-    finally:
-        spool.close()
 
 
 def _root(record: Message | Change) -> int:
     return int(record.thread if isinstance(record, Message) and record.thread else record.id)
+
+
+@contextmanager
+def spooled(
+    some: Iterable[Iterator[Message | Change]], lines: Callable[[Iterator[Message | Change]], Iterable[Line]]
+) -> Iterator[Spool]:
+    """The lines of threads, by group and key, until the end of ``with``. ``lines`` makes those of one."""
+    with closing(Spool(lambda line: (line.group, line.key), Line)) as spool:
+        for thread in some:
+            for line in lines(thread):
+                spool.add(line)
+        yield spool
+
+
+def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
+    """Write encoded rows as an array of JSON."""
+    file.write(b"[")
+    for number, row in enumerate(rows):
+        file.write(b",\n" * bool(number) + row)
+    file.write(b"]")
 
 
 def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:
@@ -56,6 +76,17 @@ def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> No
             continue
         with content, target.open(name, "w", force_zip64=True) as file:
             copyfileobj(content, file)
+
+
+def with_name(text: str, file: File) -> str:
+    """A text that names a file below it, which does not leave itself."""
+    return "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
+
+
+def without_marks(text: str, named: Callable[[str], str]) -> str:
+    """A text whose links to messages are addresses there. ``named``: id of a person → how the text names
+    them."""
+    return MARK.sub(lambda match: named(match[2]), with_links(text, lambda _: ""))
 
 
 def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:

@@ -35,9 +35,8 @@ from .records import (
 )
 from .source import source_of
 from .tables import Tables
-from .text import clean, emoji_named
+from .text import LATEST_MS, clean, emoji_named, labelled
 
-_LATEST: Final = 253_402_300_799
 _READ: Final = 1
 """The bit of ``flags_mask`` that says that somebody has read a message."""
 _STARRED: Final = 2
@@ -205,7 +204,7 @@ class Zulip:
 
 def _ms(seconds: float | None) -> int:
     """Milliseconds of a time that can be one; 0: there is none."""
-    return int(seconds * 1000) if seconds and 0 < seconds < _LATEST else 0
+    return int(seconds * 1000) if seconds and 0 < seconds < LATEST_MS / 1000 else 0
 
 
 class _Talk(Struct):
@@ -240,7 +239,8 @@ class _Realm:
         self.files: dict[str, str] = {}
         """Path of an uploaded file → its name."""
         self._read_tables()
-        self._read_messages()
+        for part in archive.parts:
+            self._read_part(part)
 
     # --- tables ---------------------------------------------------------------------------------------------
 
@@ -345,12 +345,8 @@ class _Realm:
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def _read_messages(self) -> None:
-        """Note the first messages of topics, who talks with whom, and who has read how far."""
-        for part in self.archive.parts:
-            self._read_part(part)
-
     def _read_part(self, part: str) -> None:
+        """Note the first messages of topics, who talks with whom, and who has read how far."""
         seen: dict[int, tuple[_Talk, int]] = {}
         for table, row, where in self.archive.rows(part):
             if table == "zerver_message" and (message := self.archive.row(_Message, row, where)):
@@ -593,8 +589,4 @@ class _Texts:
             if int(narrow[2]) in people_or_channels:
                 mark = link(narrow[3], target)
                 return f"{label} ({mark})" if label and label != target else mark
-        if not label or label == target:
-            return target
-        if not target.startswith(("http://", "https://")):
-            return f"{label} ({target})"
-        return f"[{label}]({target.replace('(', '%28').replace(')', '%29')})"
+        return labelled(label, target)

@@ -78,7 +78,14 @@ def compare(site: Site, path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_imported_once(site: Site, tmp_path: Path, name: str) -> None:
-    path = tmp_path / "archive"
+    import_twice(site, tmp_path / "archive", name)
+
+
+def test_an_archive_is_imported_once_on_each_engine(url: str, tmp_path: Path) -> None:
+    import_twice(Site(tmp_path, url), tmp_path / "archive", "slack")
+
+
+def import_twice(site: Site, path: Path, name: str) -> None:
     FORMATS[name](path, 300)
     assert "new: accounts" in site.run(path)
     compare(site, path, name)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -28,6 +29,8 @@ from imserver_arrivals.records import (
 
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.operate.audit.chain import shown
+from imserver.operate.audit.rows import AuditQuery, search
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 
@@ -141,7 +144,8 @@ def people_of(seen: Seen) -> Counter[Hashable]:
     )
 
 
-def test_mattermost(tmp_path: Path, site: Site) -> None:
+def test_mattermost(tmp_path: Path, url: str) -> None:
+    site = Site(tmp_path, url)
     mattermost.write(tmp_path / "export.zip", seed=11)
     before, after = there_and_back(site, tmp_path / "export.zip", "mattermost")
     assert not after.archive.problems.counts
@@ -256,20 +260,22 @@ def test_slack_has_changes_pins_files_and_replies_in_both_places(tmp_path: Path)
         Change("22", "7", "1", 1002, "name", text="Cake"),
         Change("23", "7", "1", 1002, "description", text="a & b"),
         Change("24", "7", "2", 1003, "leave", ["2"]),
+        Message("1021", "7", "1", 1000, "of the same millisecond"),
         Message(
-            "25", "9", "1", 86_400_000, "next day", reactions=[Reaction("2", "👍🏿"), Reaction("1", "👍🏿")]
+            "1025", "9", "1", 86_400_000, "next day", reactions=[Reaction("2", "👍🏿"), Reaction("1", "👍🏿")]
         ),
         name="slack",
     )
     room, pair = (each for each in read.records() if isinstance(each, Group))
     assert (room.kind, room.name, room.creator, pair.kind) == ("open", "tea-cake", "", "direct")
-    first, second, third = (each for each in read.records() if isinstance(each, Message))
+    first, second, twin, third = (each for each in read.records() if isinstance(each, Message))
     name = mention("U00000002")
     assert (
         first.text == f"a < b & page (https://example.org/?a=1&b=2) https://example.org/ {name} `~~x~~` ~~y~~"
     )
     assert [each.name for each in first.files] == ["../b.txt", "gone.png"]
     assert [read.open(each.id) is None for each in first.files] == [False, True]
+    assert (twin.text, twin.thread, twin.time_ms) == ("of the same millisecond", "", 1000)
     assert (second.thread, second.also, second.is_edited) == (first.id, True, True)
     assert [pin.message for pin in room.pins] == [first.id]
     assert [(each.person, each.emoji) for each in third.reactions] == [
@@ -322,7 +328,7 @@ def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
         other = log.groups.create(APP, ann, "Other", []).conversation
         meta = b'{"mentions":["%s"]}' % bob.encode()
         texts = [
-            Draft(sender=ann, conversation=room, body=b"Hi @bob", meta=meta),
+            Draft(sender=ann, conversation=room, body=b"Hi @bob `@bob`", meta=meta),
             Draft(sender=bob, conversation=room, type="location", body=b'{"name":"Cafe"}'),
             Draft(sender=bob, conversation=room, body=b"recalled"),
             Draft(sender=ann, conversation=other, body=b"elsewhere"),
@@ -343,11 +349,14 @@ def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
     assert f"no group {other + 9}" in site.depart(
         tmp_path / "x", *options, "--group", str(other + 9), status=1
     )
+    with site.store() as store:
+        acts, _ = store.read(partial(search, AuditQuery(app=APP, name="mattermost.export")))
+    assert [shown(*act).facts for act in acts] == [{"groups": [room]}]
     seen = Seen(archive_of(tmp_path / "out.zip"))
     (group,) = seen.groups.values()
     assert (group.name, group.description, group.pins) == ("Hall", "For all", ())
     assert [each.person for each in group.members] == ["ann"]
-    assert sorted(each.text for each in seen.messages.values()) == ["Cafe", f"Hi {mention('bob')}"]
+    assert sorted(each.text for each in seen.messages.values()) == ["Cafe", f"Hi {mention('bob')} `@bob`"]
     reactions = [each for message in seen.messages.values() for each in message.reactions]
     assert [(each.person, each.emoji) for each in reactions] == [("ann", "🎉")]
     changes = [(each.kind, each.person, *(each.people or [each.text])) for each in seen.changes]

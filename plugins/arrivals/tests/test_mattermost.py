@@ -8,7 +8,6 @@ from zipfile import ZipFile
 
 import pytest
 from archives.mattermost import BEGIN, write
-from conftest import APP, Site
 from imserver_arrivals.markdown import of_markdown
 from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive
@@ -279,19 +278,3 @@ def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
 )
 def test_markdown(markdown: str, text: str) -> None:
     assert of_markdown(markdown, lambda words: words) == text
-
-
-def test_an_import_stores_everything_once(tmp_path: Path, site: Site) -> None:
-    written = write(tmp_path / "export.zip", seed=5)
-    direct = 2  # of two, or one: no groups
-    said = site.run(tmp_path / "export.zip")
-    assert f"accounts {written['people']}, groups {written['groups'] - direct}," in said
-    assert f"messages {written['messages']}, reactions {written['reactions']}," in said
-    again = site.run(tmp_path / "export.zip")
-    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in again
-    with site.log() as log:
-        entries = list(log.entries.read(APP, 0, 5000))
-    messages = [entry for entry in entries if entry.kind == "message"]
-    assert len(messages) == written["messages"]
-    assert sum(entry.thread != 0 for entry in messages) == written["replies"]
-    assert [entry.time_ms for entry in messages] == sorted(entry.time_ms for entry in messages)

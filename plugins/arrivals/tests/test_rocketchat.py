@@ -7,7 +7,6 @@ from typing import Any
 import bson
 import pytest
 from archives.rocketchat import BEGIN, PNG, Dump, at, make
-from conftest import APP, Site
 from imserver_arrivals.problems import BadArchive
 from imserver_arrivals.records import Change, Emoji, File, Group, Member, Message, Person, Pin, Reaction
 from imserver_arrivals.rocketchat import RocketChat
@@ -306,17 +305,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("folder", "empty", "text", "bad.gz", "other"):
         with pytest.raises(BadArchive):
             RocketChat(tmp_path / name)
-
-
-def test_a_dump_is_imported_once(site: Site, tmp_path: Path) -> None:
-    dump = make(7, 300)
-    path = dump.archive(tmp_path / "dump.archive.gz", is_packed=True)
-    said, counts = site.run(path), dump.counts
-    assert "an archive of Rocket.Chat:" in said
-    assert f"groups 5, messages 300, reactions {counts['reactions']}, files {counts['files'] + 2}" in said
-    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(path)
-    with site.log() as log:
-        entries = log.entries.read(APP, 0, 5000)
-    assert sum(entry.kind == "message" and entry.thread > 0 for entry in entries) == counts["replies"]
-    assert sum(entry.kind == "pin" for entry in entries) == counts["pins"]
-    assert sum(entry.kind == "edit" for entry in entries) == counts["edited"]

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,56 +22,7 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.support import Server
 
-SECONDS = 600
 Write = Callable[[Workspace, str], Path]
-
-
-def check(site: Site, workspace: Workspace) -> list[Entry]:
-    """Compare an import with its export, by the counts and by each message."""
-    entries = site.entries()
-    kinds = Counter(entry.kind for entry in entries)
-    counts = workspace.counts
-    assert kinds["message"] == counts["messages"]
-    assert kinds["reaction"] == counts["reactions"]
-    assert kinds["edit"] == counts["edits"]
-    assert sum(entry.kind == "message" and entry.about > 0 for entry in entries) == counts["replies"]
-    assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
-    messages = [entry for entry in entries if entry.kind == "message"]
-    assert [entry.time_ms for entry in messages] == sorted(entry.time_ms for entry in messages)
-    own = {entry.client_msg_id: entry for entry in messages}
-    assert len(own) == len(messages)
-    ids = {entry.id: entry for entry in messages}
-    for folder, rows in rows_of(workspace):
-        for row in rows:
-            entry = own[f"slack.{folder}.{row['ts']}"]
-            assert f"{row['text'].split()[0]} " in f"{entry.body.decode()} ".replace('"', " ")
-            if "thread_ts" in row:
-                assert ids[entry.about].client_msg_id == f"slack.{folder}.{row['thread_ts']}"
-                assert entry.thread == entry.about
-            assert sum(each.count for each in entry.reactions) == sum(
-                len(each["users"]) for each in row.get("reactions", ())
-            )
-    return entries
-
-
-def rows_of(workspace: Workspace) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(id of a conversation, messages of a day)."""
-    names = {
-        row.get("name", row["id"]): row["id"]
-        for file in ("channels", "groups", "mpims", "dms")
-        for row in workspace.files[f"{file}.json"]
-    }
-    return [(names[name.split("/")[0]], rows) for name, rows in workspace.files.items() if "/" in name]
-
-
-def test_an_export_is_imported_once_on_each_engine(url: str, tmp_path: Path, write: Write) -> None:
-    site, workspace = Site(tmp_path, url), make(7, 300)
-    path = write(workspace, "export.zip")
-    said = site.run(path)
-    assert "new: accounts 12, groups 7, messages 300," in said
-    check(site, workspace)
-    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(path)
-    check(site, workspace)
 
 
 def small(*messages: dict[str, Any], **lists: Any) -> Workspace:

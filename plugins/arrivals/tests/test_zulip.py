@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from archives.zulip import BEGIN, PNG, REALM, Export, make
-from conftest import APP, Site
 from imserver_arrivals.problems import BadArchive
 from imserver_arrivals.records import Emoji, File, Group, Member, Message, Person
 from imserver_arrivals.tables import Tables
@@ -283,21 +282,3 @@ def test_tables_are_read_in_pieces_up_to_what_is_broken() -> None:
             list(Tables(io.BytesIO(broken)).rows())
     with pytest.raises(ValueError, match="a row of more than"):
         list(Tables(io.BytesIO(b'["' + b"x" * (33 << 20) + b'"]')).rows())
-
-
-def test_an_export_is_imported_once(export: Export, site: Site, tmp_path: Path) -> None:
-    path = export.pack(tmp_path / "export.tar.gz")
-    said = site.run(path)
-    assert "an archive of Zulip:" in said
-    counts = export.counts
-    assert f"groups 5, messages 300, reactions {counts['reactions']}, files {counts['files'] + 1}" in said
-    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(path)
-    with site.log() as log:
-        entries = {
-            entry.client_msg_id: entry for entry in log.entries.read(APP, 0, 5000) if entry.client_msg_id
-        }
-    messages = [row for row in Zulip(export.folder).records() if isinstance(row, Message)]
-    for message in messages:
-        entry = entries[f"zulip.{message.id}"]
-        assert entry.time_ms == message.time_ms
-        assert entry.thread == (entries[f"zulip.{message.thread}"].id if message.thread else 0)

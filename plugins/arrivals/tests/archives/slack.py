@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +23,9 @@ PNG = bytes.fromhex(
 
 @dataclass
 class Workspace:
-    """An export, and what an import of it should make."""
+    """An export."""
 
     files: dict[str, Any] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
 
     def write_zip(self, path: Path) -> Path:
         with ZipFile(path, "w", ZIP_DEFLATED) as archive:
@@ -88,7 +86,6 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
             row |= {"creator": members[0], "is_archived": False, **about}
         lists[kind].append(row)
         conversations.append((kind, id, folder, members))
-        made.counts["groups"] += kind != "dms"
     for name, some in lists.items():
         made.files[f"{name}.json"] = some
     parents: dict[str, list[str]] = {}
@@ -106,7 +103,6 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
         own = parents.setdefault(id, [])
         if own and chance.random() < 0.2:
             message["thread_ts"] = chance.choice(own[-20:])
-            made.counts["replies"] += 1
         elif chance.random() < 0.3:
             own.append(moment)
         if chance.random() < 0.1:
@@ -114,13 +110,9 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
             for name in chance.sample(EMOJI, chance.randint(1, 2)):
                 who = chance.sample(persons, chance.randint(1, 3))
                 given.append({"name": name, "users": who, "count": len(who)})
-            made.counts["reactions"] += sum(len(each["users"]) for each in given)
         if chance.random() < 0.03:
             message["edited"] = {"user": message["user"], "ts": moment}
-            made.counts["edits"] += 1
         if chance.random() < 0.02:
             message["files"] = [{"id": f"F{number:08}", "name": f"{number}.png", "mimetype": "image/png"}]
-            made.counts["files"] += 1
         made.files.setdefault(f"{folder}/{day_of(second)}.json", []).append(message)
-        made.counts["messages"] += 1
     return made

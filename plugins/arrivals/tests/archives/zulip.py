@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-BEGIN = 1_600_000_000
-"""The first second, in September 2020."""
+from archives.slack import BEGIN as BEGIN
+from archives.slack import PNG as PNG
+
 REALM = 2
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100"
-    "18dd8db00000000049454e44ae426082"
-)
 WORDS = (
     "tea",
     "order",
