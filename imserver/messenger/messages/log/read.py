@@ -257,9 +257,9 @@ def page_of(sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, rea
     count = count_fitting(size for _, size in rows[:limit])
     ids = [id for id, _ in rows[:count]]
     found = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
-    entries = [found[id] for id in ids]
-    count = count_fitting(map(page_size, entries))  # on the page they are rather longer
-    return entries[:count], count < len(rows)
+    entries = [found[id] for id in ids if id in found]  # some may have expired meanwhile
+    fitting = count_fitting(map(page_size, entries))  # on the page they are rather longer
+    return entries[:fitting], fitting < len(entries) or count < len(rows)
 
 
 def _without_later(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
