@@ -54,7 +54,7 @@ def depart(
                         WRITERS[name](archive, app).write(whole, lambda n: say(f"writing: {n} messages"))
                         target.flush()
                 except OSError as error:
-                    fail(f"the archive {part} is not finished: {error.strerror or error}")
+                    fail(f"the archive {part} is not finished: {error}")
                 record_act(config, store, f"{name}.export", app, groups=list(groups))
                 part.replace(file)
     click.echo(f"{file}: bytes {file.stat().st_size:,}")

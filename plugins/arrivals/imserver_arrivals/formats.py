@@ -6,7 +6,7 @@ from typing import Final
 
 from .matrix import Matrix
 from .mattermost import Mattermost
-from .problems import BadArchive
+from .problems import BadArchive, BrokenArchive
 from .records import Archive
 from .rocketchat import RocketChat
 from .slack import SlackExport
@@ -36,6 +36,8 @@ def archive_of(path: Path, name: str | None = None) -> Archive:
     for each in (FORMATS[name],) if name else FORMATS.values():
         try:
             return each(path)
+        except BrokenArchive:
+            raise
         except BadArchive as error:
-            reasons.append(str(error))
-    raise BadArchive("; ".join(dict.fromkeys(reasons)))
+            reasons.append(str(error).removeprefix(f"{path} is "))
+    raise BadArchive(f"{path} is {'; '.join(reasons)}")

@@ -8,13 +8,14 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 from weakref import finalize
 
 import msgspec
 
-from .problems import BadArchive, Problems
+from .problems import BadArchive, BrokenArchive, Problems
 from .source import source_of, unpacked
 
 MAGIC: Final = b"\x6d\xe2\x99\x81"
@@ -82,17 +83,15 @@ class Dump:
                         self.parts[match[1]] = [(name, 0)]
             elif not path.is_dir() and self._source.names == [path.name]:
                 self._read_archive(path.name, collection)
-        except (OSError, EOFError, ValueError) as error:
-            raise BadArchive(f"{path} is no dump of MongoDB: {error}") from None
+        except (BadGzipFile, EOFError, ValueError) as error:
+            raise BrokenArchive(f"{path} is no whole dump of MongoDB: {error}") from None
         if collection not in self.parts:
             raise BadArchive(f"{path} is no dump of {title}: it has no {collection}")
         try:
             import bson
             from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
         except ImportError:
-            raise BadArchive(
-                f"{path}: a dump of {title} needs pymongo: pip install 'imserver-arrivals[rocketchat]'"
-            ) from None
+            raise BrokenArchive(f"a dump of {title} needs pymongo: .venv/bin/pip install pymongo") from None
 
         class CodeDecoder(TypeDecoder):
             """JavaScript is a text that no dictionary takes as a key."""

@@ -13,6 +13,10 @@ class BadArchive(ImserverError):
     """This is no archive of the format."""
 
 
+class BrokenArchive(BadArchive):
+    """It cannot be read, whatever its format: it is cut, is too large, or needs a library."""
+
+
 class Problems:
     """What could not be read or is not understood, counted by kind, and the first broken parts."""
 

@@ -7,14 +7,15 @@ out.
 import gzip
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Final, Protocol, cast
 from weakref import finalize
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
-from .problems import BadArchive
+from .problems import BrokenArchive
 
 MOST_NAMES: Final = 2_000_000
 """Files of an archive."""
@@ -73,7 +74,7 @@ class ZipSource:
         try:
             self._zip = ZipFile(path)
         except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
-            raise BadArchive(f"{path} is no zip file: {error}") from None
+            raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
         names = (info.filename for info in self._zip.infolist())
         self.names = [name for name in names if _is_inside(name) and not name.endswith("/")]
         _check_count(self.names)
@@ -96,8 +97,8 @@ class TarSource:
                 for each in self._tar
                 if each.isfile() and _is_inside(each.name)
             }
-        except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-            raise BadArchive(f"{path} is no tar file: {error}") from None
+        except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
+            raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
         self.names = list(self._members)
         _check_count(self.names)
 
@@ -138,25 +139,39 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
 def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     """The file, or what a file of gzip has, in a temporary file, after which it is closed.
 
-    Raises BadArchive if that is too much, EOFError and OSError if it is broken.
+    Raises BrokenArchive if that is too much, EOFError and BadGzipFile if it is broken, and OSError.
     """
     magic = file.read(2)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if magic != b"\x1f\x8b":
         return file
-    target = TemporaryFile()  # noqa: SIM115
+    target = TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         with file, gzip.open(file) as packed:
             while piece := packed.read(1 << 20):
-                target.write(piece)
+                write_all(target, piece)
                 if target.tell() > size * MOST_RATIO:
-                    raise BadArchive(f"{name} is more than {MOST_RATIO} times as large when it is unpacked")
-    except BaseException:
+                    raise BrokenArchive(
+                        f"{name} is more than {MOST_RATIO} times as large when it is unpacked"
+                    )
+    except BaseException as error:
         target.close()
+        if isinstance(error, zlib.error):
+            raise gzip.BadGzipFile(error) from None
         raise
     target.seek(0)
     return target
+
+
+def write_all(file: IO[bytes], content: bytes) -> None:
+    """Write to an unbuffered temporary file. Raises OSError, which names the folder of temporary files."""
+    view = memoryview(content)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, gettempdir()) from None
 
 
 def _is_inside(name: str) -> bool:
@@ -165,4 +180,4 @@ def _is_inside(name: str) -> bool:
 
 def _check_count(names: list[str]) -> None:
     if len(names) > MOST_NAMES:
-        raise BadArchive(f"more than {MOST_NAMES} files")
+        raise BrokenArchive(f"more than {MOST_NAMES} files")

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from .records import Change, Message, Removal
+from .source import write_all
 
 RUN_BYTES: Final = 8 << 20
 """Encoded bytes that are sorted in memory."""
@@ -62,9 +63,7 @@ class Spool:
         content = b"".join(part for _, each in self._run for part in (_LENGTH.pack(len(each)), each))
         if content:
             self._file.seek(self._ends[-1])
-            view = memoryview(content)
-            while view:
-                view = view[self._file.write(view) :]
+            write_all(self._file, content)
             self._ends.append(self._ends[-1] + len(content))
         self._run, self._size = [], 0
 

@@ -12,7 +12,6 @@ from archives.slack import BEGIN, PNG, Workspace, day_of, make, people, ts
 from conftest import APP, Site
 from imserver_arrivals import slack as export_module
 from imserver_arrivals import source as source_module
-from imserver_arrivals.problems import BadArchive
 from imserver_arrivals.records import EVERYBODY, Message, mention
 from imserver_arrivals.slack import SlackExport, Texts, microseconds_of, text_of
 from imserver_arrivals.text import clean, emoji_named
@@ -237,17 +236,6 @@ def test_a_zip_file_reaches_nothing_outside_and_fills_no_memory(
     assert sum(isinstance(each, Message) for each in export.records()) == 1
     assert export.problems.broken == ["tea/2020-09-21.json: more than 1000000 bytes"]
     assert [each.name for each in tmp_path.iterdir()] == ["export.zip"]
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])
-def test_what_is_no_export_is_refused(site: Site, tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "export.zip"
-    path.write_bytes(content)
-    assert "is no zip file" in site.run(path, status=1)
-    with ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "x")
-    with pytest.raises(BadArchive, match=r"no users\.json"):
-        SlackExport(path)
 
 
 def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None:

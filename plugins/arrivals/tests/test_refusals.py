@@ -1,0 +1,59 @@
+"""What ``arrive`` says of a file that it does not take: one line, and why."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from archives import rocketchat, slack, zulip
+from click.testing import CliRunner
+from imserver_arrivals.command import arrive
+from imserver_arrivals.source import write_all
+
+DAMAGED = bytes.fromhex("1f8b0800000000000003") + b"\xff" * 99
+"""A file of gzip whose first block is of no kind."""
+
+
+def half(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content[: len(content) // 2]
+
+
+MADE: dict[str, Callable[[Path], bytes]] = {
+    "text.txt": lambda _: b"hello",
+    "empty.zip": lambda _: b"",
+    "half.zip": lambda folder: half(slack.make(1, 9).write_zip(folder / "a")),
+    "half.tar.gz": lambda folder: half(zulip.make(folder / "export", 1, 9).pack(folder / "a")),
+    "half.archive": lambda folder: half(rocketchat.make(1, 9).archive(folder / "a", is_packed=True)),
+    "damaged.tar.gz": lambda _: DAMAGED,
+    "damaged.archive": lambda _: DAMAGED,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("text.txt", "is no export of Slack: it has no users.json; no export of Mattermost: no file"),
+        ("empty.zip", "is no whole zip file"),
+        ("half.zip", "is no whole zip file"),
+        ("half.tar.gz", "is no whole tar file: Compressed file ended"),
+        ("half.archive", "is no whole dump of MongoDB: Compressed file ended"),
+        ("damaged.tar.gz", "is no whole tar file: Error -3"),
+        ("damaged.archive", "is no whole dump of MongoDB: Error -3"),
+    ],
+)
+def test_a_file_that_is_no_archive_gets_one_line(tmp_path: Path, name: str, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(MADE[name](tmp_path))
+    ended = CliRunner().invoke(arrive, [str(path), "--app", "gochat"], catch_exceptions=False)
+    assert ended.exit_code == 1
+    assert ended.output.startswith(f"imserver: {path} {reason}")
+    assert ended.output.count("\n") == 1
+
+
+def test_a_full_disk_is_named() -> None:
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match=f"No space left on device: '{tempfile.gettempdir()}'"),
+    ):
+        write_all(full, b"x")
