@@ -31,13 +31,14 @@ from .destination import Destination, tenant_of
 from .formats import archive_of
 from .live import Live, LiveError, checked_address
 from .live_mattermost import LiveMattermost
+from .live_slack import LiveSlack
 from .position import Position, PositionFile
 from .problems import Problems
 from .spool import Spool
 from .survey import survey
 from .uploads import FileIndex
 
-LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost,)}
+LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost, LiveSlack)}
 SECONDS: Final = 1.0
 """For how long a round waits for something to happen there: so long, ours may wait for it."""
 _SAY_SECONDS: Final = 60.0

@@ -56,7 +56,7 @@ MOST_DEPTH: Final = 12
 """Levels of blocks that are read."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
 _TS: Final = re.compile(r"(\d{1,11})\.(\d{1,9})", re.ASCII)
-_ID: Final = re.compile(r"[A-Z0-9]{2,32}", re.ASCII)
+ID: Final = re.compile(r"[A-Z0-9]{2,32}", re.ASCII)
 _TAG: Final = re.compile(r"<([^<>\n]{1,4000})>")
 _CODE: Final = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _EMOJI: Final = re.compile(r":([a-z0-9_+'-]{1,100}):(?::skin-tone-([2-6]):)?")
@@ -267,13 +267,13 @@ class SlackExport:
             name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}" for name in self._files.get(UPLOADS, ())
         }
         self._texts = Texts(set(), {})
-        self.users = [user for user in self._rows("users.json", User) if _ID.fullmatch(user.id)]
+        self.users = [user for user in self._rows("users.json", User) if ID.fullmatch(user.id)]
         self.conversations: list[Conversation] = []
         seen: set[str] = set()
         for file, kind in LISTS.items():
             for row in self._rows(f"{file}.json", Conversation, optional=True):
                 row.kind = kind
-                if not _ID.fullmatch(row.id) or row.id in seen:
+                if not ID.fullmatch(row.id) or row.id in seen:
                     self.problems.note_broken(f"{file}.json", "a conversation without an id of its own")
                     continue
                 seen.add(row.id)

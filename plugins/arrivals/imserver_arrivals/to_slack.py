@@ -89,7 +89,7 @@ class SlackWriter:
             "members": [_user(each.person) for each in group.members],
         }
         if group.kind != "direct":
-            purpose = {"value": _text(group.description), "creator": "", "last_set": 0}
+            purpose = {"value": to_mrkdwn(group.description), "creator": "", "last_set": 0}
             row |= {"name": self._names[group.id], "is_archived": group.is_archived, "purpose": purpose}
         if group.creator:
             row["creator"] = _user(group.creator)
@@ -124,7 +124,7 @@ class SlackWriter:
             files.append({"id": id, "name": file.name, "title": file.name})
             if file.id and not file.why:
                 self._files[f"{UPLOADS}/{id}/{file_name(file.name)}"] = file.id
-        row: dict[str, Any] = {"user": _user(message.person), "text": _text(text)}
+        row: dict[str, Any] = {"user": _user(message.person), "text": to_mrkdwn(text)}
         if message.id in self._pins:
             self._pins[message.id] = _ts(_microseconds(message))
         if message.also:
@@ -154,9 +154,9 @@ class SlackWriter:
         """The events of a change: one for each person."""
         user = _user(change.person)
         if change.kind == "name":
-            yield {"subtype": "channel_name", "user": user, "name": change.text, "text": _text(change.text)}
+            yield {"subtype": "channel_name", "user": user, "name": change.text, "text": to_mrkdwn(change.text)}
         elif change.kind == "description":
-            text = _text(change.text)
+            text = to_mrkdwn(change.text)
             yield {"subtype": "channel_purpose", "user": user, "purpose": text, "text": text}
         for person in change.people:
             event = {
@@ -170,7 +170,8 @@ class SlackWriter:
 # --- texts --------------------------------------------------------------------------------------------------
 
 
-def _text(text: str) -> str:
+def to_mrkdwn(text: str) -> str:
+    """A text of ours as Slack takes it. It mentions those of its marks alone."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = around_code(text, lambda part: _LINK.sub(_link, _STRUCK.sub(r"~\1~", part)))
     return without_marks(text, lambda id: "<!channel>" if id == EVERYBODY else f"<@{_user(id)}>")

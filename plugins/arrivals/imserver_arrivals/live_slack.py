@@ -1,0 +1,243 @@
+"""Follows a workspace of Slack: what happens by events, and what was missed by the histories of channels.
+
+What is written are days of an export: messages of histories, and events as they came, which
+:mod:`imserver_arrivals.slack` reads, too. Files are in ``__uploads``.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, time
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct, field
+
+from .live import MARK, LiveError, Server
+from .slack import EVENTS, ID, JOINED, LEFT, LISTS, UPLOADS, File, microseconds_of
+from .slack_server import Channel, SlackServer, converted, text_at
+from .to_slack import to_mrkdwn
+
+LOOK_BACK: Final = 86_400.0
+"""Seconds before an interruption of which messages are read again: they may have other texts, replies and
+reactions since."""
+_SECTION: Final = 3000
+"""Characters of a part of a message."""
+_MOST_SECTIONS: Final = 50
+_PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
+"""What may be a user in a file of messages."""
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Place(Struct):
+    """A cursor, with Unix seconds. Everything after ``first`` and up to ``since`` is stored, except that of
+    the channels which are ``behind``: id → up to when theirs is. ``round`` grows with what is written."""
+
+    since: float
+    first: float = 0.0
+    behind: dict[str, float] = {}
+    round: int = 0
+
+
+class News(Struct):
+    """What is written in one round."""
+
+    folder: Path
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Channel → what an event is about → the event. A later one of the same message stands for both."""
+    reacted: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Channel and time of the messages with new reactions."""
+    people: set[str] = field(default_factory=set)
+    channels: set[str] = field(default_factory=set)
+
+
+class LiveSlack:
+    """A workspace of Slack: see :class:`imserver_arrivals.live.Live`.
+
+    ``token``: two lines, that of the app for Socket Mode (``xapp-…``) and that of its bot (``xoxb-…``). What
+    comes are the channels that the bot is in; with the scope ``channels:join`` it joins all public ones.
+    """
+
+    name: ClassVar = "slack"
+
+    def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
+        self._server = SlackServer(address, token)
+        self._hooks = {group: Server(each, {}) for group, each in back.items()}
+        self._cursor, self._place = "", Place(0.0)
+
+    def write(self, folder: Path, cursor: str, seconds: float) -> str:
+        news, end = News(folder), monotonic() + seconds
+        try:
+            if self._server.is_connected and cursor == self._cursor:
+                self._server.acknowledge()
+            else:
+                self._begin(cursor, news)
+            behind = dict(self._place.behind)
+            self._server.receive(min(seconds, 0.1) if behind else seconds)
+            since = self._take(news)
+            for number, id in enumerate(sorted(behind, key=lambda each: each not in news.rows)):
+                if not number or id in news.rows or monotonic() < end:  # before what is about its messages
+                    self._read_history(news, id, behind.pop(id))
+            for id, ts in news.reacted:
+                answer = self._server.call("reactions.get", channel=id, timestamp=ts, full="true")
+                message = answer.get("message")
+                if text_at(message, "ts") == ts and text_at(message, "subtype") != "tombstone":
+                    news.rows[id][ts] = message
+            for id, rows in news.rows.items():
+                self._put(news, id, rows.values())
+            has_news = bool(news.people or news.channels)
+            if has_news:
+                self._put_lists(news)
+        except LiveError:
+            self._server.disconnect()
+            raise
+        place = self._place
+        self._place = Place(max(since, place.since), place.first, behind, place.round + has_news)
+        self._cursor = _encode(self._place).decode()
+        return self._cursor
+
+    def post(self, group: str, nickname: str, text: str, id: int) -> bool:
+        hook = self._hooks.get(group) or self._hooks.get("")
+        if hook is None:
+            return False
+        rest, blocks = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}", list[dict[str, Any]]()
+        while rest and len(blocks) < _MOST_SECTIONS:
+            part = re.sub("&[a-z]{0,3}$", "", rest[:_SECTION])  # no half of an escape
+            rest = rest[len(part) :]
+            blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": part, "verbatim": True}})
+        blocks[0]["block_id"] = f"{MARK}.{id}"
+        hook.ask("POST", "", {"text": to_mrkdwn(f"{nickname}: {text}"[:1000]), "blocks": blocks})
+        return True
+
+    def close(self) -> None:
+        self._server.close()
+        for hook in self._hooks.values():
+            hook.close()
+
+    # --- what has happened ----------------------------------------------------------------------------------
+
+    def _begin(self, cursor: str, news: News) -> None:
+        """Connect, and look who and what is there. What has happened before is in the histories."""
+        place = _place_of(cursor)
+        self._server.disconnect()
+        self._server.connect()
+        self._server.look_around()
+        own = [each.id for each in self._server.channels.values() if each.is_member and ID.fullmatch(each.id)]
+        if cursor:
+            place.behind = {id: place.behind.get(id, place.since) for id in own}
+            news.people.update(self._server.users)
+        self._place = place
+
+    def _take(self, news: News) -> float:
+        """Sort what events tell, and return the time of the last one."""
+        last = 0.0
+        for event in self._server.events:
+            kind, moment, user = text_at(event, "type"), text_at(event, "event_ts"), text_at(event, "user")
+            last = max(last, microseconds_of(moment) / 1_000_000)
+            if kind in ("team_join", "user_change"):
+                news.people.update(self._server.meet([event.get("user")]))
+            where = event.get("channel") or event.get("item")
+            id = text_at(where) or text_at(where, "id") or text_at(where, "channel")
+            if not ID.fullmatch(id):
+                continue
+            rows, about = news.rows.setdefault(id, {}), text_at(event, "item", "ts")
+            reaction = f"{about} {user} {text_at(event, 'reaction')}"
+            change = text_at(event, "subtype") if kind == "message" else kind
+            if kind == "reaction_added":
+                rows.pop(reaction, None)
+                news.reacted[id, about] = None
+            elif kind in EVENTS:
+                rows[reaction if about else f"{moment} {user}"] = event | {"ts": moment}
+            elif kind == "message":
+                changed = text_at(event, "deleted_ts") or text_at(event, "message", "ts")
+                rows[changed or text_at(event, "ts")] = event
+                if not changed:
+                    self._save_files(news, event)
+            else:
+                news.channels.add(id)
+            if change in JOINED or change in LEFT:
+                channel = self._server.channels.get(id)
+                if channel is not None and channel.members is not None:
+                    others = [each for each in channel.members if each != user]
+                    channel.members = [*others, user] if change in JOINED else others
+            elif change.startswith(("channel_", "group_")):
+                self._server.channels.pop(id, None)
+                if change == "channel_created":
+                    self._server.call("conversations.join", channel=id)
+        return min(last, time())
+
+    def _read_history(self, news: News, id: str, known: float) -> None:
+        """Write what a channel has had since a time, and what there was of late before it."""
+        oldest = known - LOOK_BACK
+        since = {"channel": id, "oldest": f"{oldest:.6f}"}
+        for page in self._server.pages("conversations.history", "messages", **since):
+            for root in page:
+                if microseconds_of(text_at(root, "latest_reply")) > oldest * 1_000_000:
+                    ts = text_at(root, "ts")
+                    for replies in self._server.pages("conversations.replies", "messages", ts=ts, **since):
+                        own = [each for each in replies if text_at(each, "ts") != ts]
+                        self._put_history(news, id, own, known)
+            self._put_history(news, id, page, known)
+
+    def _put_history(self, news: News, id: str, page: list[Any], known: float) -> None:
+        first = self._place.first * 1_000_000
+        rows = [row for row in page if microseconds_of(text_at(row, "ts")) > first]
+        for row in rows:
+            if text_at(row, "subtype") != "tombstone":
+                news.rows.get(id, {}).pop(text_at(row, "ts"), None)  # this is newer than the event
+            if microseconds_of(text_at(row, "ts")) > known * 1_000_000:
+                self._save_files(news, row)
+        self._put(news, id, rows)
+
+    # --- files of an export ---------------------------------------------------------------------------------
+
+    def _put(self, news: News, id: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows to the days of a channel."""
+        days: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            moment = microseconds_of(text_at(row, "ts"))
+            if moment:
+                day = datetime.fromtimestamp(moment / 1_000_000, UTC).strftime("%Y-%m-%d")
+                days.setdefault(day, []).append(row)
+            self._server.ask_for(text_at(row, "user"))
+        if not days or self._server.channel(id) is None:
+            return
+        news.channels.add(id)
+        (news.folder / id).mkdir(exist_ok=True)
+        for day, some in days.items():
+            content = _encode(some)
+            named = {each.decode() for each in _PEOPLE.findall(content)}
+            news.people.update(named.intersection(self._server.users))
+            with (news.folder / id / f"{day}.json").open("ab+") as file:
+                if file.tell():
+                    file.truncate(file.tell() - 1)
+                    content = b"," + content[1:]
+                file.write(content)
+
+    def _put_lists(self, news: News) -> None:
+        lists: dict[str, list[Channel]] = {each: [] for each in LISTS}
+        for channel in filter(None, map(self._server.channel, sorted(news.channels))):
+            lists[channel.file].append(channel)
+            news.people.update(channel.members or ())
+        users = [self._server.users[id] for id in sorted(news.people) if id in self._server.users]
+        for name, rows in {"users": users, **lists}.items():
+            (news.folder / f"{name}.json").write_bytes(_encode(rows))
+
+    def _save_files(self, news: News, row: dict[str, Any]) -> None:
+        files = row.get("files")
+        for file in (converted(each, File) for each in (files if isinstance(files, list) else ())):
+            if file is not None and ID.fullmatch(file.id) and not file.is_external:
+                self._server.save(file.url_private or "", news.folder / UPLOADS / file.id / "file")
+
+
+def _place_of(cursor: str) -> Place:
+    """The place that a cursor names. Raises LiveError."""
+    if not cursor:
+        return Place(now := time(), now)
+    try:
+        if cursor.startswith("@"):
+            return Place(int(cursor[1:]) / 1000)
+        return msgspec.json.decode(cursor, type=Place)
+    except ValueError:
+        raise LiveError("the place where it was cannot be read", is_final=True) from None

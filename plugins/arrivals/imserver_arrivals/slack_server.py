@@ -1,0 +1,301 @@
+"""A workspace of Slack that runs: its Web API, and the connection of Socket Mode, by which events come.
+
+An event is acknowledged when it is stored, as a rule within the three seconds that Slack gives. Otherwise,
+and if the process is killed, Slack sends it again: at once, after one minute and after five, also to a
+connection that begins later. So what no history tells survives a kill: edits, deletions and ended reactions.
+Events that come again are known by their ids.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from .live import LiveError, Server, checked_address
+from .slack import ID, Conversation, User
+
+FILE_BYTES: Final = 256 << 20
+"""Of one file. A larger one comes with its name only."""
+_PAGE: Final = 200
+"""Rows of one answer: as many as Slack recommends."""
+_MOST_PAGES: Final = 5000
+_MOST_EVENTS: Final = 500
+"""Events that are stored at once."""
+_MOST_KNOWN: Final = 20_000
+"""Ids of events that are remembered."""
+_TOGETHER: Final = 0.1
+"""Seconds: what comes so soon after an event is stored with it."""
+_KINDS: Final = "public_channel,private_channel,mpim"
+_REQUIRED: Final = ("apps.connections.open", "users.list", "conversations.list")
+"""Methods without which nothing goes. Others may be refused for one channel or message."""
+_NO_TOKEN: Final = ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired")
+_PASSING: Final = ("internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited")
+
+
+class Channel(Conversation):
+    """A conversation as the API tells it."""
+
+    is_member: bool | None = False
+    is_private: bool | None = False
+    is_mpim: bool | None = False
+    is_im: bool | None = False
+
+    @property
+    def file(self) -> str:
+        """The list of an export that has it."""
+        return (
+            "dms" if self.is_im else "mpims" if self.is_mpim else "groups" if self.is_private else "channels"
+        )
+
+
+class Payload(Struct):
+    """What an envelope brings."""
+
+    type: str = ""
+    event_id: str = ""
+    event: dict[str, Any] | None = None
+
+
+class Envelope(Struct):
+    """A message of the connection."""
+
+    type: str = ""
+    envelope_id: str = ""
+    reason: str = ""
+    payload: Payload | None = None
+
+
+T = TypeVar("T")
+_read_envelope: Final = msgspec.json.Decoder(Envelope).decode
+
+
+class SlackServer:
+    """``token``: that of the app, and that of its bot, on two lines. Everything raises LiveError."""
+
+    def __init__(self, address: str, token: str) -> None:
+        app, bot, *_ = *sorted(token.split(), key=lambda each: not each.startswith("xapp-")), "", ""
+        if not app.startswith("xapp-") or not bot:
+            raise LiveError("Slack needs two tokens, one on each line: xapp-… and xoxb-…", is_final=True)
+        self._headers = {"Authorization": f"Bearer {bot}"}
+        self._app = Server(address, {"Authorization": f"Bearer {app}"})
+        self._web = Server(address, self._headers)
+        self._host = urlsplit(address).hostname or ""
+        self._files: dict[str, Server] = {}
+        """Origin of files → the server that has them."""
+        self._socket: ClientConnection | None = None
+        self._ending: ClientConnection | None = None
+        """The connection that Slack is about to end. Another one is there already."""
+        self._owed: list[tuple[ClientConnection, str]] = []
+        """Envelopes that are not acknowledged: their connection and id."""
+        self._known: dict[str, None] = {}
+        """Ids of the last events."""
+        self.users: dict[str, User] = {}
+        self._strangers = set[str]()
+        """Ids of users of whom Slack tells nothing."""
+        self.channels: dict[str, Channel] = {}
+        """Channels that were asked for: without members until these are."""
+        self.events: list[dict[str, Any]] = []
+        """Events that may not be stored yet."""
+
+    # --- the Web API ----------------------------------------------------------------------------------------
+
+    def call(self, method: str, **query: str | int) -> dict[str, Any]:
+        """The answer of a method; without ``ok`` if it is refused for this channel or message."""
+        if method == "apps.connections.open":
+            answer = self._app.post(dict[str, Any], f"/{method}", None)
+        elif method == "conversations.join":
+            answer = self._web.post(dict[str, Any], f"/{method}", query)
+        else:
+            answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
+        error = answer.get("error")
+        if answer.get("ok") is not True and (method in _REQUIRED or error in (*_NO_TOKEN, *_PASSING)):
+            text = "".join(filter(str.isprintable, f"{error} {answer.get('needed') or ''}"))[:200].rstrip()
+            raise LiveError(f"Slack refuses {method}: {text}", is_final=error not in _PASSING)
+        return answer
+
+    def pages(self, method: str, field: str, **query: str | int) -> Iterator[list[Any]]:
+        """The rows of all answers, answer by answer."""
+        cursor = ""
+        for _ in range(_MOST_PAGES):
+            answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
+            rows, more = answer.get(field), answer.get("response_metadata")
+            yield rows if isinstance(rows, list) else []
+            cursor = str(more.get("next_cursor") or "") if isinstance(more, dict) else ""
+            if not cursor:
+                return
+
+    def save(self, address: str, path: Path) -> None:
+        """Save a file of a message. The token goes to hosts of Slack alone; where a file is not to be had,
+        there is none."""
+        try:
+            parts = urlsplit(address)
+            is_known = f".{parts.hostname}".endswith(f".{self._host}")
+        except ValueError:
+            return
+        if not is_known:
+            return
+        origin = f"{parts.scheme}://{parts.netloc}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            try:
+                server = self._files.setdefault(origin, Server(origin, self._headers))
+                server.download(f"{parts.path}?{parts.query}".rstrip("?"), file, FILE_BYTES)
+            except LiveError as error:
+                path.unlink()
+                is_gone = error.is_final or 300 <= error.status < 500
+                if not is_gone and file.tell() + (1 << 16) < FILE_BYTES:
+                    raise
+
+    # --- people and channels --------------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """Ask for all users and channels, and join public channels if that is allowed."""
+        self.users, self.channels, may_join = {}, {}, True
+        for rows in self.pages("users.list", "members"):
+            self.meet(rows)
+        for rows in self.pages("conversations.list", "channels", types=_KINDS):
+            for channel in filter(None, (converted(row, Channel) for row in rows)):
+                channel.members = None
+                if may_join and not (channel.is_member or channel.is_private or channel.is_archived):
+                    answer = self.call("conversations.join", channel=channel.id)
+                    channel.is_member = answer.get("ok") is True
+                    may_join = answer.get("error") != "missing_scope"
+                self.channels[channel.id] = channel
+
+    def ask_for(self, user: str) -> None:
+        """Ask for a user of whom no list has told: of another workspace, in a shared channel."""
+        if ID.fullmatch(user) and user not in self.users and user not in self._strangers:
+            row = self.call("users.info", user=user).get("user")
+            self._strangers.update({user}.difference(self.meet([row])))
+
+    def channel(self, id: str) -> Channel | None:
+        """A channel with its members; None: the account does not see it."""
+        channel = self.channels.get(id)
+        if channel is None:
+            channel = converted(self.call("conversations.info", channel=id).get("channel"), Channel)
+            if channel is None or channel.id != id:
+                return None
+            channel.members = None
+            self.channels[id] = channel
+        if channel.members is None:
+            pages = self.pages("conversations.members", "members", channel=id)
+            channel.members = [each for page in pages for each in page if isinstance(each, str)]
+        return channel
+
+    def meet(self, rows: Iterable[object]) -> list[str]:
+        """Remember users, and return their ids."""
+        users = [user for row in rows if (user := converted(row, User)) is not None and ID.fullmatch(user.id)]
+        self.users.update((each.id, each) for each in users)
+        return [each.id for each in users]
+
+    # --- Socket Mode ----------------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether events come."""
+        return self._socket is not None
+
+    def connect(self) -> None:
+        """Begin a connection. One that is there stays until Slack ends it."""
+        url = self.call("apps.connections.open").get("url")
+        address = checked_address(url if isinstance(url, str) else "", ("wss", "ws"))
+        try:
+            begun = connect(address, open_timeout=20, close_timeout=1, max_queue=256, proxy=None).__enter__()
+        except (OSError, WebSocketException) as error:  # its address is a secret
+            raise LiveError(f"Slack lets no connection begin: {type(error).__name__}") from None
+        _close(self._ending)
+        self._ending, self._socket = self._socket, begun
+
+    def receive(self, seconds: float) -> None:
+        """Take the events that come within so many seconds. The first of them ends the wait soon."""
+        end, is_short = monotonic() + seconds, False
+        while len(self.events) < _MOST_EVENTS and (left := end - monotonic()) > 0:
+            if self.events and not is_short:
+                end, is_short = min(end, monotonic() + _TOGETHER), True
+            elif self._ending is None:
+                self._read(self._socket, left)
+            elif not self._read(self._ending, 0.0):
+                self._read(self._socket, min(left, 0.1))
+
+    def acknowledge(self) -> None:
+        """All events are stored."""
+        for socket, id in self._owed:
+            with suppress(ConnectionClosed):  # then Slack sends it again
+                socket.send(msgspec.json.encode({"envelope_id": id}).decode())
+        self._owed, self.events = [], []
+
+    def disconnect(self) -> None:
+        """End the connections. Events that may not be stored stay."""
+        _close(self._ending)
+        _close(self._socket)
+        self._socket = self._ending = None
+        self._owed = []
+
+    def close(self) -> None:
+        """End all connections."""
+        self.disconnect()
+        for server in (self._app, self._web, *self._files.values()):
+            server.close()
+
+    def _read(self, socket: ClientConnection | None, seconds: float) -> bool:
+        """Take one message of a connection; False: none has come."""
+        if socket is None:
+            raise LiveError("there is no connection to Slack")
+        try:
+            envelope = _read_envelope(socket.recv(timeout=seconds))
+        except TimeoutError:
+            return False
+        except ConnectionClosed:
+            if socket is not self._ending:
+                raise LiveError("Slack has ended the connection") from None
+            self._ending = None
+            return False
+        except (ValueError, RecursionError):
+            raise LiveError("Slack sends what is not understood") from None
+        payload = envelope.payload or Payload()
+        if envelope.type == "disconnect":
+            if envelope.reason not in ("warning", "refresh_requested"):
+                is_off = envelope.reason == "link_disabled"
+                raise LiveError(
+                    "Slack ends the connection: Socket Mode is off, or there are too many", is_off
+                )
+            if socket is self._socket:
+                self.connect()
+            return True
+        if payload.type == "app_rate_limited":
+            raise LiveError("Slack has left events out, because there were too many")
+        if envelope.envelope_id:
+            self._owed.append((socket, envelope.envelope_id))
+        if payload.event is not None and payload.event_id not in self._known:
+            self.events.append(payload.event)
+            self._known.update({payload.event_id: None} if payload.event_id else {})
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return True
+
+
+def _close(socket: ClientConnection | None) -> None:
+    if socket is not None:
+        with suppress(OSError, WebSocketException):
+            socket.close()
+
+
+def text_at(value: object, *path: str) -> str:
+    """The text at a path; ``""``: there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def converted(value: object, kind: type[T]) -> T | None:
+    try:
+        return msgspec.convert(value, kind)
+    except ValueError:
+        return None
