@@ -27,7 +27,6 @@ _SECTION: Final = 3000
 _MOST_SECTIONS: Final = 50
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """What may be a user in a file of messages."""
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Place(Struct):
@@ -94,7 +93,7 @@ class LiveSlack:
             raise
         place = self._place
         self._place = Place(max(since, place.since), place.first, behind, place.round + has_news)
-        self._cursor = _encode(self._place).decode()
+        self._cursor = msgspec.json.encode(self._place).decode()
         return self._cursor
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
@@ -206,7 +205,7 @@ class LiveSlack:
         news.channels.add(id)
         (news.folder / id).mkdir(exist_ok=True)
         for day, some in days.items():
-            content = _encode(some)
+            content = msgspec.json.encode(some)
             named = {each.decode() for each in _PEOPLE.findall(content)}
             news.people.update(named.intersection(self._server.users))
             with (news.folder / id / f"{day}.json").open("ab+") as file:
@@ -222,7 +221,7 @@ class LiveSlack:
             news.people.update(channel.members or ())
         users = [self._server.users[id] for id in sorted(news.people) if id in self._server.users]
         for name, rows in {"users": users, **lists}.items():
-            (news.folder / f"{name}.json").write_bytes(_encode(rows))
+            (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: News, row: dict[str, Any]) -> None:
         files = row.get("files")

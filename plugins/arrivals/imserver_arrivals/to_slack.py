@@ -154,7 +154,12 @@ class SlackWriter:
         """The events of a change: one for each person."""
         user = _user(change.person)
         if change.kind == "name":
-            yield {"subtype": "channel_name", "user": user, "name": change.text, "text": to_mrkdwn(change.text)}
+            yield {
+                "subtype": "channel_name",
+                "user": user,
+                "name": change.text,
+                "text": to_mrkdwn(change.text),
+            }
         elif change.kind == "description":
             text = to_mrkdwn(change.text)
             yield {"subtype": "channel_purpose", "user": user, "purpose": text, "text": text}
