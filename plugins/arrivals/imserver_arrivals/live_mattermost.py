@@ -9,6 +9,7 @@ The wire is that of the server's ``api/v4/source``, ``model/websocket_message.go
 """
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Final
@@ -57,9 +58,11 @@ class Event(Struct):
 
 
 class State(Struct):
-    """The cursor. ``since``: what has changed later is new. ``marks``: the last messages of ours there."""
+    """The cursor. ``since``: what has changed later is new. ``archive``: the number of the last one, so that
+    each has another cursor. ``marks``: the last messages of ours there."""
 
     since: int = 0
+    archive: int = 0
     marks: list[int] = []
 
 
@@ -73,6 +76,7 @@ class LiveMattermost:
         self._events = f"ws{address.removeprefix('http')}/api/v4/websocket"
         self._hooks = {group: Server(hook, {}) for group, hook in back.items()}
         self._socket: ClientConnection | None = None
+        self._connection = ExitStack()
         self._seq, self._is_all_due = -1, True
         self._last: str | None = None
         """The cursor of the last call; None: it has failed, or there was none."""
@@ -109,7 +113,8 @@ class LiveMattermost:
         self._is_all_due = False
         for each in list(self._done)[:-_MOST_DONE]:
             del self._done[each]
-        state = State(max(state.since, until - _OVERLAP_MS), list(self._marks)[-_MOST_MARKS:])
+        since, number = max(state.since, until - _OVERLAP_MS), state.archive + any(folder.iterdir())
+        state = State(since, number, list(self._marks)[-_MOST_MARKS:])
         self._last = _encode(state).decode()
         return self._last
 
@@ -132,8 +137,7 @@ class LiveMattermost:
         """End the connections."""
         for each in (self._server.web, *self._hooks.values()):
             each.close()
-        if self._socket is not None:
-            self._socket.close()
+        self._connection.close()
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -141,9 +145,10 @@ class LiveMattermost:
         self._server.web.get(User, "/users/me")  # it says what is wrong with a token
         challenge = {"seq": 1, "action": "authentication_challenge", "data": {"token": self._token}}
         try:
-            socket = connect(
+            connecting = connect(
                 self._events, max_size=4 << 20, open_timeout=_SECONDS, close_timeout=1, proxy=None
             )
+            socket = self._connection.enter_context(connecting)
             socket.send(_encode(challenge).decode())
         except (OSError, WebSocketException, ValueError) as error:
             raise LiveError(f"no WebSocket: {type(error).__name__}: {error}") from None
@@ -161,7 +166,7 @@ class LiveMattermost:
         except TimeoutError:
             return
         except (OSError, WebSocketException, ValueError, RecursionError) as error:
-            socket.close()
+            self._connection.close()
             self._socket = None
             raise LiveError(f"the WebSocket ends: {error}") from None
 

@@ -83,7 +83,8 @@ class Mattermost:
     ) -> str:
         """Somebody posts; the id of the post."""
         with self.lock:
-            at, id, where = self.now(), id_of(f"post {next(self._numbers)}"), id_of(f"channel {channel}")
+            at, where = self.now(), id_of(f"channel {channel}")
+            id = more.get("id") or id_of(f"post {next(self._numbers)}")
             row = {
                 "id": id,
                 "create_at": at,
@@ -212,7 +213,8 @@ class Mattermost:
     def shown(self, post: dict[str, Any]) -> dict[str, Any]:
         """A post as the API shows it."""
         files = [self.files[id][0] for id in post["file_ids"]]
-        metadata = {"files": files, "reactions": self.reactions.get(post["id"], [])}
+        metadata = {"files": files + post.get("metadata_files", []), "emojis": post.get("emojis", [])}
+        metadata["reactions"] = self.reactions.get(post["id"], [])
         return {**post, "message": "" if post["delete_at"] else post["message"], "metadata": metadata}
 
     def get(self, path: str, query: dict[str, str]) -> Any:
@@ -332,6 +334,8 @@ class Handler(BaseHTTPRequestHandler):
                     if isinstance(frame, Frame) and frame.opcode is Opcode.TEXT:
                         self.challenged(fake, json.loads(frame.data))
                 self.flush()
+                if self.protocol.close_expected():
+                    break
         except OSError:
             pass
         finally:
