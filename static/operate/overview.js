@@ -3,7 +3,7 @@
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { isFailed } from "./notifications.js";
-import { addressOf, heading, keepFresh, link, number, place, size, time, words } from "./ui.js";
+import { addressOf, countOf, heading, keepFresh, link, number, place, size, time, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./app.js").Section} Section */
@@ -218,7 +218,7 @@ function webhooksTile(webhooks) {
   const failing = webhooks.filter((each) => each.failing).length;
   const sum = (/** @type {string[]} */ ...fields) => webhooks.reduce((all, each) => all + fields.reduce((of, field) => of + numberOf(each[field]), 0), 0);
   return tile("webhooks", words.admin_webhooks, failing ? fill(words.admin_failing_of, { failing, count: webhooks.length }) : number.format(webhooks.length),
-    `${words.admin_waiting}: ${number.format(sum("waiting", "stored"))} · ${words.admin_aside}: ${number.format(sum("aside"))} · ${words.admin_dead}: ${number.format(sum("dead"))}`, failing || sum("dead") ? "bad" : webhooks.length ? "good" : "");
+    `${words.admin_waiting}: ${number.format(sum("waiting", "stored"))} · ${words.admin_aside}: ${countOf(...webhooks.map((each) => each.aside))} · ${words.admin_dead}: ${countOf(...webhooks.map((each) => each.dead))}`, failing || sum("dead") ? "bad" : webhooks.length ? "good" : "");
 }
 
 /** @param {Record<string, any>[]} refusals */

@@ -2,7 +2,7 @@
 /** What all sections are made of: cards, tables, facts, times, dialogs with fields, notices. Texts are never read as HTML. */
 
 import { copyText } from "../page-parts.js";
-import { fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.js";
+import { fill, listOf, make, moments, numberOf, pageData, textOf, timeOf } from "../text.js";
 import { reasonOf } from "./api.js";
 
 /** @typedef {HTMLElement & { again: (isGentle?: boolean) => Promise<void> }} Filled  a place that can load its content again; gently: unless it is in use by then */
@@ -10,6 +10,8 @@ import { reasonOf } from "./api.js";
 
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;
+/** So many events that a webhook has not taken are counted. */
+const MOST_COUNTED = 10_000;
 export const number = new Intl.NumberFormat(page.language);
 const LOOK_MS = 5_000;
 const ACT_MS = 200;
@@ -76,6 +78,12 @@ export function link(label, ...parts) {
  */
 export function name(text) {
   return make("bdi", "", textOf(text) || "–");
+}
+
+/** @param {unknown[]} counts  of events that a webhook has not taken: added up, with a plus if one of them is as much as is counted */
+export function countOf(...counts) {
+  const numbers = counts.map(numberOf);
+  return number.format(numbers.reduce((all, each) => all + each, 0)) + (numbers.some((each) => each >= MOST_COUNTED) ? "+" : "");
 }
 
 /** @param {unknown} text  an id, an address or another text for programs */

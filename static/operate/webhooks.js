@@ -2,7 +2,7 @@
 /** Webhooks: what waits, the last answers, dead events; another address, a try, and sending again. */
 
 import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
-import { ask, badge, button, card, code, facts, heading, keepFresh, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { ask, badge, button, card, code, countOf, facts, heading, keepFresh, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -21,8 +21,8 @@ export function drawWebhooks({ api, app, isShown }) {
     link(name(each.app), "webhook", textOf(each.app)),
     stateOf(each),
     number.format(numberOf(each.waiting) + numberOf(each.stored)),
-    number.format(numberOf(each.aside)),
-    number.format(numberOf(each.dead)),
+    countOf(each.aside),
+    countOf(each.dead),
     lastOf(each),
   ]), words.admin_no_webhooks));
   keepFresh(rows, isShown, LOOK_MS);
@@ -57,9 +57,9 @@ export function drawWebhook({ api, isShown }, app) {
       card("", facts([
         [words.admin_state, stateOf(webhook)],
         [words.admin_waiting, number.format(numberOf(webhook.waiting) + numberOf(webhook.stored))],
-        [words.admin_aside, number.format(numberOf(webhook.aside))],
+        [words.admin_aside, countOf(webhook.aside)],
         ...(webhook.aside ? /** @type {[string, Node][]} */ ([[words.admin_next_try, time(webhook.next_try, words.admin_at_once)]]) : []),
-        [words.admin_dead, number.format(numberOf(webhook.dead))],
+        [words.admin_dead, countOf(webhook.dead)],
         [words.admin_events, name(listOf(webhook.events).join(", "))],
       ])),
       card(words.admin_last_answers, table(words.admin_last_answers, [words.admin_last, words.admin_status, words.admin_problem, words.admin_took, words.admin_events], listOf(webhook.answers).map(recordOf).map((each) => [

@@ -210,6 +210,16 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
         admin.shows("1 event is sent again", "#toasts")
         assert admin.taps <= 6
         assert receiver.wait_for(1, "account")
+        columns = "app, event, member, attempts, next_try, first_failed, dead, body"
+        with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database, database:
+            rows = ((f"dead-{number}",) for number in range(10_001))
+            database.executemany(
+                f"INSERT INTO event_retry ({columns}) VALUES ('lamps', ?, 'ann', 1, 0, 1, 1, x'7b7d')", rows
+            )
+        admin.driver.refresh()
+        admin.shows("10,000+", "main .facts")
+        admin.go("#")
+        admin.shows("Dead: 10,000+", ".tile")
 
 
 def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:

@@ -66,12 +66,11 @@ def counts(sql: Statements, app: str) -> tuple[int, int, int]:
 def send_again(store: Store, app: str, event: str = "") -> int:
     """Try one event again, or (``""``) all: at once those that were put aside, dead ones for three days more.
 
-    Returns how many: none of those that only wait behind others of their users. Switches.
+    Returns how many, also of those that wait behind others of their users. Switches.
     """
     which, values = ("AND event = %s", (app, event)) if event else ("", (app,))
-    waiting = f"UPDATE event_retry SET next_try = 0 WHERE app = %s AND dead = 0 AND next_try > 0 {which}"
-    dead = (
-        "UPDATE event_retry SET dead = 0, attempts = 0, next_try = 0, first_failed = 0 "
-        f"WHERE app = %s AND dead = 1 {which}"
+    statement = (
+        "UPDATE event_retry SET next_try = 0, attempts = attempts * (1 - dead), "
+        f"first_failed = first_failed * (1 - dead), dead = 0 WHERE app = %s {which}"
     )
-    return store.write(lambda sql: sql.execute(waiting, values) + sql.execute(dead, values))
+    return store.write(lambda sql: sql.execute(statement, values))
