@@ -31,6 +31,7 @@ from imserver.gateway.terminal import fail
 
 Command = TypeVar("Command", bound=Any)
 S = TypeVar("S")
+Opened = tuple[Config, Store, Tenants]
 
 
 def settings_options(command: Command) -> Command:
@@ -47,34 +48,31 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 
 
 @contextmanager
-def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
-    """The settings, and what is stored under them.
-
-    What goes wrong inside, or a look where no server was, is said in one line, and ends with status 1.
-    """
+def opened(path: str | None, data_dir: str | None, reads: bool = False) -> Iterator[Opened]:
+    """The settings, and what is stored under them. What goes wrong inside, or a look where no server was, is
+    said in one line, and ends with status 1. A command that only ``reads`` does nothing there."""
     # What a server would log is said here.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
-    store: Store | None = None
     try:
-        settings = load_settings(path, data_dir)
-        folder = Path(settings.server.data_dir)
-        features = load_features(settings)
-        store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables_of(features))
-        tenants = _tenants_of(settings, store, features)
-        store.start()
-        is_empty = not any(folder.glob("*"))
-        yield settings, store, tenants
-        if is_empty and any(folder.glob("*")):
-            click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
-        elif is_empty and not (store.has_database or path or settings_file(os.environ)):
-            fail(f"no settings are here, and {folder.absolute()} has no database of a server")
+        with ExitStack() as stack:
+            settings = load_settings(path, data_dir)
+            folder, features = Path(settings.server.data_dir), load_features(settings)
+            store = Store(settings.storage, str(folder), threaded=False, tables=tables_of(features))
+            stack.callback(store.close)
+            tenants = _tenants_of(settings, store, features)
+            store.start()
+            is_empty = not any(folder.glob("*"))
+            is_lost = is_empty and not (path or settings_file(os.environ))
+            if not (reads and is_lost and not store.has_database):
+                yield settings, store, tenants
+            if is_empty and any(folder.glob("*")):
+                click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
+            elif is_lost and not store.has_database:
+                fail(f"no settings are here, and {folder.absolute()} has no database of a server")
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
-    finally:
-        if store is not None:
-            store.close()
 
 
 def record_act(

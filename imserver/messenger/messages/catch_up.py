@@ -446,7 +446,6 @@ class StreamStarts(Service):
                 return StreamStart(extent.head, False)
             if extent.continues(cursor):
                 first, more = self.catch_up.page(app, user, cursor, PAGE)
-                # A stream may not deliver more than RESUMED.
                 more = more and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
                 # The page may lack what expires while it is read, so the extent is read again.
                 if not more and entries.extent(app).continues(cursor):

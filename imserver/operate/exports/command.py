@@ -31,7 +31,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     if file.exists():
         fail(f"{file} exists already")
     with (
-        opened(path, data_dir) as (config, store, tenants),
+        opened(path, data_dir, reads=True) as (config, store, tenants),
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
         settings, left_out = tenants.described(app)

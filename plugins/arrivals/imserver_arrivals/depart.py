@@ -39,7 +39,7 @@ def depart(
     if file.exists():
         fail(f"{file} exists already")
     part = file.with_name(f"{file.name}.part")
-    with opened(path, data_dir) as (config, store, tenants):
+    with opened(path, data_dir, reads=True) as (config, store, tenants):
         app = tenant_of(tenants, app).name
         rows = store.part(MessageLog).conversations.find(app, groups) if groups else ()
         if missing := set(groups) - {each.id for each in rows}:

@@ -351,6 +351,8 @@ def test_an_app_is_exported_to_a_new_file_and_imported(tmp_path: Path) -> None:
         return done.returncode, done.stdout, done.stderr
 
     archive = tmp_path / "shop.zip"
+    assert "has no database of a server" in run("export", "gochat", str(archive))[2]
+    assert not list(tmp_path.iterdir())
     assert run("app", "create", "shop")[0] == 0
     status, output, _ = run("export", "shop", str(archive))
     size = archive.stat().st_size

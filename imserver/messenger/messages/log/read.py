@@ -255,9 +255,8 @@ def page_of(sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, rea
     """The entries of the first ``limit`` rows (id, size), in their order, as far as they fit on a page; and
     whether there are more rows. What cannot fit is not fetched: 500 entries may have 500 MB."""
     count = count_fitting(size for _, size in rows[:limit])
-    ids = [id for id, _ in rows[:count]]
-    found = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
-    entries = [found[id] for id in ids if id in found]  # some may have expired meanwhile
+    found = {entry.id: entry for entry in fetch(sql, head.number, [id for id, _ in rows[:count]], reader)}
+    entries = [found[id] for id, _ in rows[:count] if id in found]  # some may have expired meanwhile
     fitting = count_fitting(map(page_size, entries))  # on the page they are rather longer
     return entries[:fitting], fitting < len(entries) or count < len(rows)
 
