@@ -4,8 +4,10 @@ them. ``tests/test_fake_slack.py`` lets Slack's own client judge it."""
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from threading import Condition, Thread
 from time import time
 from typing import Any
@@ -143,6 +145,17 @@ class FakeSlack:
         """Until something holds that a connection changes."""
         with self.changed:
             assert self.changed.wait_for(condition, seconds)
+
+    def export(self, folder: Path) -> Path:
+        """Write what is there as an export."""
+        rows: dict[str, Any] = {"users.json": list(self.users.values()), "channels.json": []}
+        for id, channel in self.channels.items():
+            rows["channels.json"].append({**channel, "members": channel["all"]})
+            rows[f"{channel['name']}/{datetime.now(UTC):%Y-%m-%d}.json"] = self.messages[id]
+        for name, content in rows.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        return folder
 
     # --- the Web API ----------------------------------------------------------------------------------------
 

@@ -1,19 +1,28 @@
 """A workspace that runs, followed: what happens there as records."""
 
-import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from time import time
 
 import pytest
 from archives.slack import PNG
+from conftest import APP as OURS
+from conftest import Site
 from fake_slack import ANN, APP, BOB, BOT, CAT, ROBOT, TEA, FakeSlack, user
 from imserver_arrivals.formats import archive_of
 from imserver_arrivals.live import LiveError
 from imserver_arrivals.live_slack import LiveSlack
 from imserver_arrivals.records import Change, Group, Message, Person, Reaction, Record, Removal
+
+from imserver.messenger.messages.log.contract import Draft, Entry
+from imserver.plugin.testing import eventually
+
+SECONDS = 60.0
 
 
 @pytest.fixture
@@ -247,14 +256,7 @@ def test_an_export_says_the_same_as_what_came(slack: FakeSlack, follower: Follow
     slack.say("reply", BOB, thread_ts=root["ts"])
     slack.react(root, "tada")
     live = follower.rounds(lambda records: len(messages(records)) >= 2)
-    for name, rows in {
-        "users.json": list(slack.users.values()),
-        "channels.json": [{**slack.channels[TEA], "members": slack.channels[TEA]["all"]}],
-        f"tea/{datetime.now(UTC):%Y-%m-%d}.json": slack.messages[TEA],
-    }.items():
-        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "export" / name).write_text(json.dumps(rows))
-    exported = archive_of(tmp_path / "export", "slack").records()
+    exported = archive_of(slack.export(tmp_path / "export"), "slack").records()
     assert {each.id: each for each in messages(live)} == {each.id: each for each in messages(list(exported))}
 
 
@@ -392,3 +394,76 @@ def test_without_the_scope_it_follows_where_it_was_invited(slack: FakeSlack, tmp
     assert texts(follower.rounds(messages)) == [f"in {TEA}"]
     assert slack.calls.count("conversations.join") == 1
     follower.live.close()
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def following(
+    slack: FakeSlack, site: Site, installed: dict[str, str], *archive: str
+) -> Iterator["subprocess.Popen[str]"]:
+    """The command, until it is ended."""
+    token = site.folder / "token"
+    token.write_text(f"{APP}\n{BOT}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "imserver", "arrive", "--config", str(site.config), "--app", OURS]
+    command += ["--from", "slack", "--follow", f"{slack.address}/api", "--token", str(token)]
+    command += ["--back", f"{TEA}={slack.address}/services/{TEA}", *archive]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=installed, **pipes)  # type: ignore[call-overload]
+    try:
+        slack.wait(lambda: slack.sockets, SECONDS)
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=SECONDS)
+        slack.wait(lambda: not slack.sockets, SECONDS)
+
+
+def test_the_command_stores_what_happens_and_posts_ours(
+    slack: FakeSlack, site: Site, installed: dict[str, str], tmp_path: Path
+) -> None:
+    old = slack.say("old", before=60)
+    export = str(slack.export(tmp_path / "export"))
+
+    def entry(kind: str, body: str, about: int = 0) -> Entry:
+        def find() -> Entry | None:
+            some = [each for each in site.entries() if each.kind == kind and about in (0, each.about)]
+            return next((each for each in some if body in each.body.decode()), None)
+
+        return eventually(find, SECONDS, f"{kind} {body}")
+
+    with following(slack, site, installed, export) as process:
+        root = entry("message", "old")
+        slack.say("reply", BOB, thread_ts=old["ts"])
+        assert entry("message", "reply").thread == root.id
+        row = slack.say("first")
+        first = entry("message", "first")
+        slack.edit(row, "second")
+        entry("edit", "second", first.id)
+        slack.react(row, "tada")
+        entry("reaction", "🎉", first.id)
+        slack.react(row, "tada", ends=True)
+        eventually(lambda: not entry("message", "second").reactions, SECONDS)
+        slack.delete(row)
+        entry("recall", "", first.id)
+        slack.move(CAT, "leave")
+        entry("leave", "")
+        draft = Draft(sender=root.sender, conversation=root.conversation, body=b"ours")
+        with site.log() as log:
+            log.writer.append(OURS, [draft])
+        eventually(lambda: [each for each in slack.messages[TEA] if each["text"] == "Ann: ours"], SECONDS)
+        slack.say("in between")
+        entry("message", "in between")
+        process.send_signal(signal.SIGKILL)
+    slack.say("while it is away")
+    with following(slack, site, installed) as process:
+        entry("message", "while it is away")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=SECONDS)
+        assert (process.returncode, BOT in output, APP in output) == (0, False, False)
+    said = [each.body.decode() for each in site.entries() if each.kind == "message"]
+    site.run(slack.export(tmp_path / "later"))
+    assert [each.body.decode() for each in site.entries() if each.kind == "message"] == said
+    assert said == ["old", "reply", "ours", "in between", "while it is away"]
+    assert [each["text"] for each in slack.messages[TEA]].count("Ann: ours") == 1
