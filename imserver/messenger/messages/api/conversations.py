@@ -261,7 +261,9 @@ def history(
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
     where = call.app, call.user, conversation, before, limit, None if after is UNSET else after
     entries, more = api.log.entries.history(*where)
-    behind = (0, 0) if not more else (entries[0].id, 0) if after is UNSET else (0, entries[-1].id)
+    behind = (0, 0)
+    if more and entries:
+        behind = (entries[0].id, 0) if after is UNSET else (0, entries[-1].id)
     return MessagesAnswer([shown_entry(entry) for entry in entries], *behind)
 
 
