@@ -39,13 +39,15 @@ class PositionFile:
         """The position, until the end of ``with``. Raises BadArchive and OSError."""
         lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            content = self.path.read_bytes() if self.path.exists() else b"{}"
-            yield msgspec.json.decode(content, type=Position)
-        except BlockingIOError:
-            raise BadArchive(f"another process follows for this app: it has {self.path}") from None
-        except ValueError as error:
-            raise BadArchive(f"{self.path}: {error}; without the file, the command begins anew") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                content = self.path.read_bytes() if self.path.exists() else b"{}"
+                position = msgspec.json.decode(content, type=Position)
+            except BlockingIOError:
+                raise BadArchive(f"another process follows for this app: it has {self.path}") from None
+            except ValueError as error:
+                raise BadArchive(f"{self.path}: {error}; without the file, the command begins anew") from None
+            yield position
         finally:
             os.close(lock)
 
