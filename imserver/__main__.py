@@ -77,6 +77,7 @@ def main() -> None:
 def _read_command_line(run: object = None) -> None:
     from imserver import cli  # a server never loads it
 
+    gevent.hub.Hub.NOT_ERROR += (KeyboardInterrupt,)  # Ctrl-C while a command waits prints no trace
     cli.main(prog_name="imserver", obj=run)
 
 

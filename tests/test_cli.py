@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -367,3 +368,15 @@ def test_the_manual_of_a_file_has_the_settings_of_its_features(tmp_path: Path) -
     assert "uploads" in manual
     assert manual.keys().isdisjoint({"bots", "centrifuge"})
     assert "protobuf_silent_seconds" not in manual["websocket"]
+
+
+def test_ctrl_c_ends_a_command_that_waits_without_a_trace() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "imserver", "status", url]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment())
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[1].split() == ["Aborted!"]

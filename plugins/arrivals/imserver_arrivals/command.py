@@ -144,6 +144,8 @@ def arrive(
             follow_server(live, follow, bool(back), wish)
     except (ImserverError, OSError, UnicodeDecodeError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted: call it again, and it goes on")
 
 
 def bring(archive: Archive, wish: Wish) -> None:
