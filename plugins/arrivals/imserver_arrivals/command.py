@@ -172,8 +172,10 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
         if wish.mail and not smtp.host:
             fail("--mail: the settings name no mail server (smtp.host)")
         wants_links = wish.links is not None or wish.mail
+        file = PositionFile(config.server.data_dir, archive.name, tenant.name)
         with (
             closing(Destination(config, store, tenant, archive.name, problems)) as target,
+            file.held() as position,
             long_work("importing people") as say,
         ):
             page = _links_page(tenant, target.page) if wants_links else ""
@@ -191,9 +193,8 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
             if wish.mail:
                 say("sending mails")
                 mails = send_links(smtp, rows, archive.title, wish.days, problems)
-        if archive.name in FOLLOWED:
-            file = PositionFile(config.server.data_dir, archive.name, tenant.name)
-            file.note_archive(contents.last_ms, importer.groups())
+            if archive.name in FOLLOWED:
+                file.note_archive(position, contents.last_ms, importer.groups())
         new = target.added
         added = {"accounts": new["account"], "groups": new["begin"], "messages": new["message"]}
         record_act(config, store, f"{archive.name}.import", tenant.name, **added, files=new["file"])

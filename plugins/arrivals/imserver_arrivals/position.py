@@ -29,7 +29,8 @@ class Position(Struct):
 
 
 class PositionFile:
-    """The position of one app and format. One process at a time has it."""
+    """The position of one app and format. One process at a time has it: two that import would take each
+    other's files."""
 
     def __init__(self, folder: str, format: str, app: str) -> None:
         self.path = Path(folder, f"follow-{format}-{quote(app, safe='')}.json")
@@ -44,7 +45,9 @@ class PositionFile:
                 content = self.path.read_bytes() if self.path.exists() else b"{}"
                 position = msgspec.json.decode(content, type=Position)
             except BlockingIOError:
-                raise BadArchive(f"another process follows for this app: it has {self.path}") from None
+                raise BadArchive(
+                    f"another process imports into this app or follows: it has {self.path}"
+                ) from None
             except ValueError as error:
                 raise BadArchive(f"{self.path}: {error}; without the file, the command begins anew") from None
             yield position
@@ -60,11 +63,10 @@ class PositionFile:
             os.fsync(file.fileno())
         new.replace(self.path)
 
-    def note_archive(self, last_ms: int, groups: dict[int, str]) -> None:
+    def note_archive(self, position: Position, last_ms: int, groups: dict[int, str]) -> None:
         """An archive was imported: whoever follows later goes on from there. Who has followed already goes on
         from where that was."""
-        with self.held() as position:
-            position.groups.update(groups)
-            if not position.address:
-                position.cursor = f"@{max(last_ms - _OVERLAP_MS, 0)}"
-            self.write(position)
+        position.groups.update(groups)
+        if not position.address:
+            position.cursor = f"@{max(last_ms - _OVERLAP_MS, 0)}"
+        self.write(position)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from archives import rocketchat, slack, zulip
 from click.testing import CliRunner
+from conftest import APP, Site
 from imserver_arrivals.command import arrive
+from imserver_arrivals.position import PositionFile
 from imserver_arrivals.source import write_all
 
 DAMAGED = bytes.fromhex("1f8b0800000000000003") + b"\xff" * 99
@@ -49,6 +51,14 @@ def test_a_file_that_is_no_archive_gets_one_line(tmp_path: Path, name: str, reas
     assert ended.exit_code == 1
     assert ended.output.startswith(f"imserver: {path} {reason}")
     assert ended.output.count("\n") == 1
+
+
+def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
+    archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
+    site.run(archive)
+    with PositionFile(site.settings["server"]["data_dir"], "slack", APP).held():
+        assert "another process imports" in site.run(archive, status=1)
+    site.run(archive)
 
 
 def test_a_full_disk_is_named() -> None:
