@@ -60,8 +60,6 @@ MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
 AHEAD: Final = 64
 """Older messages that are looked at together, if a newer one is silent."""
-_YIELD: Final = 64
-"""After so many dues the loop serves others."""
 _REMINDING: Final = ("remind", "escalate")
 """What is done with a question of which those who can answer it are notified again."""
 _USERS_AT_ONCE: Final = 1024
@@ -282,7 +280,7 @@ class Notifier(Service, dict=True):
                 decided.changed.append((due, replace(due, due=decision.due, entry=decision.entry)))
             else:
                 _end(due, decision.outcome, facts, decided)
-            if not number % _YIELD:
+            if not number % 64:
                 serve_others()
         if chosen:
             self._notify(chosen, facts, reminded, decided)

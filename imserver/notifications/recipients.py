@@ -1,7 +1,6 @@
 """Whom a notification may still reach: asked when it is decided, and again right before it is sent."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
 from msgspec import Struct
 
@@ -9,9 +8,6 @@ from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.storage import Store
-
-_YIELD: Final = 16
-"""After the blocks of so many senders the loop serves others."""
 
 
 class Recipients(Struct, frozen=True):
@@ -30,7 +26,7 @@ class Recipients(Struct, frozen=True):
         found: set[tuple[str, str]] = set()
         for number, (sender, users) in enumerate(by_sender.items(), 1):
             found.update((user, sender) for user in self.relations.blocked_by(app, sender, users))
-            if not number % _YIELD:
+            if not number % 16:
                 serve_others()
         return found
 

@@ -27,7 +27,6 @@ BODY_BYTES: Final = 4096
 ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
-_MOST_TOKENS: Final = 1024
 _BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -200,7 +199,7 @@ class WebPush(Service, dict=True):
             claims["sub"] = self._subject
         # Without a space after the comma: some push services do not skip it.
         header = f"vapid t={jwt.encode(claims, self._key, 'ES256')},k={self.public_key}"
-        if len(self._tokens) >= _MOST_TOKENS:
+        if len(self._tokens) >= 1024:
             self._tokens.clear()
         self._tokens[origin] = end - 3600, header
         return header

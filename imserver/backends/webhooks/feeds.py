@@ -59,8 +59,6 @@ RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 300
 _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by one."""
-_OLD_AFTER: Final = 7
-"""From so many failed requests on, when pauses are long, events may be old enough to be dead."""
 _EMPTY: Final = LogWindow(lambda _after, _limit: (), 0)
 
 
@@ -396,7 +394,8 @@ class Feeds(Service, dict=True):
         is_split = problem.is_final or (problem.status and failures % _SPLIT_AFTER == 0)
         if is_split and self._send_one_by_one(feed, batch, problem):
             return None
-        if failures >= _OLD_AFTER and self._bury(feed, batch, failures):
+        # After so many failures pauses are long: events may be old enough to be dead.
+        if failures >= 7 and self._bury(feed, batch, failures):
             # Without anything left there is no failure, or replayed events would wait for ever.
             return Failure(problem.text, is_dead=True) if feed.count else None
         if problem.is_refused:

@@ -49,11 +49,6 @@ from imserver.plugin.wire import (
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of a decoded connection id."""
-REMOVERS: Final = 16
-"""Number of greenlets that notify presence channels of users who have gone."""
-MANY_SUBSCRIBERS: Final = 100
-COUNT_SECONDS: Final = 5.0
-"""Least time between two counts of a channel with more subscribers than that."""
 log = logging.getLogger(__name__)
 
 
@@ -401,7 +396,7 @@ class PusherService:
             del self._users[app, channel]
         if was_subscribed or here.shown:
             self._removed[app, channel, user] = None
-            if self._removers < REMOVERS:
+            if self._removers < 16:
                 self._removers += 1
                 gevent.spawn(self._run_removed)
 
@@ -501,8 +496,9 @@ class PusherService:
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
             return
         self._counting.add(key)
-        many = self._hub.member_count(*key) > MANY_SUBSCRIBERS
-        gevent.spawn_later(COUNT_SECONDS if many else 0, self._send_count, *key)
+        # A channel with many subscribers is counted less often.
+        many = self._hub.member_count(*key) > 100
+        gevent.spawn_later(5.0 if many else 0, self._send_count, *key)
 
     def _send_count(self, app: str, channel: str) -> None:
         self._counting.discard((app, channel))

@@ -32,8 +32,6 @@ LASTING_SECONDS: Final = 600
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
 _SECOND: Final = 1_000_000_000
-_FULL_BUCKET_STAYS: Final = 10 * _SECOND
-"""How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
 
 
 class Rate(Struct, frozen=True):
@@ -247,7 +245,8 @@ class Buckets:
         """Forget up to two old full buckets, or one of too many. Called when there is one more."""
         full_at = self._full_at
         for oldest in tuple(islice(full_at, 2)):
-            if full_at[oldest] > now - _FULL_BUCKET_STAYS and len(full_at) <= MAX_PAYERS:
+            # A full bucket stays for a while: to make one for each message would cost more.
+            if full_at[oldest] > now - 10 * _SECOND and len(full_at) <= MAX_PAYERS:
                 break
             del full_at[oldest]
 

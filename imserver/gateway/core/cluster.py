@@ -48,11 +48,6 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
-_DATABASE_SECONDS = 10.0
-"""Time for a node to find a database that another node has just created, and to publish its id."""
-OVERDUE_SECONDS = 30.0
-"""A node with an overdue lease that does not answer for so long counts as dead. A supervisor kills a node
-that hangs for so long (``server.hang_seconds``)."""
 _ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 _OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 
@@ -210,7 +205,8 @@ class ClusterMember:
             with suppress(PeerUnavailable):
                 rpc.query(lease, PING, b"")
                 alive_at = monotonic()
-            if monotonic() > alive_at + OVERDUE_SECONDS:
+            # A supervisor kills a node that hangs for so long (``server.hang_seconds``).
+            if monotonic() > alive_at + 30.0:
                 registry.forget_lease(lease.epoch)
                 rpc.update(registry.reachable())
                 break
@@ -249,7 +245,8 @@ class DatabaseCheck(Service):
             self.wrong, self._since = False, 0.0
             return
         self._since = self._since or monotonic()
-        if not self.wrong and monotonic() - self._since > _DATABASE_SECONDS:
+        # In this time a node finds a database that another one has just created, and publishes its id.
+        if not self.wrong and monotonic() - self._since > 10.0:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
 

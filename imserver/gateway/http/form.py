@@ -25,8 +25,6 @@ MAX_FORM_BYTES = 2 << 20
 MAX_VALUES = 140_000
 """Limit of commas, colons and brackets in JSON: each may be an object of 64 bytes. No message has more."""
 _PERCENT, _PLUS, _NUL = b"%+\0"
-_SLOW_BYTES = 1 << 20
-"""Longest JSON for the slow parser."""
 
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -112,7 +110,7 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_json_slowly(body: bytes) -> Any:
     """The slow parser: it accepts lone surrogates, which JavaScript writes, as U+FFFD."""
-    if len(body) > _SLOW_BYTES:
+    if len(body) > 1 << 20:
         raise BadBody("no JSON")
     try:
         return json.loads(

@@ -233,10 +233,6 @@ class Hub:
         return False
 
 
-_TICK_SECONDS: Final = 0.000_002
-"""Least time between the join times of two members of a node."""
-
-
 class ChannelPosition(Struct, eq=False):
     """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
 
@@ -302,7 +298,8 @@ class ChannelMembership:
             return None
         if app.user_counts:
             app.user_counts.pop(channel, None)
-        self._last = channel.members[connection] = max(time(), self._last + _TICK_SECONDS)
+        # No two members of a node have the same join time.
+        self._last = channel.members[connection] = max(time(), self._last + 0.000_002)
         self.members += 1
         app.memberships += 1
         connection.channels += (channel,)

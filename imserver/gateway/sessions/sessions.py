@@ -41,8 +41,6 @@ MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
 """The longest ban that a request may ask for that ends. One that lasts longer is for good."""
-_FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
-"""How long a ban for good lasts."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
 
@@ -421,7 +419,7 @@ class Sessions:
         ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
         """
         missing: list[str] = []
-        ban_seconds = min(ban_seconds, _FOR_GOOD)
+        ban_seconds = min(ban_seconds, 100.0 * MAX_BAN_SECONDS)
         if self._others is None:
             closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
         else:

@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 DELETED: Final = "null"
 """In place of the settings of an app: it was deleted."""
-_AT_ONCE: Final = 1000
-"""Rows that one transaction deletes, so that writers never wait for long."""
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
@@ -110,7 +108,8 @@ def delete_some(name: str, spared: Set[str], tables: Sequence[Table], sql: Poole
         if table.name in spared or isinstance(table.of_app, Reason):
             continue
         columns = ", ".join(table.key)
-        rows = sql.query(f"SELECT {columns} FROM {table.name} WHERE {table.of_app} LIMIT {_AT_ONCE}", (name,))
+        # Few rows in one transaction: writers never wait for long.
+        rows = sql.query(f"SELECT {columns} FROM {table.name} WHERE {table.of_app} LIMIT 1000", (name,))
         if rows:
             these = " AND ".join(f"{column} = %s" for column in table.key)
             sql.execute_many(f"DELETE FROM {table.name} WHERE {these}", [tuple(row) for row in rows])

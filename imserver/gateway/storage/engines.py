@@ -31,8 +31,6 @@ _BUSY_SECONDS: Final = 5.0
 LEFT_SECONDS: Final = 10.0
 """Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
 it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
-_IDLE_SECONDS: Final = 60
-"""The same for MySQL, which has such a limit only for connections."""
 
 _ERASING: Final = "secure_delete=ON"
 """SQLite writes zeros over what is deleted."""
@@ -154,7 +152,8 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
             if "MariaDB" in connection.get_server_info():
                 cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
             else:
-                cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
+                # MySQL has such a limit only for connections.
+                cursor.execute("SET SESSION wait_timeout = %s", (max(left, 60),))
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

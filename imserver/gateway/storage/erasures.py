@@ -29,8 +29,6 @@ LEASE_SECONDS: Final = 600
 """Another node goes on with an erasure that nobody has renewed for so long."""
 JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON object a line."""
-_CLOCKS_MS: Final = 86_400_000
-"""The clocks of nodes differ by less."""
 
 
 class ErasureRow(Struct, frozen=True):
@@ -111,7 +109,8 @@ class Erasures(Store.Rows):
         known = read_journal(folder / JOURNAL)
         last = 0 if is_whole else max((row.ended for row in known), default=0)
         names = {row.name for row in known}
-        new = [row for row in self.ended(last - _CLOCKS_MS) if row.name not in names]
+        # The clocks of nodes differ by less.
+        new = [row for row in self.ended(last - 86_400_000) if row.name not in names]
         if new:
             add_to_journal(folder / JOURNAL, new)
 

@@ -140,9 +140,6 @@ def layout_of(
 BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
 
-_NUMBERS: Final = 1 << 53
-"""More rows than a table ever gets: an id above leaves none to those that come after it."""
-
 
 class BadRows(ImserverError):
     """These rows cannot be imported. The text says why."""
@@ -282,7 +279,8 @@ def _is_id(value: Any) -> bool:
     """Whether a server could have given this id. Others would end the numbers of all apps, or name a path."""
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
-    return type(value) is int and 0 < value < _NUMBERS
+    # An id above would leave none to the rows that come after it.
+    return type(value) is int and 0 < value < 1 << 53
 
 
 def _stored(value: Any, column: ColumnLayout) -> Any:

@@ -40,8 +40,6 @@ from imserver.gateway.transport.bulk_permits import (
 from imserver.gateway.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
-_LAST_SECONDS: Final = 30.0
-"""A node that drains has so long beyond its settings. Then it is killed."""
 
 # The patched versions would start a gevent loop.
 _fork: Final = monkey.get_original("os", "fork")
@@ -225,7 +223,8 @@ class Children(Service, dict=True):
         """Drain one child."""
         slot.state = SlotState.DRAINING
         drain, websocket = self.config.drain, self.config.websocket
-        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _LAST_SECONDS
+        # A node that drains has so long beyond its settings. Then it is killed.
+        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
         os.kill(slot.pid, signal.SIGTERM)
 

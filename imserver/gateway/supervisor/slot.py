@@ -44,10 +44,6 @@ RUSH_SECONDS: Final = 0.1
 """New connections go to the same few nodes at least so long, at most :data:`_LONGEST_SECONDS`; between these
 until each has got half the mean. So nodes are filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
-_ROOM: Final = 8192
-"""Twice an accept queue. With less room a node is not one of a few."""
-_UNEVEN: Final = 512
-"""If a node has so many more connections than another, new ones go to those that have less than the mean."""
 
 
 class ConnectionSteering:
@@ -138,9 +134,10 @@ class Rush:
             mean = sum(counts.values()) / len(counts)
             order = sorted(counts, key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)))
             most = sum(count <= mean for count in counts.values())
-            if self.active and all(nodes[number].room >= _ROOM for number in order[: self._few]):
+            # Twice an accept queue.
+            if self.active and all(nodes[number].room >= 8192 for number in order[: self._few]):
                 most = self._few
-            elif max(counts.values()) - min(counts.values()) < _UNEVEN:
+            elif max(counts.values()) - min(counts.values()) < 512:
                 most = len(order)
             seconds = most * mean / 2 / max(self._per_second, 1.0)
             seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)

@@ -175,8 +175,6 @@ RECEIVE_BYTES = 16384
 """Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
 """Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
-LARGE_ANSWER_BYTES: Final = 4096
-"""An answer of more bytes is written before the next command of the same read is served."""
 
 
 class Connection(Writer):
@@ -363,9 +361,7 @@ class Connection(Writer):
         it is large, or the client does not read: its limit counts before more is added to it. May switch.
         """
         outbox = self.outbox
-        if is_long_turn() or (
-            outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > LARGE_ANSWER_BYTES)
-        ):
+        if is_long_turn() or (outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > 4096)):
             serve_others()
         return self.state < CLOSING
 

@@ -33,8 +33,6 @@ MOST_WAITS: Final = 10_000
 """Limit of those who wait on a node. Others get the question as it is."""
 MOST_OF_ONE: Final = 200
 """Limit of the waits of one principal."""
-_LOOK_SECONDS: Final = 1.0
-"""While somebody waits it is looked so often, also without news of another node."""
 _RETRY_SECONDS: Final = 0.5
 
 Watch = Callable[[Signal, Collection[str]], None]
@@ -122,7 +120,8 @@ class Waits:
     def run(self) -> None:
         """Greenlet: wake those whose questions have changed, until it is killed."""
         while True:
-            self._news.wait(_LOOK_SECONDS if self.count else None)
+            # Another node may have the news.
+            self._news.wait(1.0 if self.count else None)
             self._news.clear()
             try:
                 self._look()

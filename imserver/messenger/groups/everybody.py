@@ -15,8 +15,6 @@ WHOLE_SECONDS: Final = 60.0
 were stored later than others with greater ids, came from another server, or were guests, too."""
 MOST_JOINING: Final = 200
 """Accounts that join in one transaction. Its entry names them, and all members who are online get it."""
-_IDS: Final = 20_000
-"""Ids of accounts among which one query looks."""
 _OF: Final[dict[Everybody, str]] = {"members": "AND bot = 0 AND guest = 0", "all": "AND bot = 0"}
 _Key = tuple[str, int, Everybody]
 
@@ -57,7 +55,7 @@ class EverybodysGroups(Store.Rows):
         key, count = (app, group, whose), 0
         after = self._positions.get(key, 0)
         while after < last:
-            users, after = self._accounts(app, whose, after, min(after + _IDS, last))
+            users, after = self._accounts(app, whose, after, min(after + 20_000, last))
             here = self._log.conversations.members_among(app, group, users) if users else set()
             if new := [user for user in users if user not in here]:
                 others = self._removals.among(app, group, new) | self._leaving(app)

@@ -14,8 +14,6 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store,
 
 AT_ONCE: Final = 100
 """So many messages a node sends together."""
-LEASE_MS: Final = 15_000
-"""After this time nodes look again at a message that was not sent: its node has gone, or it has to wait."""
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS, REFUSED = 0, 1
 
@@ -168,7 +166,8 @@ class ScheduledRows(Store.Rows):
     ) -> list[ScheduledMessage]:
         """Those at which no other node looks meanwhile: this one looks at them now."""
         statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
-        until = sql.clock_ms() + LEASE_MS
+        # Then nodes look again: the node of the message has gone, or it has to wait.
+        until = sql.clock_ms() + 15_000
         return [row for row, look in due if sql.execute(statement, (until, *row.key, row.version, look))]
 
     @Store.writing

@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
-AWAITED_SECONDS: Final = 2.0
-"""How often, while messages await somebody: a node knows who comes to it alone."""
 AGAIN_MS: Final = 600_000
 """After this time a message is sent again whose app has used up its quota, which may be raised."""
 BANNED, QUOTA = "banned", "quota"
@@ -119,7 +117,8 @@ class ScheduledMessages:
         for row in self.rows.lease(due) if due else ():
             if row not in self._sending:
                 self._send(row)
-        most = AWAITED_SECONDS if is_awaiting else LOOK_SECONDS
+        # A node knows who comes to it alone.
+        most = 2.0 if is_awaiting else LOOK_SECONDS
         return most if left is None else min(left, most)
 
     def _look_for_awaited(self) -> bool:

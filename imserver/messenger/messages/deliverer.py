@@ -40,9 +40,6 @@ from imserver.messenger.messages.stored_channels import ChannelLog
 
 log = logging.getLogger(__name__)
 
-MAX_BACKLOG: Final = 1000
-"""Acknowledgements that wait until a connection has caught up; beyond it the connection is closed as a slow
-reader."""
 MAX_RUN: Final = 50
 """Most messages in one frame, where the dialect can batch."""
 MAX_RUN_BYTES: Final = 65_536
@@ -152,7 +149,8 @@ class Deliverer(Service):
         ):
             assert connection is not None
             log_subscription.backlog = hold_ack(log_subscription.backlog, lambda: done(result))
-            if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > MAX_BACKLOG:
+            # Acknowledgements wait until a connection has caught up. Whose client does not read is closed.
+            if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > 1000:
                 connection.abandon(CloseCode.SLOW_READER)
             return
         try:

@@ -31,10 +31,6 @@ SEARCH_SECONDS: Final = 10.0
 SEARCHES_WAITING: Final = 40
 """How many wait; further ones are refused at once. A search may take half a second, so more would wait in
 vain, and over HTTP each of them takes one of ``limits.http_requests``."""
-MERGE_SECONDS: Final = 60.0
-"""What was changed waits so long at most: one merge of a segment serves all changes of its messages."""
-_REST_SECONDS: Final = 0.004
-"""After a slice of work the messages of others come first."""
 
 
 class MessageSearch:
@@ -90,7 +86,8 @@ class WordIndexing:
         """Add the segments that are whole, and merge changes from time to time. Switches. Raises
         StorageUnavailable."""
         self.look()
-        if monotonic() - self._merged_at >= MERGE_SECONDS:
+        # One merge of a segment serves all changes of its messages.
+        if monotonic() - self._merged_at >= 60.0:
             self._merged_at = monotonic()
             self.merge()
 
@@ -125,4 +122,5 @@ class WordIndexing:
 
 def _rest() -> None:
     if is_long_turn(0.002):
-        gevent.sleep(_REST_SECONDS)
+        # The messages of others come first.
+        gevent.sleep(0.004)

@@ -137,7 +137,6 @@ def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
     return sum(map(len, outbox)) + more <= SOON_BYTES
 
 
-MOST_OVER: Final = 10_000
 _NONE: Final[Mapping[str, OpenStream]] = {}
 
 
@@ -207,7 +206,7 @@ class OpenStreams:
         if stream.done:
             self.remove(app, part.name, stream.id)
             self._over[stream.id] = None
-            if len(self._over) > MOST_OVER:
+            if len(self._over) > 10_000:
                 del self._over[next(iter(self._over))]
             return True
         if stream.id in self._over:

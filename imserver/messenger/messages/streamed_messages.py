@@ -49,13 +49,8 @@ CHECK_SECONDS: Final = 5.0
 then."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
-CLOSED_SECONDS: Final = 60.0
-"""How long a closed stream is known, so that a repeated request is answered."""
-MOST_CLOSED: Final = 20_000
 CLOSE_ALL_SECONDS: Final = 3.0
 """How long a node that stops closes its streams."""
-MOST_CHECKED: Final = 100
-"""How many senders and conversations are checked at a time."""
 MOST_APP_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the texts of the open streams of an app on a node."""
 MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
@@ -608,7 +603,7 @@ class StreamedMessages:
         elif position is not None:
             closed = ClosedStream("closed", stream.channel, position.epoch, position.offset)
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
-        while len(self._closed) > MOST_CLOSED:
+        while len(self._closed) > 20_000:
             del self._closed[next(iter(self._closed))]
         return closed
 
@@ -678,7 +673,8 @@ class StreamedMessages:
     def look(self, now: float) -> None:
         """Look at all streams: time-outs, signs of life, copies that nobody needs. May switch."""
         for id, closed in tuple(self._closed.items()):
-            if closed[0] + CLOSED_SECONDS > now:
+            # Until then a repeated request is answered.
+            if closed[0] + 60.0 > now:
                 break
             del self._closed[id]
         quiet: dict[str, list[Event]] = {}
@@ -713,7 +709,7 @@ class StreamedMessages:
                 continue
             key = own.stream.app, own.stream.head.sender, own.stream.channel
             if key not in may:
-                if len(may) >= MOST_CHECKED:
+                if len(may) >= 100:
                     return
                 may[key] = self._target.may_continue(own.stream)
             own.checked = now

@@ -12,9 +12,6 @@ from imserver.plugin.http import about, view
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
 
-MOST_SESSIONS: Final = 1000
-"""Sessions of one page: a user may have many."""
-
 
 class LiveConnection(Struct, frozen=True, array_like=True):
     """A connection that its id has named: in which app it is, and for whom."""
@@ -86,7 +83,7 @@ class LiveConnections:
 
     def _sessions(self, app: str, users: list[str]) -> tuple[list[ListedConnection], list[str]]:
         found = self._core.presence.sessions(app, users)
-        ids = [session.connection for sessions in found.sessions for session in sessions][:MOST_SESSIONS]
+        ids = [session.connection for sessions in found.sessions for session in sessions][:1000]
         infos = self._core.connections.about(app, ids)
         listed = [view(ListedConnection, each, channels=len(each.channels)) for each in infos if each]
         return listed, list(found.missing)

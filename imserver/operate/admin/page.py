@@ -25,9 +25,6 @@ from imserver.plugin.settings import settings_of
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
-_TEXTS = ("admin_", "unit_")
-"""Prefixes of the keys of texts that the page needs."""
-
 
 def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
@@ -44,7 +41,7 @@ def _page(demo: bool, look: Look) -> Response:
     words = TEXT[language]
     data = {
         "language": words["html_lang"],
-        "text": {key: text for key, text in words.items() if key.startswith(_TEXTS)},
+        "text": {key: text for key, text in words.items() if key.startswith(("admin_", "unit_"))},
         "accountsApp": GOCHAT,
         "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},

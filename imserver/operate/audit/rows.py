@@ -24,8 +24,6 @@ _OF_ACTS: Final = RowsOf(Entry, "audit")
 _IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
 _COLUMNS: Final = f"{_IN_CHAIN.columns}, {_OF_ACTS.columns}"
 _OF_NAMES: Final = RowsOf(Name, "audit_name", text="")
-_AT_ONCE: Final = 1000
-"""Rows that one transaction removes, so that writers never wait for long."""
 
 
 class NewAct(Struct, frozen=True):
@@ -111,7 +109,7 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
     limit = sql.clock_ms() - age_ms
     columns = _readable(sql, "number, time, hash")
     statement = f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
-    old = [row for row in sql.query(statement, (end.anchor, _AT_ONCE)) if row[1] < limit]
+    old = [row for row in sql.query(statement, (end.anchor, 1000)) if row[1] < limit]
     if not old:
         return 0
     last, _, digest = old[-1]
@@ -157,8 +155,6 @@ def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
 # written must not hide other rows.
 _NOT_READ: Final = (ValueError, TypeError, OverflowError)
 _UNREADABLE: Final = "unreadable"
-_END_MS: Final = 253_402_300_800_000
-"""The year 10000."""
 _BYTES: Final = r"CASE typeof(\g<0>) WHEN 'text' THEN CAST(\g<0> AS BLOB) ELSE \g<0> END"
 
 
@@ -176,7 +172,8 @@ def _row(row: Row) -> AuditRow:
     try:
         act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes())))
         msgspec.json.decode(act.entry.names, type=dict[str, str])
-        if 0 <= act.time < _END_MS:
+        # Before the year 10000.
+        if 0 <= act.time < 253_402_300_800_000:
             return act
     except _NOT_READ:
         pass
@@ -198,12 +195,8 @@ def _name(row: Row) -> Name:
 PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff"})
 """Kinds of principals whose ids are those of users of an app."""
 _CLEAR: Final = "moderation.clear"
-_CLOCKS_MS: Final = 1000
-"""By so much the clocks of a database and of nodes may differ."""
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
-_FEW: Final = 5
-"""Acts of one name among which is the last that concerns a user: the user may have done others."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = (
     " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
@@ -266,7 +259,8 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     entries, more = store.part(MessageLog).entries, list[tuple[AuditRow, list[Name]]]()
     for app in [query.app] if query.app else entries.apps():
         for entry in entries.find(app, [int(id)]):
-            since = max(query.since, entry.time_ms - _CLOCKS_MS)
+            # The clocks of a database and of nodes may differ by a second.
+            since = max(query.since, entry.time_ms - 1000)
             fields = {"app": app, "user": entry.sender, "about": "", "name": _CLEAR, "since": since}
             found, last = store.read_or((NO_ACTS, 0), partial(search, replace(query, **fields)))
             following = max(following, last)
@@ -389,7 +383,8 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
     last = ActMaker("", "", "")
     number = 0
     for name in names:
-        query = AuditQuery(app=app, user=user, name=name, limit=_FEW)
+        # The user may have done the last ones to others.
+        query = AuditQuery(app=app, user=user, name=name, limit=5)
         for found in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
             act = shown(*found)
             if act.number > number and user in (act.user, *(act.facts or {}).get("users", ())):

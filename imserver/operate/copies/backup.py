@@ -37,8 +37,6 @@ _FOREIGN: Final = """
     UNION SELECT 'computed column', c.name FROM sqlite_master t, pragma_table_xinfo(t.name) c WHERE c.hidden
     UNION SELECT 'computed index', i.name FROM sqlite_master i, pragma_index_xinfo(i.name) c WHERE c.cid = -2
 """
-_OPEN_SECONDS = 2.0
-"""How long a connection that was just closed may be listed."""
 
 
 @long_work("copying the database")
@@ -206,7 +204,7 @@ def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
 def wait_until_alone(read: Callable[[Callable[[PooledStatements], int]], int], shown: str) -> None:
     """Wait until a database server has only this connection to a database. ``read``: runs work there.
     ``shown``: the address of the database. Raises StartError if others stay connected."""
-    deadline = time.monotonic() + _OPEN_SECONDS
+    deadline = time.monotonic() + 2.0
     while others := read(lambda sql: int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])):
         if time.monotonic() > deadline:
             raise StartError(

@@ -19,9 +19,6 @@ from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.storage.row_layout import Change, TableLayout
 from imserver.gateway.storage.statements import DirectStatements, Row
 
-_PAGE_BYTES: Final = 4 << 20
-_FETCH_ROWS: Final = 250
-"""So many rows are in memory besides a page, whatever their size."""
 _HASH_BYTES: Final = 16
 _SUMS: Final = 1 << (8 * _HASH_BYTES)
 
@@ -117,10 +114,10 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
     """All rows of a cursor, in pages of a few megabytes."""
     page: list[Row] = []
     size = 0
-    while rows := cursor.fetchmany(_FETCH_ROWS):
+    while rows := cursor.fetchmany(250):
         page += rows
         size += sum(len(value) for row in rows for value in row if type(value) is bytes)
-        if size >= _PAGE_BYTES or len(page) >= 5000:
+        if size >= (4 << 20) or len(page) >= 5000:
             yield page
             page, size = [], 0
     if page:

@@ -21,8 +21,6 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Erasure, Store
 
-_SAY_SECONDS: Final = 15
-_LONGEST_SECONDS: Final = 120
 _GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
 _UNDONE: Final = "the app is not deleted, and its users may log in again"
 _AFTER: Final = click.option(
@@ -107,9 +105,9 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
             if state == "under way":
                 began = began or monotonic()
                 seconds = monotonic() - began
-                if seconds > _LONGEST_SECONDS:
+                if seconds > 120:
                     fail(f"not erased after {seconds:.0f} s: {_GOES_ON}")
-                if seconds > last + _SAY_SECONDS:
+                if seconds > last + 15:
                     last = seconds
                     click.echo(f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True)
             if pressed.wait(0.5):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import sleep, time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -15,9 +15,6 @@ from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, Store
-
-_LOOKS: Final = 1.5
-"""``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
 
 
 class AppDeletion:
@@ -50,7 +47,8 @@ class AppDeletion:
         if self._store.delete_app(app):
             webhook = None if tenant is None else tenant.webhook
             reviewing = webhook.review_seconds if webhook is not None and webhook.review_url else 0.0
-            sleep(self._look_seconds * _LOOKS + reviewing)
+            # Then all nodes have closed the sessions.
+            sleep(self._look_seconds * 1.5 + reviewing)
         for erasure in erasures:
             erasure.app(app)
         self._store.delete_rows(app, frozenset(table for each in erasures for table in each.tables))

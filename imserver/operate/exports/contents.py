@@ -32,10 +32,7 @@ T = TypeVar("T")
 FORMAT: Final = "imserver archive"
 VERSION: Final = 1
 """Of the format. An import refuses a newer one."""
-PART_ROWS: Final = 5000
-"""Rows of one entry. What was ended stays after a kill."""
 _PAGE: Final = 200
-_PIECE: Final = 1 << 15
 
 Run = Callable[..., Any]
 """Runs a function with these arguments where it may block, and returns its result: in a thread, or here."""
@@ -137,7 +134,8 @@ class ArchiveMaker(Service, dict=True):
             pages = store.rows_of_app(subject.app, state.position)
         table, rows, position = "", 0, b""
         for page in pages:
-            if table and (page.table != table or rows >= PART_ROWS):
+            # An entry that was ended stays after a kill.
+            if table and (page.table != table or rows >= 5000):
                 self._end_part(table, rows, position)
                 table = ""
             if not table:
@@ -289,7 +287,7 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         some.append(piece)
         size += len(piece)
-        if size >= _PIECE:
+        if size >= 1 << 15:
             yield b"".join(some)
             some, size = [], 0
     if some:

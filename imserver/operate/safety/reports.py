@@ -50,8 +50,6 @@ MOST_OPEN: Final = 10_000
 AROUND: Final = 5
 """Messages before and after a reported one that moderators see."""
 _LOOK: Final = 20
-NOTICE_SECONDS: Final = 600
-"""Owners hear of the first report in each such span of the clock."""
 State = Literal["open", "closed"]
 StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
@@ -191,7 +189,8 @@ class Reports(Store.Rows):
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
                 others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
-                rows = sql.query(f"{others} LIMIT 2", (app, now - now % NOTICE_SECONDS))
+                # Owners hear of the first report in each such span of the clock.
+                rows = sql.query(f"{others} LIMIT 2", (app, now - now % 600))
                 recent = {text_of(member) for (member,) in rows}
                 what = user, report.message, conversation
                 row = (app, subject, new, *what, 0, now, now, 0, "", "", "", evidence)

@@ -40,12 +40,8 @@ SEARCH_SECONDS: Final = 0.3
 """Time after which a search begins no further step."""
 FIRST_STEP: Final = 16384
 """Ids that the first step of a search looks at, in one transaction."""
-_SHORT_SECONDS: Final = 0.01
-"""After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
 MOST_LISTED: Final = 200
 """The most accounts on a page of the directory, and the most of those that are online."""
-_MOST_ONLINE: Final = 500
-"""Users who are online, among whom those of the directory are looked for."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
 
@@ -154,7 +150,7 @@ class Cards(Service, dict=True):
         """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees online, in the order of their
         names; of an app with very many users online, some. Counts and raises as :meth:`directory`."""
         self._search(app, by)
-        accounts = self.accounts.tokens.those_of(app, self.presence.page(app, None, _MOST_ONLINE).users)
+        accounts = self.accounts.tokens.those_of(app, self.presence.page(app, None, 500).users)
         listed = [each for each in accounts if each.findable and not (each.bot or each.guest)]
         cards = [card for card in self._cards(app, by, self._findable(by, listed), found=True) if card.online]
         return sorted(cards, key=lambda card: card.account.nickname.casefold())[:MOST_LISTED]
@@ -192,7 +188,8 @@ class Cards(Service, dict=True):
             end, missing = max(upto - step, 0), limit - len(accounts)
             some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))
             accounts += self._findable(by, some)
-            if monotonic() - step_began < _SHORT_SECONDS:
+            # Four times as many after a short step, so that none takes much longer than 40 ms.
+            if monotonic() - step_began < 0.01:
                 step *= 4
         return accounts, upto
 

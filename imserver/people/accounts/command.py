@@ -25,8 +25,6 @@ from imserver.plugin.progress import long_work
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
-_CLOSING_SECONDS: Final = 10
-"""For so long a user cannot log in after a new password: nodes that read this ban end the sessions."""
 _ROLE: Final = click.Choice(["owner", "moderator", "member"])
 _LEAST_PASSWORD: Final = 8
 
@@ -247,7 +245,8 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
         if not AccountStore(named.store).set_password(one.id, named.password, hashed, ends_sessions=True):
             fail("the password was changed meanwhile; nothing was done")
         if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):
-            named.store.ban(one.app, [one.user], _CLOSING_SECONDS)
+            # Nodes that read this ban end the sessions. The user cannot log in meanwhile.
+            named.store.ban(one.app, [one.user], 10)
         _record(named, "accounts.password")
         click.echo(f"{named.shown} has a new password")
 

@@ -25,10 +25,6 @@ from imserver.plugin.wire import id_of
 REASON_CHARACTERS: Final = 200
 SEARCH_SECONDS: Final = 0.12
 """Time after which a search begins no further step. Its next page continues."""
-_FIRST_STEP: Final = 4096
-"""Ids that the first step of a search looks at, in one transaction."""
-_SHORT_SECONDS: Final = 0.01
-"""After a shorter step the next one is four times as long, so none takes much longer than 40 ms."""
 _SEARCHED: Final = 50_000
 """Accounts of an app whose names :meth:`People.find` searches: the newest."""
 CENTURY: Final = 36525 * 86400
@@ -238,7 +234,7 @@ class People(Struct, frozen=True):
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
-        upto, step, began, now = before or self.all_rows.last_id() + 1, _FIRST_STEP, monotonic(), int(time())
+        upto, step, began, now = before or self.all_rows.last_id() + 1, 4096, monotonic(), int(time())
         while upto > 1 and len(accounts) < limit:
             after, step_began = max(upto - 1 - step, 0), monotonic()
             if step_began - began > SEARCH_SECONDS:
@@ -247,7 +243,8 @@ class People(Struct, frozen=True):
             some = self.rows.page(wanted, after, upto, missing, now)
             accounts += some
             upto = some[-1].id if len(some) == missing else after + 1
-            if monotonic() - step_began < _SHORT_SECONDS:
+            # Four times as many after a short step, so that none takes much longer than 40 ms.
+            if monotonic() - step_began < 0.01:
                 step *= 4
         return accounts, upto if upto > 1 else 0
 

@@ -18,7 +18,6 @@ from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, ap
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
-_MOST_OWNERS: Final = 10_000
 
 
 class StreamedAnswers(Service, dict=True):
@@ -82,7 +81,7 @@ class StreamedAnswers(Service, dict=True):
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
         owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
-        if len(self._owners) >= _MOST_OWNERS:
+        if len(self._owners) >= 10_000:
             del self._owners[next(iter(self._owners))]
         self._owners[app, bot] = owner
         return owner

@@ -36,10 +36,6 @@ from imserver.plugin.wire import id_of
 STORED_SECONDS: Final = 30 * 86400
 """After this time an address is deleted, whoever came or not."""
 _LEASE_SECONDS: Final = 45
-_TRIED_SECONDS: Final = 86400
-"""How long a mail is repeated that the mail server does not take for now."""
-_AWAY_SECONDS: Final = 20.0
-"""How long the mail server is left alone that does not answer, or takes no mail at all."""
 
 Refusal = Literal["", "no_mail", "role"]
 Objection = Literal["no_address", "invited", "often"]
@@ -175,8 +171,8 @@ class InvitationMails:
             reason = _reason(error)
             self._rows.note_mail(app, code, reason)
             if not error.is_of_mail:
-                self._away_until = monotonic() + _AWAY_SECONDS
-            if (error.is_temporary or not error.is_of_mail) and time() < mail.created + _TRIED_SECONDS:
+                self._away_until = monotonic() + 20.0
+            if (error.is_temporary or not error.is_of_mail) and time() < mail.created + 86400:
                 raise ConnectionError(reason) from error
             self.runner.end(app, code, state=MAIL_STATES.index("refused"))
         else:

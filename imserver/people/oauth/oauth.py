@@ -57,8 +57,6 @@ POLL_SECONDS: Final = 2
 """How often a client asks whether its login is finished."""
 AT_ONCE: Final = 16
 """Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
-_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
-"""Letters of a short code, without vowels: no code is a word."""
 
 
 class UnknownProvider(
@@ -284,7 +282,8 @@ class OAuth:
         else:
             linked = self._accounts.confirmed(app, user, password, address, token)
             account, version = linked.id, linked.version
-        login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
+        # Without vowels: no code is a word.
+        login, short = token_urlsafe(32), "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))
         row = _Running(
             app=app,
             provider=name,

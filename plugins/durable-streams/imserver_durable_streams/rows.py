@@ -15,8 +15,6 @@ from .protocol import JSON, Offset, Producer, plain_type
 LIVE, DELETED, GONE = 0, 1, 2
 """States of a row. A deleted one is still read by forks. A gone one only says that its channel was a
 stream, as long as the log has something of the channel."""
-GONE_MS: Final = 86_400_000
-"""After this time the sweep looks again whether a gone row is needed."""
 FOREVER: Final = 2**62
 MOST_FORKS: Final = 32
 """Streams of a chain of forks."""
@@ -100,7 +98,8 @@ def _has_forks(sql: Statements, app: str, name: str) -> bool:
 
 
 def _look_again(sql: Statements, row: StreamRow) -> None:
-    until = sql.clock_ms() + GONE_MS
+    # The sweep looks again whether a gone row is needed.
+    until = sql.clock_ms() + 86_400_000
     sql.execute(f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}", (until, row.app, row.name))
 
 

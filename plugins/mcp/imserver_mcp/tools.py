@@ -30,8 +30,6 @@ MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
 """Pages of conversations that one ``read`` looks through."""
-READ_BYTES: Final = 128 << 10
-"""The messages of one answer of ``read``, which has them as text and as JSON. One message may be longer."""
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +74,8 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
     for conversation, id in place.shown.items():
         with suppress(RouteRefused):  # the conversation has gone
             turn.run("POST", "/messages/read", conversation=conversation, id=id)
-    left, room, following = given.limit, READ_BYTES, place.before
+    # An answer has messages as text and as JSON. One message may be longer.
+    left, room, following = given.limit, 128 << 10, place.before
     for header, behind in _unread(turn, given.conversation, place.before):
         if not left or len(shown) == MOST or room < 0:
             break

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Final
 
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.statements import Row, Statements
@@ -23,11 +22,6 @@ from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.word_index import WordIndex
 from imserver.messenger.messages.log.writer import LogWriter
 from imserver.plugin.storage import Store
-
-_EXPIRED_AT_ONCE: Final = 1000
-"""Number of entries that one transaction deletes."""
-_LOOK: Final = 5000
-"""Number of entries whose age one query reads."""
 
 
 class MessageLog(Store.Rows):
@@ -158,7 +152,7 @@ class MessageLog(Store.Rows):
                     return old
             if len(rows) < many:
                 return old
-            after, many = rows[-1][0], _LOOK
+            after, many = rows[-1][0], 5000
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
@@ -193,7 +187,7 @@ class MessageLog(Store.Rows):
         first = sql.query("SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))[0][0]
         if first is None:
             return None
-        upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
+        upto = min(floor, first + 999)
         for table, column in (
             ("reaction", "message"),
             ("pin", "message"),

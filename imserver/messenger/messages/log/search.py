@@ -49,9 +49,6 @@ _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
-_FEW: Final = 2048
-"""Of so many messages with the words in one step, the conversations are read one by one: a row of the index
-has those of a whole segment."""
 _CLOCKS_SECONDS: Final = 600
 """The clocks of the nodes, and the clock of a sender, may differ by so much."""
 _LINKS: Final = ("http://", "https://", "www.")
@@ -296,7 +293,8 @@ class _LookUp:
             offsets_of = {segment: some for segment, some in both.items() if some}
         count = sum(map(len, offsets_of.values()))
         ids = (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
-        if count > _FEW:
+        # Of many, the conversations are read one by one: a row of the index has those of a segment.
+        if count > 2048:
             mine = self._own_conversations()
             rows = self._store.read_or(
                 list[Row](), lambda sql: rows_of(sql, self._log, [CONVERSATIONS], list(offsets_of))

@@ -36,8 +36,6 @@ _SPARE_TERMS: Final = 65_536
 collecting a segment takes 25 MB at most, and nobody's long messages keep the others out of the index."""
 MOST_ROW_BYTES: Final = 65_536
 """A row is no larger. Messages with many terms in one bucket become long instead."""
-_PARTS_OF_ROWS: Final = (16, 4, 1, 0)
-"""Terms in one bucket that let a message become long if the row is too large, in this order."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 SEPARATOR: Final = b"\x80"
@@ -193,7 +191,8 @@ class SegmentContent:
     def packed(self, terms: Terms) -> bytes:
         """A row; ``b""`` without terms."""
         row = encode_terms(terms) if terms else b""
-        for most in _PARTS_OF_ROWS if len(row) > MOST_ROW_BYTES else ():
+        # So many terms in one bucket let a message become long if the row is too large.
+        for most in (16, 4, 1, 0) if len(row) > MOST_ROW_BYTES else ():
             counts = Counter(offset for offsets in terms.values() for offset in listed(offsets))
             gone = {offset for offset, count in counts.items() if count > most}
             self.long |= gone
