@@ -30,6 +30,7 @@ from .departure import content_of
 from .destination import Destination, tenant_of
 from .formats import archive_of
 from .live import Live, LiveError, checked_address
+from .live_matrix import LiveMatrix
 from .live_mattermost import LiveMattermost
 from .live_slack import LiveSlack
 from .position import Position, PositionFile
@@ -38,7 +39,7 @@ from .spool import Spool
 from .survey import survey
 from .uploads import FileIndex
 
-LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost, LiveSlack)}
+LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost, LiveSlack, LiveMatrix)}
 SECONDS: Final = 1.0
 """For how long a round waits for something to happen there: so long, ours may wait for it."""
 _SAY_SECONDS: Final = 60.0
