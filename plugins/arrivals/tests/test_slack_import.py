@@ -12,7 +12,7 @@ from archives.slack import BEGIN, PNG, Workspace, day_of, make, people, ts
 from conftest import APP, Site
 from imserver_arrivals import slack as export_module
 from imserver_arrivals import source as source_module
-from imserver_arrivals.records import EVERYBODY, Message, mention
+from imserver_arrivals.records import EVERYBODY, Change, Group, Message, Person, Reaction, Removal, mention
 from imserver_arrivals.slack import SlackExport, Texts, microseconds_of, text_of
 from imserver_arrivals.text import clean, emoji_named
 
@@ -43,6 +43,59 @@ ANN, BOB, CAT = "U00000000", "U00000001", "U00000002"
 def imported(site: Site, path: Path, *options: str) -> list[Entry]:
     site.run(path, *options)
     return site.entries()
+
+
+def test_events_of_the_api_are_edits_and_removals(write: Write) -> None:
+    """Exports with all edits and deletions have them, and what is followed live."""
+    first, second, third = (ts(BEGIN + 60 + number) for number in range(3))
+    changed = {"user": ANN, "text": "better", "ts": first, "edited": {"user": ANN, "ts": ts(BEGIN + 90)}}
+    tombstone = {
+        "user": "USLACKBOT",
+        "subtype": "tombstone",
+        "text": "This message was deleted.",
+        "ts": third,
+    }
+    inner = {"subtype": "message_changed", "message": changed, "ts": first}
+    removed, left = {"user": BOB, "ts": second}, {"user": CAT, "text": "third", "ts": third}
+    export = SlackExport(
+        write(
+            small(
+                {"text": "first"},
+                {"text": "second", "user": BOB},
+                {"text": "third"},
+                {"subtype": "message_changed", "user": None, "message": changed},
+                {
+                    "subtype": "message_deleted",
+                    "user": None,
+                    "deleted_ts": second,
+                    "previous_message": removed,
+                },
+                {"subtype": "message_changed", "message": tombstone, "previous_message": left},
+                {"type": "reaction_removed", "user": BOB, "reaction": "+1", "item": {"ts": first}},
+                {"type": "member_left_channel", "user": CAT},
+                {"subtype": "message_replied", "message": {"ts": first}},
+                {"subtype": "message_deleted", "user": None, "deleted_ts": second},
+                {"text": "of ours", "blocks": [{"type": "section", "block_id": "imserver.7"}, 7]},
+                {"subtype": "message_changed", "message": inner},
+            ),
+            "export",
+        )
+    )
+    records = [each for each in export.records() if not isinstance(each, Person | Group)]
+    messages = [(each.text, each.is_edited) for each in records if isinstance(each, Message)]
+    assert messages == [("first", False), ("second", False), ("third", False), ("better", True), ("", False)]
+    assert [each for each in records if isinstance(each, Removal)] == [
+        Removal("C0TEA", BOB, (BEGIN + 64) * 1000, f"C0TEA.{second}"),
+        Removal("C0TEA", ANN, (BEGIN + 65) * 1000, f"C0TEA.{third}"),
+        Removal("C0TEA", BOB, (BEGIN + 66) * 1000, f"C0TEA.{first}", Reaction(BOB, "👍", "+1")),
+    ]
+    assert [(each.kind, each.people) for each in records if isinstance(each, Change)] == [("leave", [CAT])]
+    assert export.problems.counts == {
+        "message_replied (leaves no entry)": 1,
+        "message without a sender": 1,
+        "message of ours (leaves no entry)": 1,
+        "kind message_changed (imported as text)": 1,
+    }
 
 
 def test_a_later_export_adds_what_is_new(site: Site, write: Write) -> None:
