@@ -8,6 +8,10 @@ from imserver.plugin.errors import ImserverError
 MOST_BROKEN: Final = 20
 """Broken parts that are named. The others are counted."""
 
+MOST_CHARACTERS: Final = 500
+MOST_KINDS: Final = 200
+"""Kinds that are named: an archive may have as many as it likes."""
+
 
 class BadArchive(ImserverError):
     """This is no archive of the format."""
@@ -31,7 +35,9 @@ class Problems:
 
     def note(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
         """Count something that is not understood or does not come, and whose it was, for the report."""
-        kind = _printable(kind)
+        kind = _printable(kind)[:MOST_CHARACTERS]
+        if len(self.counts) >= MOST_KINDS and kind not in self.counts:
+            kind = "others"
         self.counts[kind] += count
         if group:
             self.of_groups.setdefault(group, Counter())[kind] += count
@@ -42,7 +48,7 @@ class Problems:
         """Note something that cannot be read."""
         self.counts["broken"] += 1
         if len(self.broken) < MOST_BROKEN:
-            self.broken.append(_printable(f"{where}: {error}")[:500])
+            self.broken.append(_printable(f"{where}: {error}")[:MOST_CHARACTERS])
 
 
 def _printable(text: str) -> str:

@@ -10,7 +10,18 @@ from click.testing import CliRunner
 from conftest import APP, Site
 from imserver_arrivals.command import arrive
 from imserver_arrivals.position import PositionFile
+from imserver_arrivals.problems import MOST_KINDS, Problems
 from imserver_arrivals.source import write_all
+
+
+def test_an_archive_cannot_name_more_kinds_of_problems_than_are_read() -> None:
+    problems = Problems()
+    for number in range(MOST_KINDS + 9):
+        problems.note(f"messages of the kind {number}", group="g", count=2)
+    problems.note("messages of the kind 1")
+    assert len(problems.counts) == len(problems.of_groups["g"]) == MOST_KINDS + 1
+    assert (problems.counts["others"], problems.counts["messages of the kind 1"]) == (18, 3)
+
 
 DAMAGED = bytes.fromhex("1f8b0800000000000003") + b"\xff" * 99
 """A file of gzip whose first block is of no kind."""
