@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from imserver.plugin.errors import Unavailable
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.wire import Limit, id_of
 
@@ -194,22 +195,30 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
     """Wait until the question is closed or the client has gone; `InputRequired`: it has to come again.
     Switches. Raises RouteRefused.
 
-    A question without an id of the client is cancelled if the client goes: nobody would hear the answer.
+    A question without an id of the client is cancelled if the client goes, or gets an error: nobody would
+    hear the answer.
     """
     turn.begin()
-    began, proof = time(), turn.proof()
+    began, is_heard = time(), False
     end = began + question["seconds"] + WAIT_SECONDS
-    while shown["state"] == "open" and turn.stream.is_open and time() < end:
-        if turn.message.is_modern and time() > began + HOLD_SECONDS:
-            return InputRequired(state=shown["id"])
-        if not turn.core.still_holds(turn.app, turn.user, proof):
-            raise RouteRefused("token_invalid", "The token has ended")
-        turn.progress(int(time() - began), question["seconds"])
-        shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=len(shown["answers"]))
-        turn.stream.on_readable()  # nobody else looks whether the client has gone
-    if shown["state"] == "open" and not turn.stream.is_open and not question.get("client_msg_id"):
-        turn.run("POST", "/asks/cancel", id=shown["id"])
-    return shown
+    try:
+        proof = turn.proof()
+        while shown["state"] == "open" and turn.stream.is_open and time() < end:
+            if turn.message.is_modern and time() > began + HOLD_SECONDS:
+                is_heard = True
+                return InputRequired(state=shown["id"])
+            if not turn.core.still_holds(turn.app, turn.user, proof):
+                raise RouteRefused("token_invalid", "The token has ended")
+            turn.progress(int(time() - began), question["seconds"])
+            seen = len(shown["answers"])
+            shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=seen)
+            turn.stream.on_readable()  # nobody else looks whether the client has gone
+        is_heard = turn.stream.is_open
+        return shown
+    finally:
+        if shown["state"] == "open" and not is_heard and not question.get("client_msg_id"):
+            with suppress(RouteRefused, Unavailable):
+                turn.run("POST", "/asks/cancel", id=shown["id"])
 
 
 def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | InputRequired | Later:

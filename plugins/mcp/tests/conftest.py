@@ -100,6 +100,7 @@ def rpc(url: str, token: str, method: str, **params: Any) -> Any:
     return answer["result"] if "result" in answer else answer["error"]
 
 
+OPTIONS = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 BY_TASKS = {
     **META,
     "io.modelcontextprotocol/clientCapabilities": {

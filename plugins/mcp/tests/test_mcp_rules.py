@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from conftest import KEY, META, Site, people, post, question, rpc, running, tool
+from conftest import KEY, META, OPTIONS, Site, people, post, question, rpc, running, tool
 from imserver_mcp import FEATURE
 from imserver_mcp.declared import Hook, Hooks, Task, TaskCall, What
 from imserver_mcp.protocol import Code, McpError, Seal, plain_header
@@ -129,8 +129,7 @@ def test_a_page_of_another_origin_may_send_the_headers_of_mcp(site: Site) -> Non
 
 def test_an_agent_asks_and_waits(site: Site) -> None:
     with ThreadPoolExecutor(1) as pool:
-        options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-        asked = {"to": site.bob.user, "text": "Deploy?", "options": options, "client_msg_id": "deploy-1"}
+        asked = {"to": site.bob.user, "text": "Deploy?", "options": OPTIONS, "client_msg_id": "deploy-1"}
         waiting = pool.submit(tool, site.url(), site.bot.token, "ask", **asked)
         site.bob.post("asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes")
         answer = waiting.result(60)
@@ -321,12 +320,15 @@ def test_a_sleeping_agent_is_woken(site: Site) -> None:
 
 def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
     """A webhook and a stream, of a bot whose token is replaced, and of people whose password changes or who
-    log out on that device; and a webhook of a key that is revoked."""
+    log out on that device; a webhook of a key that is revoked; and a question of the bot."""
     first, _, bot = people(site.first)
     second, third, _ = people(site.first)
     made = User(site.first, KEY).post("keys/create", scopes=["admin"])
     by_key = Site(site.first, site.last, first, first, User(site.first, made["secret"], first.user))
-    with HookReceiver() as receiver, ExitStack() as stack:
+    with HookReceiver() as receiver, ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        given = {"to": first.user, "text": "Go on?", "options": OPTIONS}
+        waiting = pool.submit(rpc, site.url(), bot.token, "tools/call", name="ask", arguments=given)
+        asked = question(first, bot.user)["id"]
         streams = []
         for number, user in enumerate((bot, second, third)):
             as_user = site._replace(bot=user)
@@ -356,6 +358,8 @@ def test_what_goes_on_for_an_agent_ends_with_its_token(site: Site) -> None:
         subscribe(site, f"{receiver.url}/last", cursor="0")
         eventually(lambda: "heard" in receiver.texts(), what="the one who may")
         assert "after" not in receiver.texts()
+        assert waiting.result(60)["isError"]
+        assert first.post("asks/get", id=asked)["state"] == "cancelled"
 
 
 def test_who_does_not_answer_the_challenge_gets_no_events(site: Site) -> None:

@@ -12,7 +12,21 @@ from typing import Any
 
 import gevent
 import pytest
-from conftest import BY_TASKS, CONFIG, KEY, Site, begun, ended, of_task, people, question, rpc, running, tool
+from conftest import (
+    BY_TASKS,
+    CONFIG,
+    KEY,
+    OPTIONS,
+    Site,
+    begun,
+    ended,
+    of_task,
+    people,
+    question,
+    rpc,
+    running,
+    tool,
+)
 from imserver_mcp import FEATURE, verify_receipt
 from imserver_mcp.declared import Task, TaskCall
 from imserver_mcp.protocol import Code, McpError
@@ -37,7 +51,6 @@ from tests.users import User
 HERE = Path(__file__).parent
 FEATURES = ["messages", "webhooks", "accounts", "groups", "bots", "ask", "audit", "mcp"]
 IMSERVER = (sys.executable, "-m", "imserver")
-OPTIONS = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
 SAMPLED = [pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]]
 ON_EACH = pytest.mark.parametrize("empty_url", ["sqlite", *SAMPLED], indirect=True)
 SEND_ASKS = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 3600}}}
