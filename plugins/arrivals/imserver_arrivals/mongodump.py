@@ -178,19 +178,30 @@ def _strings(document: bytes) -> dict[str, str]:
 
 
 class GridFile(io.RawIOBase):
-    """A file in GridFS: the data of its chunks, one after another."""
+    """A file in GridFS: the data of its chunks, one after another. :meth:`seek` begins anew."""
 
     def __init__(self, dump: Dump, chunks: list[tuple[int, Place]]) -> None:
-        self._dump, self._chunks, self._rest = dump, sorted(chunks), b""
+        self._dump, self._chunks = dump, sorted(chunks)
+        self._next, self._rest, self._at = 0, b"", 0
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            self._next, self._rest, self._at = 0, b"", 0
+        return self._at
+
     def readinto(self, buffer: Any) -> int:
-        while not self._rest and self._chunks:
-            _, (name, at) = self._chunks.pop(0)
+        while not self._rest and self._next < len(self._chunks):
+            _, (name, at) = self._chunks[self._next]
+            self._next += 1
             _, document = next(documents(self._dump.file(name), at))
             self._rest = bytes(self._dump.decode(document).get("data") or b"")
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        self._at += count
         return count

@@ -68,16 +68,19 @@ class FileUploads:
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
         """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
-        if not id or id not in self._index:
+        if not id:
             return None
         digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
         own_id = urlsafe_b64encode(digest.digest()).decode()
-        if (found := self._uploads.find(own_id)) is not None:
-            return found
         try:
-            with self._open(id) as file:
+            file = self._index.open(id)
+            if file is None:
+                return None
+            with file:
+                if (found := self._uploads.find(own_id)) is not None:
+                    return found
                 length = _length_of(file, self._uploads.limit_of(kind))
-            with self._open(id) as file:
+                file.seek(0)
                 added = self._uploads.receive(Offer(self._app, user, name, kind, length), file.read, own_id)
         except StorageUnavailable:
             raise
