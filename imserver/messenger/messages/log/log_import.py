@@ -64,8 +64,7 @@ class LogImport:
         """Digest of a key → the id of its entry, and the conversation."""
         sql, log = transaction.sql, transaction.log
         statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
-        digests = list(dict.fromkeys(map(_digest, keys)))
-        for resend, id, conversation in sql.query_in(statement, (log,), digests):
+        for resend, id, conversation in sql.query_in(statement, (log,), list(set(map(_digest, keys)))):
             self._ids[bytes(resend)] = id, conversation
         self._ahead = {id for id, _ in self._ids.values()}
         """The entries of earlier imports whose methods were not called yet in this transaction."""
@@ -105,8 +104,9 @@ class LogImport:
         valid = list(once.values())
         if known := self.find(key):
             for own_key, user, emoji in valid:
-                change = partial(change_reaction, user=user, emoji=emoji)
-                self._annotate(own_key, known, draft.time_ms, change)
+                self._annotate(
+                    own_key, known, draft.time_ms, partial(change_reaction, user=user, emoji=emoji)
+                )
             if edit and not self.find(edit) and self.content(key) != (draft.type, draft.body):
                 change = partial(_revise, draft=replace(draft, kind="edit"))
                 self._annotate(edit, known, draft.time_ms, change)
@@ -243,8 +243,8 @@ class LogImport:
         if state is None:
             return
         transaction = self._transaction
-        roles, later = self._memberships(group, users, time_ms)
-        there = roles if only_first else {*later, *(user for user in roles if roles[user])}
+        roles = self._roles(group, users, time_ms)
+        there = {user for user in roles if only_first or roles[user] != ""}
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return
@@ -258,15 +258,13 @@ class LogImport:
         state = self._state_for_change(key, group)
         if state is None:
             return
-        transaction = self._transaction
-        roles, later = self._memberships(group, users, time_ms)
-        stay = {*later, *(user for user in roles if roles[user] in ("", OWNER))}
-        leaving = [user for user in dict.fromkeys(users) if user in roles and user not in stay]
+        roles = self._roles(group, users, time_ms)
+        leaving = [user for user in dict.fromkeys(users) if roles.get(user) not in (None, "", OWNER)]
         if not leaving:
             return
-        members = count_members(transaction.sql, transaction.log, group) - len(leaving)
+        members = count_members(self._transaction.sql, self._transaction.log, group) - len(leaving)
         self._record(key, state, "leave", by, time_ms, users=leaving, members=members)
-        end_members(transaction, state, leaving)
+        end_members(self._transaction, state, leaving)
 
     def describe(self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int) -> None:
         """Change the name or the description of a group."""
@@ -274,8 +272,8 @@ class LogImport:
         if state is None:
             return
         self._transaction.set_group(group, text, value)
-        change = "rename" if text == "name" else text
-        self._record(key, state, "group", by, time_ms, change=change, **{text: value})
+        what = "rename" if text == "name" else text
+        self._record(key, state, "group", by, time_ms, change=what, **{text: value})
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -288,9 +286,9 @@ class LogImport:
 
     # --- internal -------------------------------------------------------------------------------------------
 
-    def _memberships(self, group: int, users: Sequence[str], time_ms: int) -> tuple[dict[str, str], set[str]]:
-        """The last membership of each of the users who ever had one: user → role (``""``: it has ended); and
-        the users whose last membership began or ended after this moment."""
+    def _roles(self, group: int, users: Sequence[str], time_ms: int) -> dict[str, str | None]:
+        """User → role, of those who ever were members. ``""``: the last membership has ended. None: it began
+        or ended after this moment."""
         statement = (
             "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms FROM membership s "
             "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
@@ -298,13 +296,11 @@ class LogImport:
         )
         which, names = (self._transaction.log, group), list(dict.fromkeys(users))
         rows = self._transaction.sql.query_in(statement, which, names, many=True)
-        roles, later = dict[str, str](), set[str]()
+        roles: dict[str, str | None] = {}
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
-            user = text_of(member)
-            roles[user] = text_of(role) if left is None else ""
             is_later = entry in self._ahead if changed_ms == time_ms else (changed_ms or 0) > time_ms
-            (later.add if is_later else later.discard)(user)
-        return roles, later
+            roles[text_of(member)] = None if is_later else text_of(role) if left is None else ""
+        return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
         """The group of a change; None: it was stored before."""
@@ -325,16 +321,14 @@ class LogImport:
         pair = pair_of(draft.sender, draft.to_user)
         if (state := self._state(pair)) is None:
             self._begin(draft.time_ms)
-            members = tuple(sorted((draft.sender, draft.to_user)))
-            state = self._transaction.make_conversation(USER, members)
+            state = self._transaction.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
             self._states[pair] = self._states[state.id] = state
         return state
 
     def _begin(self, time_ms: int) -> None:
         """Let the next entries count as stored at this time."""
-        transaction = self._transaction
-        self._stored_at = min(max(self._stored_at, time_ms // 1000), transaction.now)
-        transaction.stored_at = self._stored_at
+        self._stored_at = min(max(self._stored_at, time_ms // 1000), self._transaction.now)
+        self._transaction.stored_at = self._stored_at
 
     def _enter(self, key: str, state: ConversationState, draft: Draft) -> Entry:
         self._begin(draft.time_ms)
