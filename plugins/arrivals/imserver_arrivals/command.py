@@ -178,6 +178,8 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
             file.held() as position,
             long_work("importing people") as say,
         ):
+            if target.page.startswith("http://127.0.0.1:"):
+                click.echo(f"links lead to {target.page}: set app.http_url to where people open it", err=True)
             page = _links_page(tenant, target.page) if wants_links else ""
             total = contents.counts["message"]
             importer = target.add(
@@ -237,7 +239,9 @@ def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
         becomes = "group" if activity.owner else "nothing"
         becomes = "conversation of two" if group.kind == "direct" else becomes
         own = (activity.counts[each] for each in counted)
-        yield _row("group", group.id, group.name, becomes, own, problems.of_groups.get(group.id))
+        people = (contents.people[each].nickname for each in activity.members if each in contents.people)
+        name = group.name or ", ".join(people)
+        yield _row("group", group.id, name, becomes, own, problems.of_groups.get(group.id))
 
 
 def _row(

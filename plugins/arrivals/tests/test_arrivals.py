@@ -252,6 +252,7 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
         == rows["ann"][column].split("; ")[0]
         == "file without its bytes (its name comes): 1"
     )
+    assert rows["d"]["name"] == "Ann, Bob"
     empty = rows["e"]
     assert (empty["name"], empty["becomes"]) == ("'=empty", "nothing")
     assert empty[column] == "conversation of nobody: 1"
@@ -287,7 +288,9 @@ def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
     assert "1  mail that the mail server refuses" in output
     assert "1  person without an e-mail address, who gets no mail" in output
     assert sink.mails[0][1] == ["bob@example.org"]
+    assert "links lead to http://127.0.0.1:8080/home/messages: set app.http_url" in output
     assert sink.code("http://127.0.0.1:8080/home/messages")
+    assert "You log in as bob." in sink.mails[0][2]
     site.settings["smtp"]["password"] = "wrong"
     site.write()
     output = site.bring(made, mail=True)
