@@ -425,6 +425,7 @@ def test_the_command_stores_what_happens_and_posts_ours(
 ) -> None:
     old = slack.say("old", before=60)
     export = str(slack.export(tmp_path / "export"))
+    slack.say("since the export")
 
     def entry(kind: str, body: str, about: int = 0) -> Entry:
         def find() -> Entry | None:
@@ -435,6 +436,7 @@ def test_the_command_stores_what_happens_and_posts_ours(
 
     with following(slack, site, installed, export) as process:
         root = entry("message", "old")
+        entry("message", "since the export")
         slack.say("reply", BOB, thread_ts=old["ts"])
         assert entry("message", "reply").thread == root.id
         row = slack.say("first")
@@ -465,5 +467,5 @@ def test_the_command_stores_what_happens_and_posts_ours(
     said = [each.body.decode() for each in site.entries() if each.kind == "message"]
     site.run(slack.export(tmp_path / "later"))
     assert [each.body.decode() for each in site.entries() if each.kind == "message"] == said
-    assert said == ["old", "reply", "ours", "in between", "while it is away"]
+    assert said == ["old", "since the export", "reply", "ours", "in between", "while it is away"]
     assert [each["text"] for each in slack.messages[TEA]].count("Ann: ours") == 1
