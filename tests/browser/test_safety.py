@@ -52,6 +52,13 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
         each.has_some("[role=log]", "hello")
         assert "Moderators" not in each.run(TEXT)
 
+    desk.menu("buy now", "Mute…")
+    desk.tap("Mute", within="dialog[open]")
+    desk.has_some(".toast", "Eve is muted")
+    desk.menu("buy now", "Lift the mute")
+    desk.has_some(".toast", "Eve may write again")
+    assert key.get("moderation/holds")["holds"] == []
+
     desk.menu("buy now", "Ban…")
     desk.has_some("dialog[open]", "(3)")
     desk.named("field", "Reason, which the person sees").send_keys("No advertising.")
@@ -77,9 +84,12 @@ def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pa
     desk.sees("#manage[data-count='1']")
     desk.click("#manage")
     desk.has_some(".manage", "Message of Eve")
+    key.post("moderation/ban", user=eve.user, seconds=3600)
     desk.click(f"[data-key='report:{report}']")
     desk.has_some(".manage", "Every day.")
     desk.has_some(".manage .reported", "buy now")
+    desk.has_some(".manage button", "Close as banned")
+    key.post("moderation/unban", user=eve.user)
     desk.tap("Delete…", within=".manage")
     desk.tap("Delete for everyone", within="dialog[open]")
     desk.has_some(".manage", "Nothing to decide")

@@ -12,6 +12,8 @@ const CLEARED_SECONDS = DAY;
 let page;
 /** Whether the user moderates the app. */
 let moderates = false;
+/** What held whom at the last look: `ban:USER`, `mute:USER`. @type {Set<string>} */
+let held = new Set();
 /** The open view of what moderators manage. @type {{ changed: () => void } | null} */
 let desk = null;
 /** A shield. */
@@ -27,6 +29,7 @@ export function start(additions) {
       const { moderates: does, open } = await page.api("GET", "reports/reasons");
       moderates = does;
       place.show(does ? open : null);
+      if (does) await look();
     } catch {
       // then nobody moderates here
     }
@@ -81,16 +84,38 @@ export function houseRules() {
   return made;
 }
 
+/** Looks who is banned or muted: the menus of moderators offer what can be done. */
+async function look() {
+  const { holds } = await page.api("GET", "moderation/holds", { limit: 200 }).catch(() => ({ holds: [] }));
+  held = new Set(holds.map((/** @type {any} */ { kind, user }) => `${kind}:${user}`));
+}
+
 /**
  * @param {{ user: string, name: string, group: number }} person
- * @returns {{ word: string, sign: string, act: () => void, danger: boolean }[]} mute, remove from the group, ban
+ * @returns {{ word: string, sign: string, act: () => unknown, danger: boolean }[]} mute, remove from the group, ban; or what ends a mute or ban
  */
 function actsOn(person) {
-  const { words } = page;
-  const acts = [{ word: words.safety_mute, sign: "mute", act: () => actOn("mute", person, MUTES), danger: true }];
-  if (person.group) acts.push({ word: words.safety_remove, sign: "leave", act: () => actOn("remove", person, []), danger: true });
-  acts.push({ word: words.safety_ban, sign: "ban", act: () => actOn("ban", person, BANS), danger: true });
-  return acts;
+  const { toast, words } = page;
+  look(); // for the next menu: others moderate, too
+  const act = (/** @type {"mute" | "ban"} */ kind, /** @type {number[]} */ spans) => (held.has(`${kind}:${person.user}`)
+    ? { word: words[`safety_un${kind}`], sign: kind, act: () => end(kind, person).catch((error) => toast(page.reason(error))), danger: false }
+    : { word: words[`safety_${kind}`], sign: kind, act: () => actOn(kind, person, spans), danger: true });
+  const remove = { word: words.safety_remove, sign: "leave", act: () => actOn("remove", person, []), danger: true };
+  return [act("mute", MUTES), ...(person.group ? [remove] : []), act("ban", BANS)];
+}
+
+/**
+ * Ends a mute or a ban.
+ *
+ * @param {"mute" | "ban"} kind
+ * @param {{ user: string, name: string }} person
+ * @param {() => unknown} [done]  what follows
+ */
+export async function end(kind, { user, name }, done = look) {
+  const { api, fill, toast, words } = page;
+  await api("POST", `moderation/un${kind}`, { user });
+  await done();
+  toast(fill(words[`safety_un${kind}_done`], { name }));
 }
 
 /**
@@ -154,7 +179,7 @@ export async function actOn(kind, person, spans, done = async () => {}) {
     const removal = clear.checked ? await api("POST", "moderation/clear", { ...fields, reason: "", since }) : null;
     if (kind === "remove") await api("POST", "moderation/remove", { ...fields, group: String(group) });
     else await api("POST", `moderation/${kind}`, { ...fields, seconds: Number(span.value) });
-    await done();
+    await Promise.all([look(), done()]);
     return () => {
       if (removal) sayRemoved(removal.messages, removal.act);
       toast(page.fill(words[`safety_${kind}_done`], { name }));

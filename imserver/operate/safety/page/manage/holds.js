@@ -1,6 +1,8 @@
 // @ts-check
 /** Bans and mutes as lines of text, and the button that ends one. */
 
+import { end } from "../later.js";
+
 /** @typedef {import("./manage.js").Desk} Desk */
 
 /**
@@ -23,14 +25,9 @@ export function lineOf({ page, words, time }, { kind, until, reason, by }, names
  * @param {string} [classes]
  */
 export function endButton(desk, { user, kind }, name, done, classes = "quiet") {
-  const { page, words } = desk;
-  const isBan = kind === "ban";
-  const made = page.button(isBan ? words.manage_lift : words.manage_unmute, classes);
-  made.setAttribute("aria-label", `${isBan ? words.manage_lift : words.manage_unmute} ${name}`);
-  made.addEventListener("click", () => desk.attempt(async () => {
-    await page.api("POST", isBan ? "moderation/unban" : "moderation/unmute", { user });
-    await done();
-    page.toast(page.fill(isBan ? words.manage_lifted : words.manage_unmuted, { name }));
-  }));
+  const label = desk.words[`safety_un${kind}`];
+  const made = desk.page.button(label, classes);
+  made.setAttribute("aria-label", `${label} ${name}`);
+  made.addEventListener("click", () => desk.attempt(() => end(kind, { user, name }, done)));
   return made;
 }

@@ -152,12 +152,12 @@ export async function drawReport(desk, id, back) {
   const mute = report.holds.find((/** @type {any} */ each) => each.kind === "mute");
   if (report.ban && !ban) on.push(make("p", "manage-ban", report.ban)); // of a lock
   on.push(...report.holds.map((/** @type {any} */ each) => make("p", "manage-ban", lineOf(desk, each, report.names))));
-  const lift = () => act(words.manage_lift, async () => {
+  const lift = () => act(words.safety_unban, async () => {
       await page.api("POST", "moderation/unban", { user });
       const locked = desk.isOwner ? await page.api("GET", "accounts/list", { text: user, locked: true }) : { accounts: [] };
       if (locked.accounts.some((/** @type {any} */ each) => each.user === user)) await page.api("POST", "accounts/unlock", { user });
       await close("unbanned");
-      page.toast(page.fill(words.manage_lifted, { name }));
+      page.toast(page.fill(words.safety_unban_done, { name }));
     }, report.appeal ? "wide" : "quiet");
   if (report.appeal) {
     on.push(make("p", "panel-buttons", ...(report.ban ? [lift()] : []), ...(report.closed ? [] : [act(report.ban ? words.manage_keep : words.manage_nothing, () => close("dismissed"))])));
@@ -171,7 +171,10 @@ export async function drawReport(desk, id, back) {
     on.push(make("p", "panel-buttons", ...acts));
   }
   parts.push(part(make, page.fill(words.manage_what_to_do, { name }), ...on));
-  if (!report.closed && !report.appeal) parts.push(make("p", "manage-last", act(words.manage_nothing, () => close("dismissed"), "link")));
+  if (!report.closed && !report.appeal) {
+    const banned = ban ? [act(words.manage_close_banned, () => close("banned"), "link")] : []; // perhaps from their card
+    parts.push(make("p", "manage-last", ...banned, act(words.manage_nothing, () => close("dismissed"), "link")));
+  }
   return parts;
 }
 
