@@ -125,8 +125,10 @@ def arrive(
     both run. ARCHIVE is needed once, here or before.
     """
     wish = Wish(**options)
-    if follow is None and (archive is None or token is not None or back):
-        raise click.UsageError("--token and --back go with --follow" if archive else "ARCHIVE is missing")
+    if follow is None and (token is not None or back):
+        raise click.UsageError("--token and --back go with --follow")
+    if follow is None and archive is None:
+        raise click.UsageError("Missing argument 'ARCHIVE', or --follow.")
     if follow is not None and (token is None or wish.dry_run or (name is None and archive is None)):
         raise click.UsageError("--follow takes --token, --from if there is no ARCHIVE, and no --dry-run")
     try:

@@ -15,6 +15,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
 
@@ -289,10 +290,9 @@ class Mattermost:
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members = self._members.get(id, ())
+            members, pins = self._members.get(id, ()), self._pins.get(id, ())
             kind: GroupKind = "several" if len(members) > 2 else "direct"
-            text = self._text(header, "")
-            yield Group(id, kind, description=text, members=members, pins=self._pins.get(id, ()))
+            yield Group(id, kind, description=self._text(header, ""), members=members, pins=pins)
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
@@ -329,7 +329,7 @@ class Mattermost:
 
     def _read(self) -> None:
         """Read all but messages."""
-        table = bytearray(_BITS // 8)
+        table = mmap(-1, _BITS // 8)  # a small archive touches little of it
         strangers: dict[str, None] = {}
         for number, line in self._numbered():
             try:
@@ -358,7 +358,7 @@ class Mattermost:
             name = id.removeprefix("webhook/")
             self._people.setdefault(id, Person(id, name, why="bot" if name != id else "not in the export"))
 
-    def _look(self, post: Outline, table: bytearray, strangers: dict[str, None]) -> None:
+    def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
         """Find who has posted, the pins, and posts that may have the same group, author and time."""
         group, author = _group_of(post), _author_of(post)
         strangers[author] = None
@@ -427,12 +427,11 @@ class Mattermost:
         """A channel. With several teams, its name has that of the team, and nobody may join a public channel
         of a team that is not open itself."""
         team, has_one = self._teams[channel.team], len(self._teams) == 1
-        about = channel.purpose or channel.header or ""
         return Group(
             id,
             "open" if channel.type == "O" and (has_one or team.allow_open_invite) else "closed",
             self._titled(channel, channel.display_name or channel.name),
-            self._text(about, channel.team),
+            self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
             pins=self._pins.get(id, ()),
             is_archived=bool(channel.deleted_at),

@@ -42,6 +42,8 @@ class Mattermost:
         """What webhooks got."""
         self.requests: list[str] = []
         self.answer: Any = None
+        self.after_hook: Any = None
+        """Called when a webhook has posted, before it answers."""
         self.sockets: list[Handler] = []
         self._numbers = count(1)
         self._last_ms = 0
@@ -193,6 +195,7 @@ class Mattermost:
         """Listen; after a stop, at the same port."""
         server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         server.daemon_threads, server.fake = True, self  # type: ignore[attr-defined]
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a killed client
         self._server, self._port = server, server.server_port
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -269,6 +272,8 @@ class Mattermost:
         self.posted.append(body)
         props = {**body["props"], "from_webhook": "true", "override_username": body["username"]}
         self.post("ann", body["text"], body.get("channel", "room"), props=props)
+        if self.after_hook:
+            self.after_hook()
 
 
 class Handler(BaseHTTPRequestHandler):
