@@ -1,6 +1,8 @@
 """The command ``arrive --follow`` in a process of its own, beside a server of theirs and nodes of ours."""
 
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +23,11 @@ from imserver_arrivals.command import arrive
 import imserver_client as im
 from imserver.messenger.messages.log.contract import Draft
 from imserver.plugin.testing import eventually
+from tests.docs.markdown import blocks
+from tests.docs.play import exchanges, matches
 from tests.integration import plug_ins
 from tests.processes import running
+from tests.support import ROOT
 from tests.users import User
 
 SECONDS = 120.0
@@ -219,7 +224,7 @@ def test_what_cannot_be_followed_ends_in_one_line(
         first.says("following")
         with following(fake, site.config, installed) as second:
             assert second.process.wait(SECONDS) == 1
-            assert "another process follows" in second.output
+            assert "another process imports into this app or follows" in second.output
         first.process.kill()
     state = site.folder / "data" / f"follow-mattermost-{APP}.json"
     state.write_text('{"address": "https://elsewhere.example"}', encoding="utf-8")
@@ -230,6 +235,25 @@ def test_what_cannot_be_followed_ends_in_one_line(
         with following(fake, site.config, installed, token=token) as command:
             assert command.process.wait(SECONDS) == 1
             assert "the token is empty, or no printable ASCII" in command.output
+
+
+def test_the_guide_does_what_it_says(
+    fake: Mattermost, site: Site, tmp_path: Path, installed: dict[str, str]
+) -> None:
+    (session,) = blocks(ROOT / "docs" / "guides" / "from-mattermost.md", "console")
+    ((command, wanted),) = exchanges(
+        session.text.replace("https://chat.example.com", fake.address).replace("KEY", "one")
+    )
+    shutil.make_archive(str(tmp_path / "export"), "zip", fake.export(tmp_path / "made"))
+    (tmp_path / "token.txt").write_text(f"{TOKEN}\n", encoding="utf-8")
+    words = [sys.executable, "-u", "-m", *shlex.split(command), "--config", str(site.config)]
+    file = tmp_path / "output.txt"
+    with file.open("wb") as output, running(words, env=installed, cwd=tmp_path, stdout=output) as process:
+        running_command = Command(process, file)
+        running_command.says("Ctrl-C ends it")
+        eventually(lambda: fake.sockets, SECONDS)
+        assert running_command.stop(signal.SIGINT) == 0
+    assert matches(running_command.output.strip(), wanted), running_command.output
 
 
 @pytest.mark.parametrize(
