@@ -180,8 +180,8 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
             file.held() as position,
             long_work("importing people") as say,
         ):
-            if target.page.startswith("http://127.0.0.1:"):
-                click.echo(f"links lead to {target.page}: set app.http_url to where people open it", err=True)
+            for warning in _warnings(config.server.data_dir, target.page):
+                click.echo(f"imserver: {warning}", err=True)
             page = _links_page(tenant, target.page) if wants_links else ""
             total = contents.counts["message"]
             importer = target.add(
@@ -209,6 +209,15 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
     if wish.mail:
         click.echo(f"sent: {mails:,} mails with links")
     click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
+
+
+def _warnings(folder: str, page: str) -> Iterator[str]:
+    """What an operator may want to change before anything comes. ``folder``: the data directory."""
+    if page.startswith("http://127.0.0.1:"):
+        yield f"links lead to {page}: set app.http_url to where people open it"
+    owner = os.stat(folder).st_uid
+    if owner and os.geteuid() == 0:
+        yield f"the server cannot open what root stores: run this as user {owner}, who owns {folder}"
 
 
 def _links_page(tenant: Tenant, own_page: str) -> str:

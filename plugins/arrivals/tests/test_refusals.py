@@ -1,5 +1,6 @@
 """What ``arrive`` says of a file that it does not take: one line, and why."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
     with PositionFile(site.settings["server"]["data_dir"], "slack", APP).held():
         assert "another process imports" in site.run(archive, status=1)
     site.run(archive)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
+def test_root_is_told_whose_server_it_is(site: Site, tmp_path: Path) -> None:
+    archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
+    assert "run this as" not in site.run(archive)
+    os.chown(site.settings["server"]["data_dir"], 65534, -1)
+    assert "what root stores: run this as user 65534" in site.run(archive)
 
 
 def test_a_full_disk_is_named() -> None:
