@@ -20,7 +20,7 @@ export function drawRefusals({ api, app }, request = "") {
   const rows = place(() => api.get("refusals", { app, ...wanted, limit: PAGE }), (answer) => {
     const holds = listOf(answer.holds).map(recordOf);
     const whom = { app, user: wanted.user, address: wanted.address };
-    return [...missing(answer), ...holdParts(api, whom, holds, () => rows.again()), refusalTable(listOf(answer.refusals), true)];
+    return [...missing(answer), ...holdParts(api, whom, holds, () => rows.again()), refusalTable(listOf(answer.refusals), recordOf(answer.names))];
   });
   const choose = filters([
     { name: "user", label: words.admin_user },
@@ -69,15 +69,17 @@ function holdTable(app, holds) {
 
 /**
  * @param {any[]} refusals
- * @param {boolean} hasUsers  whether they concern several users
+ * @param {Record<string, any> | null} names  app → user → name; null: all concern one user
  */
-export function refusalTable(refusals, hasUsers) {
+export function refusalTable(refusals, names) {
+  /** @param {Record<string, any>} each */
+  const nameIn = ({ app, user, account }) => [account, user].map((id) => recordOf(names?.[app])[id]).find(Boolean) || user || account;
   const columns = [
-    words.admin_why_reason, ...(hasUsers ? [words.admin_user] : []), words.admin_address, words.admin_times, words.admin_last, words.admin_until, words.admin_detail,
+    words.admin_why_reason, ...(names ? [words.admin_user] : []), words.admin_address, words.admin_times, words.admin_last, words.admin_until, words.admin_detail,
   ];
   return table(words.admin_refusals, columns, refusals.map(recordOf).map((each) => [
     reason(each),
-    ...(hasUsers ? [each.user || each.account ? link(name(each.user || each.account), "person", textOf(each.app), textOf(each.account || each.user)) : name("")] : []),
+    ...(names ? [each.user || each.account ? link(name(nameIn(each)), "person", textOf(each.app), textOf(each.account || each.user)) : name("")] : []),
     code(each.address), number.format(numberOf(each.count)), time(each.last), time(each.until), name([each.detail, each.limit].map(textOf).filter(Boolean).join(" · ")),
   ]), words.admin_no_refusals);
 }

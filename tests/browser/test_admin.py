@@ -385,6 +385,8 @@ def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) ->
     admin.shows("The password is set", "#toasts")
     login = {"app": "gochat", "login": "cid", "password": password}
     assert good(server.http, "accounts/login", login)["account"]["user"] == user
+    admin.go("#refusals")
+    admin.shows("Cid", "table a")  # of the login that was refused
 
 
 def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServer) -> None:

@@ -35,9 +35,7 @@ class AuditAnswer(Struct):
 
     acts: list[ActShown]
     next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
-    names: Annotated[
-        dict[str, dict[str, str]], about("App → user → name, of those in these acts who have an account.")
-    ] = {}
+    names: Annotated[dict[str, dict[str, str]], about("App → user → name of the account.")] = {}
     check: Annotated[AuditCheck | None, about("Only with `check`, if there is a database.")] = None
 
 

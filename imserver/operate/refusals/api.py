@@ -56,6 +56,7 @@ class RefusalsAnswer(Struct):
     holds: Annotated[list[HoldShown], about("What refuses this user or address now. Without either, empty.")]
     users: Annotated[list[str], about("The ids under which the user was looked for.")]
     missing_nodes: _Missing
+    names: Annotated[dict[str, dict[str, str]], about("App → user → name of the account.")] = {}
 
 
 class LiftAnswer(Struct):
@@ -86,12 +87,14 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     apps = frozenset({call.app}) if call.app else reach
     names = refusals.names_of(call.app, user)
     rows, missing = refusals.select(Wanted(apps, names, network_of(request.address), request.request))
-    holds: list[Hold] = []
-    if call.app and (names or request.address):
-        holds, more = refusals.holds(call.app, names, request.address, reach is None, rows)
-        missing = sorted({*missing, *more})
+    where = call.app, names, request.address, reach is None, rows
+    holds, more = refusals.holds(*where) if call.app and (names or request.address) else ([], [])
+    missing = sorted({*missing, *more})
     shown = [_shown(row) for row in rows[: request.limit]]
-    return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing)
+    users = {(row.app, user) for row in shown for user in (row.user, row.account) if row.app and user}
+    read = refusals.core.store.names_of
+    known = {app: read(app, [user for at, user in users if at == app]) for app in {app for app, _ in users}}
+    return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing, known)
 
 
 @routes.post(
@@ -130,8 +133,7 @@ def _words_of(hold: Hold) -> str:
     """What was lifted, for the audit log: ``ban until 2026-11-26T08:30Z: spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"
-    until = datetime.fromtimestamp(hold.until, UTC)
-    ends = f" until {until:%Y-%m-%dT%H:%MZ}" if hold.until else ""
+    ends = f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}" if hold.until else ""
     return f"{hold.kind}{ends}{hold.detail and f': {hold.detail}'}"
 
 
