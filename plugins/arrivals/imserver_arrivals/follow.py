@@ -24,6 +24,7 @@ from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Entry, MessageLog
 from imserver.plugin.runtime import retry_pause
 from imserver.plugin.storage import Store
+from imserver.plugin.wire import id_of
 
 from .command import Wish, print_counts
 from .departure import content_of
@@ -160,7 +161,7 @@ class Follower:
         while after >= 0 and (page := self._entries.read(app, after, _PAGE)):
             after = page[-1].id
             some = [each for each in page if each.conversation in position.groups and self._is_ours(each)]
-            ids = {int(each.sender) for each in some if each.sender.isdecimal()}
+            ids = {id_of(each.sender) for each in some}
             names = {each.user: each.nickname for each in self._accounts.by_ids(app, list(ids))}
             for entry in some:
                 nickname = names.get(entry.sender) or entry.sender or "server"

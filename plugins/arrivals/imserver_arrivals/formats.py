@@ -18,7 +18,7 @@ from .zulip import Zulip
 FORMATS: Final[dict[str, type[Archive]]] = {
     each.name: each for each in (SlackExport, Mattermost, Zulip, RocketChat, Matrix)
 }
-FOLLOWED: Final = ("mattermost", "slack")
+FOLLOWED: Final = ("mattermost", "slack", "matrix")
 """The formats of servers that :mod:`imserver_arrivals.follow` follows."""
 WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter | ZulipWriter]]] = {
     "mattermost": MattermostWriter,

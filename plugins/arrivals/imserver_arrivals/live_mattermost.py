@@ -83,6 +83,10 @@ class LiveMattermost:
         self._due: dict[str, bool] = {}
         """Id of a channel in which something has happened → whether its members may have changed. Until it is
         stored."""
+        self._left: dict[str, bool] = {}
+        """What of it is left for the next archive."""
+        self._until = 0
+        """The time of the last change that was written."""
         self._reactions: list[tuple[str, Reaction]] = []
         """Kind of an event and its reaction, until it is stored."""
         self._marks: dict[int, None] = {}
@@ -91,9 +95,9 @@ class LiveMattermost:
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         """See :class:`imserver_arrivals.live.Live`."""
         if cursor == self._last:
-            self._due, self._reactions = {}, []
+            self._due, self._reactions = self._left, []
         else:  # what was written last was not stored
-            self._is_all_due, self._done = True, {}
+            self._is_all_due, self._done, self._until = True, {}, 0
         self._last = None
         if self._socket is None:
             self._connect()
@@ -109,12 +113,14 @@ class LiveMattermost:
             state = State(int(cursor[1:]) if cursor else newest)
         self._marks |= dict.fromkeys(state.marks)
         news = News(self._server, folder, self._marks, self._done)
-        until = news.run(self._due, self._reactions, state.since)
-        self._is_all_due = False
-        for each in list(self._done)[:-_MOST_DONE]:
-            del self._done[each]
-        since, number = max(state.since, until - _OVERLAP_MS), state.archive + any(folder.iterdir())
-        state = State(since, number, list(self._marks)[-_MOST_MARKS:])
+        self._until = max(self._until, news.run(self._due, self._reactions, state.since))
+        self._is_all_due, self._left = False, news.left
+        since = state.since if self._left else max(state.since, self._until - _OVERLAP_MS)
+        for id in list(self._done)[:-_MOST_DONE]:
+            del self._done[id]
+        for mark in list(self._marks)[:-_MOST_MARKS]:
+            del self._marks[mark]
+        state = State(since, state.archive + any(folder.iterdir()), list(self._marks))
         self._last = _encode(state).decode()
         return self._last
 
@@ -178,7 +184,7 @@ class LiveMattermost:
             self._seq = event.seq
         data, kind = event.data or {}, event.event
         channel = (event.broadcast.channel_id if event.broadcast else "") or data.get("channel_id")
-        if kind == "user_updated":
+        if kind in ("user_updated", "new_user"):
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
             self._reactions.append((kind, msgspec.json.decode(str(data.get("reaction")), type=Reaction)))

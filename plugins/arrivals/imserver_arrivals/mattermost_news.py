@@ -20,6 +20,8 @@ from .writing import file_name
 
 FILE_BYTES: Final = 256 << 20
 """Of one file. A larger one comes with its name only."""
+ARCHIVE_BYTES: Final = 256 << 20
+"""Of an archive after which no other channel is begun."""
 ID: Final = re.compile(r"[a-z0-9]{26}")
 """An id of theirs."""
 _NAME: Final = re.compile(r"(?<![\w@./])@([A-Za-z0-9._-]{1,64})")
@@ -40,7 +42,9 @@ class News:
         self._others: dict[str, None] = {}
         """Ids of users that it names, beside members."""
         self._emoji: dict[str, str] = {}
-        self._until = 0
+        self._until = self._bytes = 0
+        self.left: dict[str, bool] = {}
+        """What is due for the next archive, as this one is large."""
 
     def run(self, due: Mapping[str, bool], reactions: list[tuple[str, Reaction]], since: int) -> int:
         """Write what has changed, if anything has, and return the time of the last change; 0: nothing has."""
@@ -51,7 +55,10 @@ class News:
         ended = [reaction for kind, reaction in reactions if kind == "reaction_removed"]
         with path.open("wb") as file:
             _put(file, "version", 1)
-            for id in dict.fromkeys((*due, *reacted)):
+            for id in dict.fromkeys((*reacted, *due)):
+                if self._bytes + file.tell() > ARCHIVE_BYTES and id not in reacted:
+                    self.left[id] = due[id]
+                    continue
                 channel, few = self._server.channel(id), reacted.get(id, {})
                 if channel is None:
                     continue
@@ -172,6 +179,7 @@ class News:
             if error.status not in (403, 404, 413):
                 raise
         self._done[source] = 0
+        self._bytes += target.stat().st_size if target.exists() else 0
         return target.exists()
 
     # --- people and channels --------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ _MOST_SINCE: Final = 1000
 """Posts in an answer to ``since``. If it has as many, it may lack some."""
 _PER_PAGE: Final = 200
 _GONE: Final = (403, 404)
+_MOST_NAMES: Final = 100_000
+"""Names that are remembered, also of nobody: any text may have some."""
 
 
 class Team(Struct):
@@ -187,6 +189,8 @@ class MattermostServer:
 
     def named(self, names: Collection[str]) -> list[User]:
         """The users who have these names, as far as there are any."""
+        if len(self._ids) > _MOST_NAMES:
+            self._ids.clear()
         new = [name for name in names if name not in self._ids]
         for start in range(0, len(new), _PER_PAGE):
             some = new[start : start + _PER_PAGE]

@@ -19,6 +19,8 @@ from click.testing import CliRunner
 from conftest import APP, Site
 from fake_mattermost import TOKEN, Mattermost, mattermost
 from imserver_arrivals.command import arrive
+from imserver_arrivals.follow import LIVE
+from imserver_arrivals.formats import FOLLOWED
 
 import imserver_client as im
 from imserver.messenger.messages.log.contract import Draft
@@ -235,6 +237,10 @@ def test_what_cannot_be_followed_ends_in_one_line(
         with following(fake, site.config, installed, token=token) as command:
             assert command.process.wait(SECONDS) == 1
             assert "the token is empty, or no printable ASCII" in command.output
+
+
+def test_an_import_notes_its_end_for_each_format_that_can_be_followed() -> None:
+    assert set(FOLLOWED) == set(LIVE)
 
 
 def test_the_guide_does_what_it_says(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_mattermost import MOST_SINCE, TOKEN, Mattermost, id_of, mattermost
-from imserver_arrivals import live
+from imserver_arrivals import live, mattermost_news
 from imserver_arrivals.formats import archive_of
 from imserver_arrivals.live import LiveError
 from imserver_arrivals.live_mattermost import LiveMattermost
@@ -180,6 +180,21 @@ def test_more_posts_than_an_answer_has_come_all(fake: Mattermost, tmp_path: Path
     follower = Follower(fake)
     assert len(messages(follower.look())) == MOST_SINCE + 50
     follower.live.close()
+
+
+def test_large_archives_come_in_parts(
+    fake: Mattermost, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mattermost_news, "ARCHIVE_BYTES", 1000)
+    fake.add_channel("big", ["bob", "follower"])
+    follower.live.close()
+    for channel in ("room", "big"):
+        fake.post("bob", channel, channel, files={"a.txt": b"x" * 2000})
+    again = Follower(fake, follower.cursor)
+    parts = [[each.text for each in messages(again.look(0)).values()] for _ in range(3)]
+    assert parts == [["room"], ["big"], []]
+    assert json.loads(again.cursor)["since"] >= json.loads(follower.cursor)["since"]
+    again.live.close()
 
 
 def test_ours_is_posted_once_and_passed_over(fake: Mattermost, follower: Follower, tmp_path: Path) -> None:
