@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 from gevent.hub import Hub
+from msgspec import Struct
 
 from imserver.gateway.config.settings import Config, LogSettings
 from imserver.gateway.errors import StartError
@@ -190,20 +191,17 @@ class LineHandler(logging.Handler):
 INTERVAL_SECONDS: Final = 60.0
 
 
-class RateLimitedLog:
+class RateLimitedLog(Struct, eq=False):
     """A warning that may occur thousands of times a second: logged once a minute.
 
     ``text`` is a logging format; the number of suppressed lines is appended.
     """
 
-    __slots__ = ("_clock", "_log", "_next", "_suppressed", "_text")
-
-    def __init__(self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic) -> None:
-        self._log = log
-        self._text = text
-        self._clock = clock
-        self._next = 0.0
-        self._suppressed = 0
+    _log: logging.Logger
+    _text: str
+    _clock: Callable[[], float] = monotonic
+    _next: float = 0.0
+    _suppressed: int = 0
 
     def __call__(self, *arguments: object) -> None:
         """Log the warning, or count it as suppressed."""

@@ -229,11 +229,6 @@ class Metrics(Struct, eq=False):
         self.loop_lag_max_seconds = max(self.loop_lag_max_seconds, seconds)
         self.loop_lags.observe(seconds)
 
-    def batched(self, messages: int, seconds: float) -> None:
-        """Count ``messages`` of clients that were stored together in ``seconds``."""
-        self.batch_messages.observe(messages)
-        self.batch_seconds.observe(seconds)
-
     def watch_collector(self) -> Callable[[], None]:
         """Measure garbage collections, which block the loop, until the returned function is called."""
         began = 0.0

@@ -11,8 +11,6 @@ from imserver.gateway.config.values import MAKE_SECRET, is_placeholder
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import Service
 
-log = logging.getLogger(__name__)
-
 
 class SecretSettings(Protocol):
     """A group of settings with a secret, or the file of one."""
@@ -76,7 +74,7 @@ class AppSecrets(Service, dict=True):
         try:
             secret = self.secret_of(tenant)
         except BadKey as bad:
-            log.error("apps.%s.%s", tenant.name, bad)
+            logging.getLogger(__name__).error("apps.%s.%s", tenant.name, bad)
             secret = self._secrets.get(tenant.name, b"")
         self._pass(tenant, secret)
 

@@ -9,18 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import time
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from imserver.backends.webhooks.requests import Asking, AuthoriseHook, Authoriser, document_in
+from imserver.backends.webhooks.requests import Asking, AuthoriseHook, Authoriser, T, document_in
 from imserver.plugin.errors import ClientError
 from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 
-T = TypeVar("T")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 """A header that a client may set: ASCII without control characters, which could begin another header."""
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 import msgspec
 from gevent.event import Event as Signal
+from msgspec import field
 
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.backends.webhooks.dead_events import RetryRow
@@ -62,38 +63,37 @@ _SPLIT_AFTER: Final = 3
 _EMPTY: Final = LogWindow(lambda _after, _limit: (), 0)
 
 
-class Feed:
+class Feed(Service):
     """The feed of one app on this node. Owner of its positions while this node has the lease."""
 
-    def __init__(self, app: str, receiver: Receiver) -> None:
-        self.app = app
-        self.receiver = receiver
-        self.lease = DeliveryLease()
-        self.begin: int | None = None
-        """Where the feed begins, if it is new: before the first entry that this node saw."""
-        self.is_known = False
-        """Whether this node has tried to get the lease."""
-        self.entries = _EMPTY
-        """The entries to send."""
-        self.noting = _EMPTY
-        """The entries that the notifications have not read."""
-        self.sender: Consumer[_Batch] | None = None
-        """None: another node has the lease."""
-        self.notifier: Consumer[Any] | None = None
-        """Looks through ``noting``."""
-        self.event_id = 0
-        self.event_head = 0
-        self.waiting: set[str] = set()
-        """Users with events that were put aside."""
-        self.has_retries = True
-        """Whether there are events that were put aside, as far as it is known."""
-        self.retried_at = 0.0
-        self.next_due = 0
-        """When the next user is to be notified (:func:`steady_time`, ms); 0: now, or not known."""
-        self.members: RememberedMembers | None = None
-        """As of the entries that the notifications have looked at."""
-        self.saved = (0, 0, 0)
-        """The positions as they were stored last."""
+    app: str
+    receiver: Receiver
+    lease: DeliveryLease = field(default_factory=DeliveryLease)
+    begin: int | None = None
+    """Where the feed begins, if it is new: before the first entry that this node saw."""
+    is_known: bool = False
+    """Whether this node has tried to get the lease."""
+    entries: LogWindow = _EMPTY
+    """The entries to send."""
+    noting: LogWindow = _EMPTY
+    """The entries that the notifications have not read."""
+    sender: Consumer[_Batch] | None = None
+    """None: another node has the lease."""
+    notifier: Consumer[Any] | None = None
+    """Looks through ``noting``."""
+    event_id: int = 0
+    event_head: int = 0
+    waiting: set[str] = field(default_factory=set)
+    """Users with events that were put aside."""
+    has_retries: bool = True
+    """Whether there are events that were put aside, as far as it is known."""
+    retried_at: float = 0.0
+    next_due: int = 0
+    """When the next user is to be notified (:func:`steady_time`, ms); 0: now, or not known."""
+    members: RememberedMembers | None = None
+    """As of the entries that the notifications have looked at."""
+    saved: tuple[int, int, int] = (0, 0, 0)
+    """The positions as they were stored last."""
 
     @property
     def owned(self) -> bool:

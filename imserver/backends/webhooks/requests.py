@@ -61,11 +61,10 @@ class LastAnswer(Struct, frozen=True, array_like=True):
     events: Annotated[int, about("The number of events in the request.")]
 
 
-class LastAnswers:
+class LastAnswers(Service):
     """Owner of the last answers, by app. Never switches."""
 
-    def __init__(self) -> None:
-        self._by_app: dict[str, deque[LastAnswer]] = {}
+    _by_app: dict[str, deque[LastAnswer]] = field(default_factory=dict)
 
     def note(self, app: str, status: int, problem: str, began: float, events: int) -> None:
         """Note an answer to a request of ``began`` (monotonic)."""

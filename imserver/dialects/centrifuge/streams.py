@@ -37,8 +37,6 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Connection, Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 
-log = logging.getLogger(__name__)
-
 _PROTOBUF: Final = "application/octet-stream"
 
 
@@ -235,7 +233,7 @@ class Emulation:
             while waiting and stream.is_open:
                 stream.encoding.serve(stream, waiting.popleft(), stream.encoding.dialect.text)
         except Exception:
-            log.exception("serving failed", extra={"connection": stream.peer})
+            logging.getLogger(__name__).exception("serving failed", extra={"connection": stream.peer})
             stream.lost()
         finally:
             del self._waiting[stream]

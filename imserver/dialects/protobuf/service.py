@@ -123,11 +123,6 @@ class PageEnds:
         if id:
             self.ends[connection] = id, passed_over
 
-    def pass_over(self, connection: Connection) -> None:
-        """Record that new entries are delivered to a client before it has requested the rest."""
-        if connection in self.ends:
-            self.ends[connection] = self.ends[connection][0], True
-
     def forget(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self.ends.pop(connection, None)
@@ -293,5 +288,6 @@ class ProtobufService:
 
     def _pass_over(self, connection: Connection) -> None:
         """A session has not requested the rest in time: it gets new entries now, and the rest later."""
-        self.page_ends.pass_over(connection)
+        if connection in (ends := self.page_ends.ends):
+            ends[connection] = ends[connection][0], True
         self._catch_up.release(connection)

@@ -109,9 +109,6 @@ class PusherChannels:
         return channel.startswith((PRIVATE, PRESENCE))
 
 
-_NAMES: Final = PusherChannels()
-
-
 def entrance(tenant: Tenant) -> str:
     """The uses of an app with this protocol, for the start of the server."""
     if not pusher_of(tenant).key:
@@ -147,7 +144,7 @@ class PusherApps:
         if self.by_name.get(app) == pusher:
             return
         self.by_name.pop(app, None)
-        self._set_names(app, None if pusher is None else _NAMES)
+        self._set_names(app, None if pusher is None else PusherChannels())
         if pusher is not None:
             self.by_name[app] = pusher
         in_order = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]

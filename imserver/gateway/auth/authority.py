@@ -20,7 +20,7 @@ from math import inf
 from time import time
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
@@ -79,16 +79,15 @@ class _Key(Struct, frozen=True):
         return Principal("key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id)
 
 
-class KeyUses:
+class KeyUses(Service):
     """What keys did since :meth:`take`: key, route, app, address → numbers of answered and refused requests.
 
     Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a request counts for its key alone.
     Nobody counts before the first :meth:`take` (``wanted``). Never switches.
     """
 
-    def __init__(self) -> None:
-        self.wanted = False
-        self._numbers: dict[KeyUse, list[int]] = {}
+    wanted: bool = False
+    _numbers: dict[KeyUse, list[int]] = field(default_factory=dict)
 
     def add(self, use: KeyUse, refused: bool, number: int = 1) -> None:
         """Count ``number`` requests, if that is :attr:`wanted`."""

@@ -33,9 +33,6 @@ from imserver.gateway.errors import IssuerUnavailable
 from imserver.gateway.model import Service
 from imserver.gateway.transport.outgoing import Outgoing, Unreachable
 
-log = logging.getLogger(__name__)
-
-
 FETCH_SECONDS: Final = 2.0
 """Time limit of one fetch. A login waits at most this long."""
 REFRESH_SECONDS: Final = 600.0
@@ -133,7 +130,7 @@ class Issuer(Service, dict=True):
             self._keys = self._read()
         except Unreachable as error:
             self._problem = str(error)
-            log.warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
+            logging.getLogger(__name__).warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
         else:
             self._fetched_at = self.clock()
             self._unknown.clear()

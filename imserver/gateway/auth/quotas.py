@@ -14,13 +14,12 @@ from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection, Encoding, Serve
 
 
-class ConnectionQuota:
+class ConnectionQuota(Service):
     """Owner of the connection counts. Apps without a limit are not counted."""
 
-    def __init__(self) -> None:
-        self.taken: dict[Connection, str] = {}
-        """Connection → the app for which it counts. Read-only for others."""
-        self._counts: dict[str, int] = {}
+    taken: dict[Connection, str] = field(default_factory=dict)
+    """Connection → the app for which it counts. Read-only for others."""
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def full(self, app: str, limit: int, request: object) -> bool:
         """Whether the app is at its limit. A connection that counts already may log in again."""

@@ -19,7 +19,7 @@ from typing import Final
 
 import gevent
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.errors import Problems, ServiceRefused
@@ -255,15 +255,14 @@ State = dict[str, dict[bytes, float]]
 """Name of a rate → what :meth:`Buckets.state` returns."""
 
 
-class BucketList:
+class BucketList(Struct, eq=False):
     """Owner of the list of the buckets of a node whose payers may wait for longer than seconds.
 
     What a connection pays by the second is not in it: its bucket is full again before anybody looks.
     """
 
-    def __init__(self) -> None:
-        self.all: list[Buckets] = []
-        """Read-only for others."""
+    all: list[Buckets] = field(default_factory=list)
+    """Read-only for others."""
 
     def make(
         self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
@@ -323,15 +322,14 @@ class BucketList:
             yield from ((buckets, payer) for payer in payers)
 
 
-class SenderRates:
+class SenderRates(Struct, eq=False):
     """Owner of which users have a rate of messages on this node. Never switches.
 
     A feature names a user when it has verified their token here, with the buckets that count for them.
     """
 
-    def __init__(self) -> None:
-        self.known: dict[tuple[str, str], Buckets] = {}
-        """App and user → the buckets that count for them. Read-only for others."""
+    known: dict[tuple[str, str], Buckets] = field(default_factory=dict)
+    """App and user → the buckets that count for them. Read-only for others."""
 
     def limit(self, app: str, user: str, buckets: Buckets) -> None:
         """Count the messages of a user from now on."""
@@ -410,15 +408,14 @@ class Mute(Struct, frozen=True):
         return f"muted until {end}" + (f": {self.reason}" if self.reason else "")
 
 
-class MutedUsers:
+class MutedUsers(Struct, eq=False):
     """Owner of who is muted. Never switches.
 
     A feature tells it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
     """
 
-    def __init__(self) -> None:
-        self.all: dict[tuple[str, str], Mute] = {}
-        """App and user → the mute. Read-only for others."""
+    all: dict[tuple[str, str], Mute] = field(default_factory=dict)
+    """App and user → the mute. Read-only for others."""
 
     def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
         """Mute a user until this Unix second; in the past: let them send again."""

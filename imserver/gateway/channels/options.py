@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+from msgspec import field
 from msgspec.structs import replace
 
 from imserver.gateway.channels.members import PRIVATE_PREFIX, ChannelNames, ChannelRefused, needs_token
 from imserver.gateway.config.settings import ChannelSettings, TenantSettings
 from imserver.gateway.hub.hub import RESERVED, USER_CHANNEL
-from imserver.gateway.model import SYSTEM_PREFIX, Limit
+from imserver.gateway.model import SYSTEM_PREFIX, Limit, Service
 
 ANY_NAMESPACE: Final = "*"
 """The row of ``channels`` in the settings of an app for all channels without a row of their own."""
@@ -37,17 +38,14 @@ def check_known(options: ChannelSettings) -> None:
         raise ChannelRefused("unknown", "the app has no channels of this namespace")
 
 
-class ChannelOptions:
+class ChannelOptions(Service):
     """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
     ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
 
-    def __init__(
-        self, settings: Callable[[str], TenantSettings | None], history_apps: Collection[str] = ()
-    ) -> None:
-        self._settings = settings
-        self.history_apps = history_apps
-        self.names: dict[str, ChannelNames] = {}
-        """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
+    _settings: Callable[[str], TenantSettings | None]
+    history_apps: Collection[str] = ()
+    names: dict[str, ChannelNames] = field(default_factory=dict)
+    """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of an app's channels mean (None: only what its settings say). Never switches."""

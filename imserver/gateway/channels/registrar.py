@@ -28,7 +28,6 @@ from imserver.gateway.hub.hub import Hub
 if TYPE_CHECKING:
     from imserver.gateway.cluster.redis.registry import RedisRegistry
 
-log = logging.getLogger(__name__)
 
 REPORT_SECONDS: Final = 1.0
 """Greatest age of the number of members in the registry."""
@@ -131,7 +130,7 @@ class Registrar:
                 else:
                     self._report_changes()
             except Exception:
-                log.exception("reporting channels to the registry failed")
+                logging.getLogger(__name__).exception("reporting channels to the registry failed")
 
     def _report_changes(self) -> bool:
         """Report the changed channels. Return False if the registry does not answer. Switches."""

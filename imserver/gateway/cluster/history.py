@@ -7,7 +7,7 @@ from itertools import accumulate, islice
 from time import monotonic
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.clock import serve_others
@@ -89,17 +89,14 @@ def select(
     return events if limit < 0 else events[:limit]
 
 
-class _Stream:
+class _Stream(Struct, eq=False):
     """The history of one channel. ``until``: monotonic time at which its publications expire."""
 
-    __slots__ = ("bytes", "epoch", "offset", "publications", "until")
-
-    def __init__(self) -> None:
-        self.epoch = secrets.token_urlsafe(4)
-        self.offset = 0
-        self.publications: deque[Event] = deque()
-        self.until = 0.0
-        self.bytes = _STREAM_BYTES
+    epoch: str = field(default_factory=lambda: secrets.token_urlsafe(4))
+    offset: int = 0
+    publications: deque[Event] = field(default_factory=deque)
+    until: float = 0.0
+    bytes: int = _STREAM_BYTES
 
 
 class LocalHistory:

@@ -264,15 +264,14 @@ class FencedQuery(Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class NodeQueries:
+class NodeQueries(Service):
     """The queries that this node answers: a table from name to type and function. Owner: the node.
 
     A function gets the decoded query and returns a value that can be encoded. It may block, within the time
     limit of the asking node.
     """
 
-    def __init__(self) -> None:
-        self._rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = {}
+    _rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = field(default_factory=dict)
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
         """Answer queries of this kind; that of a feature begins with its name: ``lamp.count``. Raises

@@ -475,8 +475,10 @@ class TenantSettings(Struct, frozen=True):
         return any(marked(self, "ends_demo"))
 
     def policy_of(self, name: str) -> LoginPolicy:
-        """The login policy of the app ``name`` with these settings."""
-        return self.login_policy or usual_policy(name)
+        """The login policy of the app ``name`` with these settings. That of the original is usual for its
+        apps."""
+        usual: LoginPolicy = "newest" if name in _NEWEST else "refuse" if name == "gochat" else "multi"
+        return self.login_policy or usual
 
     def user_bytes_of(self, name: str) -> int:
         """The longest user id of the app ``name`` with these settings, in bytes of UTF-8."""
@@ -490,13 +492,6 @@ class TenantSettings(Struct, frozen=True):
 ORIGINAL_USER_BYTES: Final = 19
 """Longest user id of the apps of two originals, in bytes of UTF-8."""
 _NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
-
-
-def usual_policy(name: str) -> LoginPolicy:
-    """The default login policy of an app: that of the original for its apps, else ``multi``."""
-    if name in _NEWEST:
-        return "newest"
-    return "refuse" if name == "gochat" else "multi"
 
 
 class KeySettings(Struct, frozen=True):

@@ -6,7 +6,7 @@ default settings does not need it.
 
 import re
 from collections.abc import Hashable
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -60,11 +60,7 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}, {error}") from None
 
 
-_EMPTY_KEY: Final = re.compile(r"^( *)\? ''\n\1: ", re.MULTILINE)
-"""How the library writes an empty key of a mapping."""
-
-
 def write_yaml(document: Any) -> str:
     """Format a document as text for :func:`read_yaml`."""
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
-    return _EMPTY_KEY.sub(r"\1'':\n\1  ", text)
+    return re.sub(r"^( *)\? ''\n\1: ", r"\1'':\n\1  ", text, flags=re.MULTILINE)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.json import encode
 
 from imserver.gateway.auth.rates import TooManyRequests
@@ -33,12 +33,11 @@ MAX_BATCH_BYTES: Final = 4 << 20
 """The most bytes of the answers to the commands of one request."""
 
 
-class BatchAnswers:
+class BatchAnswers(Struct, eq=False):
     """The answers to the commands of a request, in order: ``parts``. Together they have at most 4 MiB."""
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self._size = 0
+    parts: list[bytes] = field(default_factory=list)
+    _size: int = 0
 
     def add(self, answer: bytes, too_large: bytes) -> None:
         """Add an answer of a command that was run, or ``too_large`` if it does not fit. Switches in a long

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from imserver.gateway.model import SYSTEM_PREFIX, Event
+from imserver.gateway.model import SYSTEM_PREFIX, Event, Service
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.states import (
     ATTACH,
@@ -273,16 +273,15 @@ class LocalChannel(Struct, eq=False):
     position: ChannelPosition | None = None
 
 
-class ChannelMembership:
+class ChannelMembership(Service):
     """The channels and their members. Owner of ``App.channels``, ``App.own_channels`` and
     ``Connection.channels``, a tuple: a dict of three channels would cost 140 bytes more. Never switches."""
 
-    def __init__(self) -> None:
-        self.channels = 0
-        """Number of channels in all apps."""
-        self.members = 0
-        """Number of memberships."""
-        self._last = 0.0
+    channels: int = 0
+    """Number of channels in all apps."""
+    members: int = 0
+    """Number of memberships."""
+    _last: float = 0.0
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
         """Add a connection to a channel. None if it is a member already, or not in service in the app."""

@@ -22,8 +22,6 @@ from imserver.gateway.cluster.nodes import ForgetPending, NodeMessages, ToPendin
 from imserver.gateway.model import Event, Outcome, Service
 from imserver.gateway.sessions.presence import Presence
 
-log = logging.getLogger(__name__)
-
 LOOK_SECONDS: Final = 1.0
 LOOK_USERS: Final = 1000
 """Number of users looked up together."""
@@ -172,7 +170,7 @@ class PendingPushes(Service):
             try:
                 self.look()
             except Exception:
-                log.exception("looking for users with pending pushes failed")
+                logging.getLogger(__name__).exception("looking for users with pending pushes failed")
             if not self._queues:
                 self._filled.clear()
 

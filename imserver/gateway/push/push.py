@@ -39,7 +39,6 @@ from imserver.gateway.push.targets import StoredPushes, Target, UserChannels, ad
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
-_SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
 
@@ -120,7 +119,7 @@ class Pushes(Service):
                 deliver = self.reach.to_user_once if channels is None else channels.push
                 outcome = deliver(app, user, event)
         finally:
-            self.ids.settle(key, outcome in _SETTLED)
+            self.ids.settle(key, outcome in ACCEPTED | {_REPEATED})
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
@@ -203,11 +202,6 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
         yield item
         if not number % YIELD_TARGETS:
             serve_others()
-
-
-def _failed_if_unknown(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The outcomes for a caller to whom a user who may be online is a temporary failure."""
-    return [Outcome.FAILED if each is _UNKNOWN else each for each in outcomes]
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
@@ -463,7 +457,8 @@ class Publishing(Service, dict=True):
             for index, (user, event, outcome) in enumerate(rows):
                 if outcome in _NOT_REACHED and self.pending.add(app, user, event, ttl_seconds, device):
                     outcomes[index] = Outcome.PENDING
-            outcomes = _failed_if_unknown(outcomes)
+            # To this caller a user who may be online is a temporary failure.
+            outcomes = [Outcome.FAILED if each is _UNKNOWN else each for each in outcomes]
         return outcomes
 
     def _to_channel_of_user(

@@ -236,8 +236,6 @@ def _are_together(refs: tuple[SessionRef, ...]) -> bool:
     return len(refs) == 1 or (len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs))
 
 
-log = logging.getLogger(__name__)
-
 MAX_HOPS = 3
 """Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
@@ -319,7 +317,7 @@ class Rerouting(Service):
                 queue.popleft()
                 self._count -= 1
         except Exception:
-            log.exception("rerouting pushes of %s in %s failed", user, app)
+            logging.getLogger(__name__).exception("rerouting pushes of %s in %s failed", user, app)
             self.unreached += len(queue)
             self._count -= len(queue)
         finally:
@@ -360,16 +358,15 @@ GUARD_SECONDS = 10.0
 """Time after a login in which rerouted pushes may arrive."""
 
 
-class ReorderDelay:
+class ReorderDelay(Service):
     """The last node that received a push of this node, for the most recent users of other nodes.
 
     Owner of that table. A push to a user of this node is delivered at once, so no later push waits for it.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._routes: dict[tuple[str, str], tuple[int, float, float]] = {}
-        """User → (epoch, time of the last push, end of the wait), oldest first."""
+    _clock: Callable[[], float] = monotonic
+    _routes: dict[tuple[str, str], tuple[int, float, float]] = field(default_factory=dict)
+    """User → (epoch, time of the last push, end of the wait), oldest first."""
 
     def wait_seconds(self, app: str, user: str, epoch: int, own: int = 0) -> float:
         """How long a push to ``epoch`` must wait. ``own``: the epoch of this node. Never switches."""
@@ -399,18 +396,17 @@ class _Guard(Struct, gc=False):
     numbers: dict[int, int] = field(default_factory=dict)
 
 
-class ReorderGuard:
+class ReorderGuard(Service):
     """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
 
     Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
     """
 
-    def __init__(self, hub: Hub, clock: Callable[[], float] = monotonic) -> None:
-        self._hub = hub
-        self._clock = clock
-        self._guards: dict[tuple[str, str], _Guard] = {}
-        self._ends: deque[tuple[float, tuple[str, str]]] = deque()
-        """When the guard of each login ends."""
+    _hub: Hub
+    _clock: Callable[[], float] = monotonic
+    _guards: dict[tuple[str, str], _Guard] = field(default_factory=dict)
+    _ends: deque[tuple[float, tuple[str, str]]] = field(default_factory=deque)
+    """When the guard of each login ends."""
 
     def logged_in(self, app: str, user: str) -> None:
         """A session of the user has begun here."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 from gevent.pool import Group
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.cluster.nodes import (
@@ -28,7 +28,7 @@ from imserver.gateway.errors import CloseCode, ReplyCode
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.model import Event, Login
+from imserver.gateway.model import Event, Login, Service
 from imserver.gateway.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, SessionRefused, Sessions
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection
@@ -52,17 +52,16 @@ class AliveQuery(Struct, frozen=True, array_like=True):
     session_id: int
 
 
-class Departures:
+class Departures(Service):
     """Reports logouts to the registry, by at most :data:`WORKERS` greenlets, of which it is the owner.
     ``on_exit`` is called with a session whose end took its user offline."""
 
-    def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
-        self._registry = registry
-        self._on_exit = on_exit
-        self._waiting: deque[tuple[Session, bool]] = deque()
-        self._workers = Group()
-        self._unused = WORKERS
-        """Number of workers that may be started."""
+    _registry: RedisRegistry
+    _on_exit: Callable[[Session], None]
+    _waiting: deque[tuple[Session, bool]] = field(default_factory=deque)
+    _workers: Group = field(default_factory=Group)
+    _unused: int = WORKERS
+    """Number of workers that may be started."""
 
     def stop(self) -> None:
         """End the greenlets. Waiting and later logouts are not reported."""
@@ -97,15 +96,14 @@ class Departures:
         self._unused += 1
 
 
-class UsersElsewhere:
+class UsersElsewhere(Service):
     """The users of other nodes. Owner of ``App.elsewhere`` and ``App.lag``. ``lease_lag``: seconds after
     which all nodes have read a lease with the users of now."""
 
-    def __init__(self, hub: Hub, fanout: Fanout, node_messages: NodeMessages, lease_lag: int) -> None:
-        self._hub = hub
-        self._fanout = fanout
-        self._node_messages = node_messages
-        self._lease_lag = lease_lag
+    _hub: Hub
+    _fanout: Fanout
+    _node_messages: NodeMessages
+    _lease_lag: int
 
     def noticed(self, notice: Notice) -> None:
         """A user has entered or left on another node. Never switches."""

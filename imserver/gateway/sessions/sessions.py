@@ -9,7 +9,7 @@ from typing import Final
 from weakref import ref
 
 import gevent
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.auth.login import Logins
@@ -22,7 +22,7 @@ from imserver.gateway.errors import CloseCode, LoginRefusal, ReplyCode, StorageU
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
+from imserver.gateway.model import Event, Heartbeat, Login, Ping, Reply, Service, is_of_device
 from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
 from imserver.gateway.storage.contract import Changes
 from imserver.gateway.storage.store import Store
@@ -117,16 +117,15 @@ class ClosedSessions(Struct, frozen=True):
         return sum(self.closed)
 
 
-class RecentKicks:
+class RecentKicks(Service):
     """The last kicks. A login that began before a kick and ends after it is refused.
 
     A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
     the user may have ended all sessions, or may be deleted. ``count``: the number of kicks.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._numbers: dict[tuple[str, str, str | None], int] = {}
+    count: int = 0
+    _numbers: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
         """Record the kick of a user, from devices of this name or (None) from all; without a ``user`` that an

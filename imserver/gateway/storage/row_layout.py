@@ -24,7 +24,6 @@ from imserver.gateway.storage.row_query import RowQuery
 from imserver.gateway.storage.statements import PooledStatements, Row, marks_of
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
-_LONGEST: Final = 1 << 24
 Change = Callable[[Any], Any]
 
 
@@ -120,7 +119,7 @@ def layout_of(
         kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
         if kind is None:
             raise StartError(f"the column {name} of {table} has the type {of!r}, which is not copied")
-        copy, most = kind.copy, getattr(of, "length", None) or _LONGEST
+        copy, most = kind.copy, getattr(of, "length", None) or 1 << 24
         if kind.name == "number":
             bits = (
                 16 if isinstance(of, types.SmallInteger) else 64 if isinstance(of, types.BigInteger) else 32

@@ -90,7 +90,9 @@ class Statements(ABC):
     def spellings(text: str) -> list[str]:
         """The spellings of a text to search for, because SQL folds only ASCII. ASCII letters are in lower
         case."""
-        return list(dict.fromkeys(map(lower_ascii, (text, text.lower(), text.upper(), text.title()))))
+        some = (text, text.lower(), text.upper(), text.title())
+        folded = ("".join(sign.lower() if sign.isascii() else sign for sign in each) for each in some)
+        return list(dict.fromkeys(folded))
 
     @staticmethod
     def folded(text: str) -> str:
@@ -247,7 +249,7 @@ class DirectStatements(Statements):
 
     def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert many rows. ``types``: those of the columns on PostgreSQL, in order."""
-        self.execute_many(_insertion(table, columns, len(types)), rows)
+        self.execute_many(f"INSERT INTO {table} ({columns}) VALUES {marks_of(len(types))}", rows)
 
 
 class NotStored(Exception):
@@ -417,11 +419,6 @@ class PostgresqlStatements(DirectStatements):
 
 
 @cache
-def _insertion(table: str, columns: str, count: int) -> str:
-    return f"INSERT INTO {table} ({columns}) VALUES {marks_of(count)}"
-
-
-@cache
 def _with_question_marks(statement: str) -> str:
     return statement.replace("%s", "?")
 
@@ -445,11 +442,6 @@ def padded(values: Sequence[T], filler: T) -> Sequence[T]:
 def marks_of(count: int) -> str:
     """The text of a list of ``count`` placeholders."""
     return f"({', '.join(['%s'] * count)})"
-
-
-def lower_ascii(text: str) -> str:
-    """ASCII letters in lower case, others unchanged."""
-    return "".join(each.lower() if each.isascii() else each for each in text)
 
 
 def text_objection(text: str, most: int) -> str:

@@ -19,8 +19,6 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.http_servers import Listeners
 
-_log = logging.getLogger(__name__)
-
 
 def resolve(host: str) -> str:
     """The first address of a host. Raises StartError."""
@@ -78,7 +76,7 @@ class ConnectionSteering:
                 sock.setsockopt(_socket.SOL_SOCKET, 51, option)  # SO_ATTACH_REUSEPORT_CBPF
         except OSError as error:
             self._possible = False
-            _log.info(
+            logging.getLogger(__name__).info(
                 "connection steering is unavailable (%s): while a node restarts, its new connections wait",
                 error.strerror,
             )

@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.errors import HttpProblem, Problems
@@ -223,15 +223,12 @@ _usual_key = re.compile(rb"Bearer [A-Za-z0-9._~+/=-]{1,512}").fullmatch
 _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
-class KnownHeads:
+class KnownHeads(Struct, eq=False):
     """Parses heads, as :func:`parse_head`. Owner of the cache. Results are shared: do not change them."""
 
-    __slots__ = ("_mounts", "heads")
-
-    def __init__(self, mounts: Mounts = NO_MOUNTS) -> None:
-        self.heads: dict[bytes, ParsedHead] = {}
-        """Cached heads by their bytes without the key. Read-only for others."""
-        self._mounts = mounts
+    _mounts: Mounts = NO_MOUNTS
+    heads: dict[bytes, ParsedHead] = field(default_factory=dict)
+    """Cached heads by their bytes without the key. Read-only for others."""
 
     def read(self, data: bytes) -> ParsedHead:
         """Parse one whole request head."""

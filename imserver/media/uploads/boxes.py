@@ -26,7 +26,6 @@ MAX_BOXES: Final = 10_000
 """Limit of the boxes and items that are looked at. Cameras write a few hundred."""
 _PIECE_BYTES: Final = 65536
 _XMP: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-_PRIVATE: Final = frozenset({b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"})
 
 
 class _Box(NamedTuple):
@@ -66,7 +65,7 @@ class _Cleaner:
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
                 self.clean(box.start, box.end)
-            elif box.kind in _PRIVATE or (
+            elif box.kind in (b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci") or (
                 box.kind == b"uuid" and data[box.start : min(box.start + 16, box.end)] == _XMP
             ):
                 self._zero(box.start, box.end)

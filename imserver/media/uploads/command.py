@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.media.uploads import upload_rows
@@ -17,6 +17,7 @@ from imserver.media.uploads.uploads import DamagedFile, UploadStorage, name_of
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.identity import Tenants
 from imserver.plugin.progress import long_work
+from imserver.plugin.runtime import Service
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
 
@@ -33,19 +34,18 @@ class MoveReport(Struct):
     bad: dict[str, str] = {}
 
 
-class MediaMove:
+class MediaMove(Service):
     """Moves the bytes of files from one store to the other. A file is moved when its row names the other
     store, so a run goes on where the one before ended.
 
     Servers may run meanwhile: a row is changed when the other store has the bytes, and they were read back.
     """
 
-    def __init__(self, store: Store, storage: UploadStorage, target: str, delete_source: bool) -> None:
-        self._store = store
-        self._storage = storage
-        self._to = target
-        self._delete_source = delete_source
-        self.report = MoveReport()
+    _store: Store
+    _storage: UploadStorage
+    _to: str
+    _delete_source: bool
+    report: MoveReport = field(default_factory=MoveReport)
 
     def run(self) -> Iterator[None]:
         """Move all files; yields after each. Raises StorageUnavailable and MediaUnavailable."""

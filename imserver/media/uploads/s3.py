@@ -71,9 +71,6 @@ def signed_headers(
     return {**sent, "authorization": proof}
 
 
-log = logging.getLogger(__name__)
-
-
 class Bucket:
     """A bucket. Owner of its connections.
 
@@ -148,7 +145,7 @@ class Bucket:
             failure = f"status {answer.status}"
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 break
-        log.error("the bucket at %s refused a %s: %s", self._host, method, failure)
+        logging.getLogger(__name__).error("the bucket at %s refused a %s: %s", self._host, method, failure)
         raise MediaUnavailable(f"the bucket refused the request: {failure}")
 
     def close(self) -> None:

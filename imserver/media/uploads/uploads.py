@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final
 
 import gevent
 import msgspec
@@ -42,7 +42,15 @@ from imserver.media.uploads.declared import (
     UPLOADED_BYTES,
     UploadSettings,
 )
-from imserver.media.uploads.directory import PIECE_BYTES, STATE, Directory, folder_of, open_private, write_all
+from imserver.media.uploads.directory import (
+    PIECE_BYTES,
+    STATE,
+    Directory,
+    T,
+    folder_of,
+    open_private,
+    write_all,
+)
 from imserver.media.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
 from imserver.media.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.media.uploads.worker import TooCostly
@@ -54,7 +62,6 @@ from imserver.plugin.storage import Erasure, Store
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 THUMBNAIL: Final = ".t"
 """The end of the name of a thumbnail."""

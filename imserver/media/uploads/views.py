@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -24,8 +24,6 @@ from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
 from imserver.plugin.views import as_request, to_response
-
-_OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
@@ -191,7 +189,7 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     A header that is not one range of bytes, or is meant for other content, is ignored. Raises
     :class:`ApiProblem` for a range outside the file.
     """
-    match = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", headers.get("range", "").replace(" ", ""))
     if match is None or headers.get("if-range", tag) != tag or not (match[1] or match[2]):
         return None
     if not match[1]:

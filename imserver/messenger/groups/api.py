@@ -264,7 +264,7 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     """Check that users may become members of a group. Returns those whom the user only invites.
 
     In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
-    :class:`ApiProblem` and Strangers.
+    :class:`ApiProblem` and ServiceRefused.
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):

@@ -8,7 +8,7 @@ import gevent
 from imserver.messenger.groups.groups import Groups, RemovedMembers
 from imserver.messenger.messages.log.contract import Everybody
 from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectReason
-from imserver.plugin.storage import PooledStatements, Statements, Store, text_of
+from imserver.plugin.storage import Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0
 """Between two counts of accounts and members. Where one has changed, all accounts are looked at: those that
@@ -47,7 +47,8 @@ class EverybodysGroups(Store.Rows):
             same = {key for key in groups if self._counts.get(key) == counts[key]}
             self._positions = {key: last for key, last in self._positions.items() if key in same}
             self._counts, self._whole_at = counts, monotonic() + self._whole_seconds
-        last = self._last_account()
+        newest = "SELECT max(id) FROM account"
+        last = self._store.read_or(0, lambda sql: int(sql.query(newest)[0][0] or 0))
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
@@ -82,10 +83,6 @@ class EverybodysGroups(Store.Rows):
         statement = f"SELECT count(*) FROM account WHERE app = %s {_OF[whose]}"
         ((accounts,),) = self._store.rows(statement, (app,))
         return accounts, self._log.conversations.count_members(app, group)
-
-    @Store.reading_or(0)
-    def _last_account(self, sql: PooledStatements) -> int:
-        return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
 
     def _accounts(self, app: str, whose: Everybody, after: int, last: int) -> tuple[list[str], int]:
         """Users of an app with ids after one, up to ``last``, at most :data:`MOST_JOINING`; and the id up to

@@ -93,12 +93,6 @@ class NoMember(ServiceRefused, problem=HttpProblem(404, "unknown_member", "The g
     """A named user is no member of the group."""
 
 
-class Strangers(
-    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="`members`: strangers join by an invitation: {}"
-):
-    """Users whom the caller may not add, and whom nobody invites on this node."""
-
-
 class HandleTaken(
     ServiceRefused, problem=HttpProblem(409, "handle_taken", "Another group of the app has this handle.")
 ):
@@ -443,10 +437,12 @@ class Groups(Service, dict=True):
         return new
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
-        """The users among ``users`` whom a user only invites. Raises Strangers if nobody invites."""
+        """The users among ``users`` whom a user only invites. Raises ServiceRefused if nobody invites."""
         strangers = self.relations.strangers_among(app, by, users)
         if strangers and self.invite_strangers is None:
-            raise Strangers(", ".join(sorted(strangers)[:MOST_NAMED]))
+            names = ", ".join(sorted(strangers)[:MOST_NAMED])
+            problem = f"`members`: strangers join by an invitation: {names}"
+            raise ServiceRefused(problem, Problems.NOT_ALLOWED)
         return strangers
 
     def add(self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]) -> Added:
@@ -903,9 +899,8 @@ class GroupCommands(Struct, frozen=True):
         return app, user
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """The members whom the user only invites. Raises Strangers, and ServiceRefused unless all have
-        accounts and have not blocked the user.
-        """
+        """The members whom the user only invites. Raises ServiceRefused unless all have accounts and have
+        not blocked the user, and if nobody invites."""
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
         if users - accounts or self.groups.relations.blocked_by(app, user, members):

@@ -18,10 +18,6 @@ _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS, REFUSED = 0, 1
 
 
-class ScheduleRefused(ServiceRefused):
-    """A message is not scheduled, or cannot be changed any more, with the problem that says why."""
-
-
 class ScheduledMessage(Struct, frozen=True, kw_only=True):
     """A message that waits, or was refused for a ``reason``. ``id``: its ``client_msg_id`` in the log.
 
@@ -103,13 +99,13 @@ class ScheduledRows(Store.Rows):
     @Store.writing
     def add(self, sql: PooledStatements, message: ScheduledMessage, when: When) -> ScheduledMessage:
         """Schedule a message, unless there is one with its id. Returns what is there. Raises
-        ScheduleRefused."""
+        ServiceRefused."""
         now = sql.clock_ms()
         if (row := _row(sql, *message.key)) is not None:
             return row
         count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
         if sql.query(count, (message.app, message.member))[0][0] >= MOST_WAITING:
-            raise ScheduleRefused(problem=HTTP_TOO_MANY_SCHEDULED)
+            raise ServiceRefused(problem=HTTP_TOO_MANY_SCHEDULED)
         due = when.due(now)
         names = f"{_ROWS.columns}, look"
         row = replace(message, due=due, awaits=when.awaits, created=now, version=1)

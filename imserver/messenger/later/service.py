@@ -57,7 +57,7 @@ class ScheduledMessages:
     # --- the author -----------------------------------------------------------------------------------------
 
     def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
-        """Schedule a message. Switches. Raises ScheduleRefused and StorageUnavailable."""
+        """Schedule a message. Switches. Raises ServiceRefused and StorageUnavailable."""
         row = self.rows.add(message, when)
         self.counts["schedule"] += 1
         self.changed(row)

@@ -62,15 +62,12 @@ Receivers = dict[int, Collection[Connection]]
 """Conversation → the connections of this node that receive it."""
 
 
-class MessageRun:
+class MessageRun(Service):
     """Messages that are delivered together. Each is encoded once."""
 
-    __slots__ = ("_each", "messages")
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
-        self._each: dict[Encoding, list[FrameSource | None]] = {}
-        """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
+    messages: Sequence[Message]
+    _each: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
+    """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
         """The messages at these places, as one frame if the dialect supports it."""

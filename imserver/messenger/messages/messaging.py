@@ -346,7 +346,8 @@ class Messaging:
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         """See :class:`imserver.messenger.messages.log.writer.LogListener`."""
-        self._metrics.batched(drafts, seconds)
+        self._metrics.batch_messages.observe(drafts)
+        self._metrics.batch_seconds.observe(seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
 

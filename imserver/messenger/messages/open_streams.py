@@ -14,8 +14,7 @@ from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.model import ChannelPart, Event, StreamPart
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
-
-log = logging.getLogger(__name__)
+from imserver.plugin.runtime import Service
 
 
 class OpenStream(Struct):
@@ -71,16 +70,15 @@ SOON_BYTES: Final = 65_536
 """Texts so far are sent at once if the outbox has at most so many bytes with them."""
 
 
-class LateReceivers:
+class LateReceivers(Service):
     """Sends the texts so far of open streams to connections that have come late: at once while their outbox
     has little, then one stream each time the outbox is empty. So many streams never fill an outbox.
 
     Clients ignore the pieces of a stream that come before its text so far. Owner of what waits to be sent.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[Connection, dict[str, SendSoFar]] = {}
-        self._running = False
+    _waiting: dict[Connection, dict[str, SendSoFar]] = field(default_factory=dict)
+    _running: bool = False
 
     def add(self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar) -> None:
         """Send a stream to these connections, now or later. Never switches."""
@@ -123,7 +121,7 @@ class LateReceivers:
             try:
                 send(id, connections)
             except Exception:
-                log.exception("an open stream could not be sent")
+                logging.getLogger(__name__).exception("an open stream could not be sent")
             if is_long_turn():
                 serve_others()
         return bool(ready)
@@ -140,22 +138,21 @@ def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
 _NONE: Final[Mapping[str, OpenStream]] = {}
 
 
-class OpenStreams:
+class OpenStreams(Service):
     """Open streamed messages: those that this node owns, and copies of others whose channel has subscribers
     here. Owner of the table and the copies. Never switches.
     """
 
-    def __init__(self) -> None:
-        self.late = LateReceivers()
-        self.gaps: dict[str, tuple[str, str]] = {}
-        """Streams of which this node lacks pieces, with their app and channel."""
-        self.news = Signal()
-        """Set when there is a gap, or the first stream."""
-        self._over: dict[str, None] = {}
-        """Streams that ended lately, the oldest first. What comes of them late is ignored."""
-        self.by_channel: dict[tuple[str, str], dict[str, OpenStream]] = {}
-        """(app, channel) → its open streams by their ids. Read-only for others."""
-        self._senders: dict[tuple[str, str], dict[str, OpenStream]] = {}
+    late: LateReceivers = field(default_factory=LateReceivers)
+    gaps: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Streams of which this node lacks pieces, with their app and channel."""
+    news: Signal = field(default_factory=Signal)
+    """Set when there is a gap, or the first stream."""
+    _over: dict[str, None] = field(default_factory=dict)
+    """Streams that ended lately, the oldest first. What comes of them late is ignored."""
+    by_channel: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
+    """(app, channel) → its open streams by their ids. Read-only for others."""
+    _senders: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
 
     def all(self) -> list[OpenStream]:
         """All of them."""

@@ -110,8 +110,6 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     client_id: str = msgspec.field(default="", name="clientMsgID")
 
 
-_SHORT_ID: Final = Limit.CLIENT_MSG_ID_BYTES // 4
-"""Characters that never have more bytes than a ``client_msg_id`` may have."""
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
@@ -126,7 +124,7 @@ def _send_text(data: bytes) -> Send | None:
         bool(request.text)
         and bool(to) != bool(request.conversation)
         and len(to) <= MAX_USER_BYTES // 4
-        and len(client_id) <= _SHORT_ID
+        and len(client_id) <= Limit.CLIENT_MSG_ID_BYTES // 4
         and 0 <= request.conversation <= Limit.ID
         and "\0" not in to
         and "\0" not in client_id

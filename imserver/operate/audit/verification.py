@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from imserver.operate.audit.chain import AuditRow, Name
 from imserver.operate.audit.rows import Acts, ChainHead, after, head
 from imserver.plugin.commands import Finding
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import PooledStatements
 
 Note = Callable[[str, int, int], None]
@@ -72,14 +73,13 @@ def _next(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
     return head(sql), after(number, _PAGE, sql)
 
 
-class ChainCheck:
+class ChainCheck(Service):
     """Follows the chain. ``number`` and ``hash``: of the last row."""
 
-    def __init__(self, result: Verification, wanted: tuple[int, str] | None) -> None:
-        self.result = result
-        self.number = 0
-        self._hash = ""
-        self._wanted = wanted
+    result: Verification
+    _wanted: tuple[int, str] | None
+    number: int = 0
+    _hash: str = ""
 
     def begin(self, end: ChainHead) -> None:
         """Begin after the rows that were removed for their age."""

@@ -46,7 +46,6 @@ _WORDS: Final = {
 _OFFLINE: Final = Path(__file__).parent / "offline"
 _STYLE: Final = (_OFFLINE / "page.css").read_text("utf-8")
 _SCRIPT: Final = (_OFFLINE / "page.js").read_text("utf-8")
-_UPLOAD: Final = re.compile(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})")
 _PICTURES: Final = ("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "bmp")
 
 
@@ -108,7 +107,7 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
     text = entry.body.decode(errors="replace")
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
-    link = _UPLOAD.search(entry.body)
+    link = re.search(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})", entry.body)
     name = files.get(link[1].decode(), "") if link else ""
     if name:
         address = escape(f"../{quote(name)}")

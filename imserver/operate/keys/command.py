@@ -11,8 +11,6 @@ from msgspec import convert
 from imserver.operate.keys.usage import DeprecatedUse, uses_of
 from imserver.plugin.commands import ServerApi, fail, opened, settings_options, table
 
-_MOST: Final = 1000
-
 
 def _minute(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
@@ -41,7 +39,7 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         stored = store.keys()
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
-        rows = uses_of(store, name, now - hours * 60, now, 0, _MOST)
+        rows = uses_of(store, name, now - hours * 60, now, 0, 1000)
     if not rows:
         click.echo("nothing is recorded; uses are recorded once a minute")
         return

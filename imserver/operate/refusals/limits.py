@@ -46,11 +46,6 @@ class Hold(Struct, array_like=True):
         str, about("What the rate counts, and its setting; the id of the group; or the reason.")
     ]
 
-    @property
-    def is_liftable(self) -> bool:
-        """Whether `limits/lift` ends it."""
-        return self.kind not in ("erasure", "mute")
-
 
 class PeopleHooks(Struct, frozen=True):
     """What accounts say: the defaults are those of a node without them. All may switch.
@@ -144,7 +139,7 @@ class Refusals(Service, dict=True):
         stay = {
             hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
         }
-        lifted = [hold for hold in holds if hold.is_liftable and hold.who not in stay]
+        lifted = [hold for hold in holds if hold.kind not in ("erasure", "mute") and hold.who not in stay]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))

@@ -11,12 +11,12 @@ from functools import lru_cache
 from time import time
 from typing import Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.plugin.http import about
 from imserver.plugin.identity import Denial, Observer
-from imserver.plugin.runtime import network_of
+from imserver.plugin.runtime import Service, network_of
 
 STAY_SECONDS: Final = 3600
 ROWS_OF_PAYER: Final = 50
@@ -84,14 +84,11 @@ def _cut(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name[:_NAME] for name in names)
 
 
-class _Cause:
+class _Cause(Service):
     """The rows of one cause, by payer. The payer that was seen last is the last one."""
 
-    __slots__ = ("payers", "size")
-
-    def __init__(self) -> None:
-        self.payers: OrderedDict[str, _Rows] = OrderedDict()
-        self.size = 0
+    payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
+    size: int = 0
 
 
 class RefusalLog(Observer):

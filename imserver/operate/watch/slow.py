@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from imserver.operate.watch.tracing import Tracer
 
 _all: Final = logging.getLogger("imserver")
-_LEVELS: Final = logging.getLevelNamesMapping()
 SLOW_FOR: Final = 3600.0
 """For how many seconds the slowest is remembered."""
 
@@ -146,7 +145,8 @@ class Watch:
         self.log_state = LogState(wish.level, wish.part, wish.name, wish.share, wish.trace, until)
         if wish.level is not None:
             self._logger = _all.getChild(wish.part) if wish.part else _all
-            level, before = _LEVELS[wish.level.upper()], self._logger.getEffectiveLevel()
+            before = self._logger.getEffectiveLevel()
+            level = logging.getLevelNamesMapping()[wish.level.upper()]
             self._logger.setLevel(min(level, before) if wish.name else level)
             if wish.name:
                 self._filter = LevelFilter(self._logger.name, level, before)

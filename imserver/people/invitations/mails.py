@@ -35,7 +35,6 @@ from imserver.plugin.wire import id_of
 
 STORED_SECONDS: Final = 30 * 86400
 """After this time an address is deleted, whoever came or not."""
-_LEASE_SECONDS: Final = 45
 
 Refusal = Literal["", "no_mail", "role"]
 Objection = Literal["no_address", "invited", "often"]
@@ -73,7 +72,7 @@ class InvitationMails:
         self._of_app = core.buckets.make(INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt)
         self._away_until = 0.0
         """Until then no mail is tried, because the mail server has not answered (monotonic)."""
-        self.runner = Runner(core.store, "invitation_mail", "state = 0", self._work, _LEASE_SECONDS, 60.0)
+        self.runner = Runner(core.store, "invitation_mail", "state = 0", self._work, 45, 60.0)
 
     @property
     def run(self) -> tuple[Callable[[], None], ...]:

@@ -57,15 +57,11 @@ def providers_of(tenant: TenantSettings) -> dict[str, ProviderSettings]:
     return app_settings_of(tenant, OAuthOfApp).oauth
 
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-"""Names of providers, which are segments of paths."""
-
-
 def objection(_name: str, settings: TenantSettings) -> str:
     """The error in the providers of an app; ``""``: none."""
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
             return f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ or -"
         if row.kind == "oidc" and not row.issuer:
             return f"{setting}: kind oidc needs an issuer"

@@ -126,13 +126,12 @@ class _Http:
         return _Answer(url, status, content)
 
 
-class _Answer:
+class _Answer(Service):
     """The part of an answer that Authlib reads."""
 
-    def __init__(self, url: str, status: int, body: bytes) -> None:
-        self._url = url
-        self.status_code = status
-        self._body = body
+    _url: str
+    status_code: int
+    _body: bytes
 
     def raise_for_status(self) -> None:
         raise ProviderUnavailable(f"{_shown(self._url)} answered with the status {self.status_code}")

@@ -22,7 +22,6 @@ MAGIC: Final = b"\x6d\xe2\x99\x81"
 """The first bytes of an archive."""
 MOST_DOCUMENT: Final = (16 << 20) + (64 << 10)
 """Bytes of a document, with what a dump may add to MongoDB's limit."""
-_END: Final = 0xFFFF_FFFF
 _BLOCK: Final = 1 << 20
 _FILE: Final = re.compile(r"(?:.*/)?([\w.]+)\.bson(?:\.gz)?")
 Place = tuple[str, int]
@@ -43,7 +42,7 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
             if not block:
                 return
         size = int.from_bytes(block[start : start + 4], "little")
-        if size == _END:
+        if size == 0xFFFF_FFFF:
             yield -1, b""
             at, start = at + 4, start + 4
             continue

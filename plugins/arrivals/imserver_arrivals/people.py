@@ -29,7 +29,6 @@ from imserver.plugin.storage import Store
 from .problems import Problems
 from .records import Person
 
-_SUBJECT: Final = "Choose a password for your account · 请为您的账号设置密码"
 _TEXT: Final = """\
 Your messages from {title} are here now. Open this address within {days} days to choose a password:
 
@@ -127,7 +126,7 @@ def send_links(
     for number, (login, address, link) in enumerate(open_rows):
         try:
             text = _TEXT.format(title=title, days=days, login=login, link=link)
-            send(settings, Mail(address, _SUBJECT, text))
+            send(settings, Mail(address, "Choose a password for your account · 请为您的账号设置密码", text))
             sent += 1
         except NotSent as error:
             if not error.is_of_mail:

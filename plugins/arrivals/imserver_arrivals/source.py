@@ -8,12 +8,16 @@ import gzip
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, Final, Protocol, cast
+from typing import IO, Final, cast
 from weakref import finalize
 from zipfile import BadZipFile, ZipFile, is_zipfile
+
+from msgspec import Struct
 
 from .problems import BrokenArchive
 
@@ -27,94 +31,59 @@ MOST_RATIO: Final = 200
 """How many times its size a compressed tar file may become."""
 
 
-class Source(Protocol):
-    """The files of an archive. ``names`` have slashes, and never begin with one."""
+class Source(Struct, weakref=True):
+    """The files of an archive. ``names`` have slashes, and never begin with one. ``open``: name → its bytes;
+    it raises OSError, and what a broken archive raises."""
 
     names: list[str]
-
-    def open(self, name: str) -> IO[bytes]:
-        """The bytes of a file. Raises OSError, and what a broken archive raises."""
-        ...
-
-
-class FolderSource:
-    """An unpacked archive. Symbolic links are left out."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.names: list[str] = []
-        for parent, folders, files in os.walk(folder):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(parent, file)
-                if path.is_symlink() or not path.is_file():
-                    continue
-                self.names.append(path.relative_to(folder).as_posix())
-                _check_count(self.names)
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self._folder / name).open("rb")
-
-
-class FileSource:
-    """One file, which is the whole archive."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.names = [path.name]
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._path.open("rb")
-
-
-class ZipSource:
-    """A zip file, which is read where it is."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = ZipFile(path)
-        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
-            raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
-        names = (info.filename for info in self._zip.infolist())
-        self.names = [name for name in names if _is_inside(name) and not name.endswith("/")]
-        _check_count(self.names)
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._zip.open(name)
-
-
-class TarSource:
-    """A tar file. A compressed one is unpacked once into a temporary file, so that each file in it is near
-    the others."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            file = unpacked(path.open("rb"), path.name)
-            finalize(self, file.close)
-            self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
-            self._members = {
-                each.name.removeprefix("./"): each
-                for each in self._tar
-                if each.isfile() and _is_inside(each.name)
-            }
-        except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
-            raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
-        self.names = list(self._members)
-        _check_count(self.names)
-
-    def open(self, name: str) -> IO[bytes]:
-        return cast(IO[bytes], self._tar.extractfile(self._members[name]))
+    open: Callable[[str], IO[bytes]]
 
 
 def source_of(path: Path) -> Source:
     """The files of an archive, whatever it is packed in. Raises BadArchive and OSError."""
     if path.is_dir():
-        return FolderSource(path)
+        return Source(_counted(_names_in(path)), lambda name: (path / name).open("rb"))
     if is_zipfile(path) or path.suffix == ".zip":
-        return ZipSource(path)
+        try:
+            packed = ZipFile(path)
+        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
+            raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
+        names = (name for name in packed.namelist() if _is_inside(name) and not name.endswith("/"))
+        return Source(_counted(names), packed.open)
     if path.name.endswith((".tar", ".tar.gz", ".tgz")):
-        return TarSource(path)
-    return FileSource(path)
+        return _tar(path)
+    return Source([path.name], lambda _: path.open("rb"))
+
+
+def _tar(path: Path) -> Source:
+    """A tar file. A compressed one is unpacked once, so that each file in it is near the others."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(unpacked(path.open("rb"), path.name))
+            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
+            files = {row.name.removeprefix("./"): row for row in tar if row.isfile() and _is_inside(row.name)}
+        except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
+            raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
+        source = Source(_counted(files), lambda name: cast(IO[bytes], tar.extractfile(files[name])))
+        finalize(source, stack.pop_all().close)
+    return source
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """The files in a folder. Symbolic links are left out."""
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(parent, file)
+            if path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder).as_posix()
+
+
+def _counted(names: Iterable[str]) -> list[str]:
+    some = list(islice(names, MOST_NAMES + 1))
+    if len(some) > MOST_NAMES:
+        raise BrokenArchive(f"more than {MOST_NAMES} files")
+    return some
 
 
 def read_whole(file: IO[bytes]) -> bytes:
@@ -176,8 +145,3 @@ def write_all(file: IO[bytes], content: bytes) -> None:
 
 def _is_inside(name: str) -> bool:
     return bool(name) and not name.startswith("/") and ".." not in name.split("/")
-
-
-def _check_count(names: list[str]) -> None:
-    if len(names) > MOST_NAMES:
-        raise BrokenArchive(f"more than {MOST_NAMES} files")

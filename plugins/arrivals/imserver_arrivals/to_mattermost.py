@@ -23,8 +23,6 @@ MOST_LINE_BYTES: Final = 12 << 20
 """Of a post with its replies. The other replies are posts."""
 MOST_PARTICIPANTS: Final = 8
 """Of a direct conversation. A larger one is a private channel."""
-_NOBODY: Final = {"all", "channel", "here", "system", "matterbot"}
-"""Names that no user has."""
 _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 
 
@@ -36,7 +34,7 @@ class MattermostWriter:
         self._people: dict[str, Person] = {}
         self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
-        self._taken, self._taken_channels = set(_NOBODY), set[str]()
+        self._taken, self._taken_channels = {"all", "channel", "here", "system", "matterbot"}, set[str]()
         self._groups: dict[str, Group] = {}
         self._channels: dict[str, str] = {}
         """Id of a group → the name of its channel; a direct one has none."""

@@ -21,8 +21,6 @@ from .text import around_code, emoji_name
 from .writing import Line, file_name, put_files, spooled, threads, with_name, without_marks, write_array
 
 _REALM: Final = 1
-_PART: Final = 1000
-"""Messages in a file."""
 _TOPIC: Final = re.compile(r"\*([^*\n]{1,60})\*(?:\n|\Z)")
 _SLANTED: Final = re.compile(r"(?<![\w_])_(?![_\s])([^_\n]+?)(?<![\s_])_(?![\w_])")
 
@@ -47,7 +45,7 @@ class ZulipWriter:
         StorageUnavailable."""
         with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
             messages, number = (line.content for line in spool.read() if not line.group), 0
-            while part := list(islice(messages, _PART)):
+            while part := list(islice(messages, 1000)):
                 number += 1
                 rows = [msgspec.json.decode(content) for content in part]
                 flags = [flag for row in rows for flag in self._flags(row)]

@@ -42,14 +42,11 @@ _READ: Final = 1
 _STARRED: Final = 2
 _PERSON, _CHANNEL, _SEVERAL = 1, 2, 3
 """Types of recipients."""
-_NO_TOPIC: Final = ("", "(no topic)")
 _LEFT_OUT: Final = {
     "zerver_usertopic": "topic that somebody mutes or follows",
     "zerver_submessage": "vote in a poll, or change of a list",
 }
 """Tables that are counted → what their rows are."""
-_BOTS: Final = re.compile(r"[._-]+")
-_MESSAGES: Final = re.compile(r"messages-(\d{1,12})\.json", re.ASCII)
 _Row = TypeVar("_Row")
 
 
@@ -150,7 +147,7 @@ class Zulip:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
         files = sorted(name.removeprefix(self._top) for name in self._names if name.startswith(self._top))
-        self.parts = [name for name in files if _MESSAGES.fullmatch(name)]
+        self.parts = [name for name in files if re.fullmatch(r"messages-(\d{1,12})\.json", name, re.ASCII)]
         self._realm: _Realm | None = None
 
     def records(self) -> Iterator[Record]:
@@ -306,7 +303,7 @@ class _Realm:
 
     def _meet(self, user: _User, why: str, avatar: str) -> None:
         email = user.delivery_email or user.email or ""
-        name = user.full_name or _BOTS.sub(" ", email.partition("@")[0]).title()
+        name = user.full_name or re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
         may_come = user.is_active or user.is_mirror_dummy  # in exports with consent: who has not consented
         why = why or ("bot" if user.is_bot else "" if may_come else "deactivated")
         id = str(user.id)
@@ -358,7 +355,7 @@ class _Realm:
                 self._last_ms = max(self._last_ms, time_ms)
                 seen[message.id] = (talk, time_ms)
                 topic = _topic_of(message)
-                if talk.channel is not None and topic.lower() not in _NO_TOPIC:
+                if talk.channel is not None and topic.lower() not in ("", "(no topic)"):
                     place = (time_ms, message.id)
                     talk.topics[topic.lower()] = min(talk.topics.get(topic.lower(), place), place)
             elif table == "zerver_usermessage" and (flags := self.archive.row(_Flags, row, where)):
@@ -477,7 +474,6 @@ _UPLOAD: Final = re.compile(r"(?:https?://[^/\s]+)?/user_uploads/(?:download/)?(
 _NARROW: Final = re.compile(
     r"#narrow/(channel|stream|dm|pm-with)/(\d{1,18})[^/\s]*(?:/[^/\s]+){0,3}/near/(\d{1,18})"
 )
-_AT_MESSAGE: Final = re.compile(r"(.*)@(\d{1,18})")
 
 
 class _Texts:
@@ -571,7 +567,7 @@ class _Texts:
 
     def _channel(self, text: str) -> str:
         name, arrow, topic = text.partition(">")
-        at = _AT_MESSAGE.fullmatch(topic)
+        at = re.fullmatch(r"(.*)@(\d{1,18})", topic)
         if at:
             return link(at[2], f"#{name} > {at[1]}")
         return f"#{name} > {topic}" if arrow else f"#{name}"

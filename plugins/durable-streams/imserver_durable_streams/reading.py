@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from imserver.plugin.messages import Entry
+from imserver.plugin.runtime import Service
 
 from . import protocol
 from .protocol import END, Offset, bad
@@ -53,11 +54,10 @@ class Page(Struct, frozen=True):
     is_last: bool
 
 
-class StreamReader:
+class StreamReader(Service):
     """Reads the streams of a store. Each method may switch, and raise StorageUnavailable."""
 
-    def __init__(self, rows: StreamRows) -> None:
-        self._rows = rows
+    _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
         """A stream that can be read. A stored channel that was never one is read as one. Raises

@@ -49,10 +49,6 @@ T = TypeVar("T")
 EventName = Literal["claim", "renew", "ack", "nack", "late", "dead", "put_back", "drop"]
 
 
-class MailboxRefused(ServiceRefused):
-    """A request on a mailbox that is refused, with the problem that says why."""
-
-
 class Claim(Struct, frozen=True):
     """Messages of one conversation. ``row``: before the claim, with its number. ``until``: in Unix ms."""
 
@@ -72,10 +68,10 @@ class _Meta(Struct):
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
-    """The claim that a token names, and its last message. Raises MailboxRefused."""
+    """The claim that a token names, and its last message. Raises ServiceRefused."""
     numbers = token.split(".")
     if len(numbers) != 4 or not all(each.isdecimal() and len(each) < 19 for each in numbers):
-        raise MailboxRefused("`token`: it is not that of a claim", Problems.INVALID_REQUEST)
+        raise ServiceRefused("`token`: it is not that of a claim", Problems.INVALID_REQUEST)
     conversation, message, claim, upto = map(int, numbers)
     row = Queue(
         app=app, member=user, message=message, conversation=conversation, claim=claim, handled=0, last=0
@@ -96,9 +92,9 @@ class Mailboxes:
         self._log, self._receipts = services.log, services.receipts
 
     def require_bot(self, app: str, user: str) -> None:
-        """Raise MailboxRefused if a user is no bot."""
+        """Raise ServiceRefused if a user is no bot."""
         if not any(each.bot for each in self._core.accounts.those_of(app, [user])):
-            raise MailboxRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
+            raise ServiceRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
 
     def claim(
         self, app: str, user: str, seconds: int, limit: int, tries: int, wait: float, payer: str
@@ -175,14 +171,14 @@ class Mailboxes:
     # --- what the worker has done ---------------------------------------------------------------------------
 
     def renew(self, app: str, user: str, token: str, seconds: int) -> int:
-        """Let a claim end later. Returns its end, in Unix milliseconds. Raises MailboxRefused."""
+        """Let a claim end later. Returns its end, in Unix milliseconds. Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
         return self._counted("renew", until)
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
         """The messages of a claim were handled: those who wrote them see it by the read mark of the bot.
-        False: they had been. Raises MailboxRefused."""
+        False: they had been. Raises ServiceRefused."""
         row, upto = claim_of(app, user, token)
         moved = self._counted("ack", self.rows.settle(row, upto))
         self._receipts.note(app, user, row.conversation, read=upto)
@@ -190,7 +186,7 @@ class Mailboxes:
         return moved
 
     def give_back(self, app: str, user: str, token: str, seconds: int, reason: str) -> None:
-        """End a claim: others may claim its messages after so many seconds. Raises MailboxRefused."""
+        """End a claim: others may claim its messages after so many seconds. Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
         self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
@@ -198,22 +194,22 @@ class Mailboxes:
     def _counted(self, event: EventName, result: T | None) -> T:
         self.counts["late" if result is None else event] += 1
         if result is None:
-            raise MailboxRefused(problem=HTTP_LATE)
+            raise ServiceRefused(problem=HTTP_LATE)
         return result
 
     # --- dead letters ---------------------------------------------------------------------------------------
 
     def put_back(self, app: str, user: str, message: int) -> None:
-        """Let a dead letter be claimed again. Raises MailboxRefused."""
+        """Let a dead letter be claimed again. Raises ServiceRefused."""
         if not self.rows.put_back(app, user, message):
-            raise MailboxRefused(problem=HTTP_UNKNOWN_LETTER)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_LETTER)
         self.counts["put_back"] += 1
         self.waits.wake(app, user)
 
     def drop(self, app: str, user: str, message: int) -> None:
-        """Delete a dead letter. Raises MailboxRefused."""
+        """Delete a dead letter. Raises ServiceRefused."""
         if not self.rows.drop(app, user, message):
-            raise MailboxRefused(problem=HTTP_UNKNOWN_LETTER)
+            raise ServiceRefused(problem=HTTP_UNKNOWN_LETTER)
         self.counts["drop"] += 1
 
     # --- filling --------------------------------------------------------------------------------------------

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-_ID: Final = re.compile(r"[A-Z0-9]{10}")
-"""The ids that Apple gives to keys and teams."""
 _ADDRESS: Final = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
 
 
@@ -189,7 +187,7 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
     if not isinstance(key.curve, SECP256R1):
         raise BadKey(f"{setting}.key: expected {expected}")
     for name, value in (("key_id", settings.key_id), ("team_id", settings.team_id)):
-        if not _ID.fullmatch(value):
+        if not re.fullmatch(r"[A-Z0-9]{10}", value):
             raise BadKey(f"{setting}.{name}: expected ten capital letters and digits, got {value!r}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}", settings.topic):
         raise BadKey(

@@ -40,14 +40,12 @@ from imserver.gateway.http.limits import spent
 from imserver.gateway.http.operation import APP_PROBLEMS, Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.logging import request_id
-from imserver.gateway.model import ACCEPTED, DialectState, Outcome
+from imserver.gateway.model import ACCEPTED, DialectState, Outcome, Service
 from imserver.gateway.protocol.dialect import PublisherDialect
 from imserver.gateway.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.gate import DialectPath, Head, host_of
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
-
-log = logging.getLogger(__name__)
 
 BATCH: Final = 256
 """The most commands that are served together. Then other connections have their turn."""
@@ -172,7 +170,7 @@ class Publisher:
                 if waiting:
                     serve_others()
         except Exception:
-            log.exception("publishing failed", extra={"connection": connection.peer})
+            logging.getLogger(__name__).exception("publishing failed", extra={"connection": connection.peer})
             waiting.clear()
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
@@ -267,25 +265,24 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 # --- successive pushes --------------------------------------------------------------------------------------
 
 
-class _Run:
+class _Run(Service):
     """Carries out the successive commands of a connection, in order. A refused one does not stop the others.
 
     Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
     are stored share one transaction. ``results``: one for each command so far, or its answer.
     """
 
-    def __init__(self, api: Api, principal: Principal) -> None:
-        self._api = api
-        self._principal = principal
-        self.results: list[PushResult | ApiProblem | bytes] = []
-        self._waiting: list[CheckedPush] = []
-        self._indexes: list[int] = []
-        """Where the results of the waiting pushes belong."""
-        self._app = ""
-        self._is_stored = False
-        self._ids: set[str] = set()
-        self.counts = Counter[tuple[str, bool]]()
-        """App and whether pushes were refused → their number."""
+    _api: Api
+    _principal: Principal
+    results: list[PushResult | ApiProblem | bytes] = field(default_factory=list)
+    _waiting: list[CheckedPush] = field(default_factory=list)
+    _indexes: list[int] = field(default_factory=list)
+    """Where the results of the waiting pushes belong."""
+    _app: str = ""
+    _is_stored: bool = False
+    _ids: set[str] = field(default_factory=set)
+    counts: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
         """The next push. May switch."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gevent import socket
 from hiredis import Reader
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.config.settings import RedisSettings
@@ -216,16 +216,13 @@ _MAX_KEYS: Final = 20_000
 """Above it all are forgotten."""
 
 
-class TrackedKey:
+class TrackedKey(Struct, eq=False):
     """One key, until its next change."""
 
-    __slots__ = ("unchanged",)
-
-    def __init__(self, unchanged: bool = True) -> None:
-        self.unchanged = unchanged
+    unchanged: bool = True
 
 
-class TrackedKeys:
+class TrackedKeys(Struct, eq=False):
     """The keys that were read with :data:`CACHING`, which need not be read again until Redis reports a change
     (``CLIENT TRACKING``) over the connection of the pipeline. Never switches.
 
@@ -236,9 +233,8 @@ class TrackedKeys:
     node's user in Redis may not enable it.
     """
 
-    def __init__(self) -> None:
-        self.enabled = False
-        self._keys: dict[bytes, TrackedKey] = {}
+    enabled: bool = False
+    _keys: dict[bytes, TrackedKey] = field(default_factory=dict)
 
     def key(self, name: bytes) -> TrackedKey:
         """The key ``name``, which the next command reads."""

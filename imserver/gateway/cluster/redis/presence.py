@@ -426,7 +426,7 @@ def _claim(key: str, token: str, reply: bytes) -> Claim:
     return Claim(key, "repeat" if reply == b"1" else "pending")
 
 
-class SessionCommands:
+class SessionCommands(Service):
     """Commands that register and unregister sessions, and their replies. Stateless, no I/O.
 
     ``inside``: all keys are on one server, so scripts also write the readable records and the lists of
@@ -434,9 +434,8 @@ class SessionCommands:
     :meth:`after_unregister`.
     """
 
-    def __init__(self, keeper: LeaseKeeper, inside: bool) -> None:
-        self._keeper = keeper
-        self._inside = inside
+    _keeper: LeaseKeeper
+    _inside: bool
 
     def register(
         self, session: Session, replacing: Collection[SessionRef] = (), late: bool = False

@@ -178,7 +178,6 @@ UNREGISTERED: Final = 1
 EVERYTHING: Final = 2
 Extent = Literal[0, 1, 2]
 """Which sessions must be registered again."""
-_TICK_SECONDS: Final = 1.0
 
 
 class RegistryRecovery(Service, dict=True):
@@ -204,7 +203,7 @@ class RegistryRecovery(Service, dict=True):
         """Take a new epoch, because it is unknown what the current one has left in Redis."""
         self._links = (self.data_link, self.keeper.link)
         self._cleanup = DeadNodeCleanup(self.pipeline, self.data_link.counters, self.apps)
-        self._tick_seconds = min(_TICK_SECONDS, self.keeper.renew_seconds)
+        self._tick_seconds = min(1.0, self.keeper.renew_seconds)
         self._epoch = 0
         self._refusal = ""
         self._is_clock_wrong = False

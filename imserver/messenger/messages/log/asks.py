@@ -291,7 +291,10 @@ class _Question:
         options = len(self.ask.options)
         if choices is None or any(not 0 <= each < options for each in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
-        bits, of = polls.bits_of(choices), (self.transaction.sql, self.transaction.log, self.message.id)
+        bits, of = (
+            sum({1 << each for each in choices}),
+            (self.transaction.sql, self.transaction.log, self.message.id),
+        )
         if not poll.many and bits.bit_count() > 1:
             return Rejected(RejectReason.INVALID, "the poll takes one choice")
         now, before = polls.look_up(*of, user)

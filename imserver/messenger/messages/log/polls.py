@@ -9,7 +9,7 @@ In an anonymous poll a row has the choices as ``secret``, which no export reads,
 deleted when it closes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -30,13 +30,8 @@ def pause_ms(poll: Ask.Poll) -> int:
     return 1000 + poll.voters
 
 
-def bits_of(choices: Iterable[int]) -> int:
-    """How choices are stored."""
-    return sum({1 << choice for choice in choices})
-
-
 def choices_of(bits: int) -> tuple[int, ...]:
-    """The options that were chosen, by their index."""
+    """The options that were chosen, by their index: each is a bit."""
     return tuple(index for index in range(bits.bit_length()) if bits >> index & 1)
 
 

@@ -33,6 +33,7 @@ from imserver.messenger.messages.log.words import (
     rows_of,
     searched_text,
 )
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Store
 
 SEARCH_SECONDS: Final = 0.5
@@ -184,15 +185,14 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
     return low
 
 
-class _Scan:
+class _Scan(Service):
     """Looks through the messages that are not in the index, from ``begin`` on."""
 
-    def __init__(self, store: Store, log: int, wanted: _Wanted, begin: int) -> None:
-        self._store = store
-        self._log = log
-        self._wanted = wanted
-        self.begin = begin
-        self._stretch = FIRST_STRETCH
+    _store: Store
+    _log: int
+    _wanted: _Wanted
+    begin: int
+    _stretch: int = FIRST_STRETCH
 
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.history import count_fitting
@@ -29,6 +29,7 @@ from imserver.messenger.messages.log.rows import (
     members_among,
     names_in,
 )
+from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Store
 
 MOST_FACES: Final = 5
@@ -81,20 +82,19 @@ class Thread(ThreadState, frozen=True, kw_only=True):
     message: Entry | None
 
 
-class ThreadWriter:
+class ThreadWriter(Service):
     """The replies of one transaction, which adds to ``entries``.
 
     ``head``: of their log. ``before``: the last id before the transaction.
     """
 
-    def __init__(self, sql: Statements, head: LogHead, before: int, entries: Sequence[Entry]) -> None:
-        self._sql = sql
-        self._head = head
-        self._before = before
-        self._entries = entries
-        self._is_past = False
-        self._replies: dict[int, list[Entry]] = {}
-        """The message with which a thread begins → its new replies."""
+    _sql: Statements
+    _head: LogHead
+    _before: int
+    _entries: Sequence[Entry]
+    _is_past: bool = False
+    _replies: dict[int, list[Entry]] = field(default_factory=dict)
+    """The message with which a thread begins → its new replies."""
 
     def complete(self, state: ConversationState, draft: Draft, is_past: bool = False) -> Draft | Rejected:
         """The draft of a reply, with its thread in ``meta``. A reply to a reply is in the same thread.

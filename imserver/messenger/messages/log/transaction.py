@@ -71,7 +71,6 @@ from imserver.messenger.messages.log.threads import ThreadWriter, is_beside
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
-_LIMITS_WRITERS: Final = OPTIONS["write"][0]
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""
@@ -90,8 +89,6 @@ _MESSAGE_TYPES: Final = (
 """The types of these columns on PostgreSQL."""
 UPDATE_HEAD: Final = "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s"
 _REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
-_STATES_BY_ID: Final = f"{SELECT_STATE}id IN {{}}"
-_STATES_BY_PAIR: Final = f"{SELECT_STATE}pair IN {{}}"
 _FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
 """Up to this number of conversations, one statement per conversation is faster than one statement for all
 pairs of users and conversations. On SQLite a statement is very cheap."""
@@ -394,8 +391,8 @@ class AppTransaction:
         ids, pairs = list[int](), list[bytes]()
         for key in keys:
             (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
-        by_id = self.sql.ask_in(_STATES_BY_ID, (self.log,), ids)
-        by_pair = self.sql.ask_in(_STATES_BY_PAIR, (self.log,), pairs)
+        by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
+        by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
 
         def answer() -> dict[Key, ConversationState]:
             states: dict[Key, ConversationState] = {row[0]: conversation_state_of(row) for row in by_id()}
@@ -535,7 +532,7 @@ class AppTransaction:
                         strangers.add(draft.to_user)
             elif draft.conversation and draft.kind in _SAYING and (peer := _peer(state, draft.sender)):
                 pairs.add((peer, draft.sender))
-            elif state.options & _LIMITS_WRITERS and draft.kind in _SAYING:
+            elif state.options & OPTIONS["write"][0] and draft.kind in _SAYING:
                 limited.setdefault(state.id, []).append(draft.sender)
             if draft.kind == "edit":
                 edited.add(draft.about)

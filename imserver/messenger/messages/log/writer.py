@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, Protocol, TypeVar
 
 import gevent
 from gevent.event import AsyncResult
@@ -47,7 +47,7 @@ from imserver.messenger.messages.log.contract import (
     Stored,
 )
 from imserver.messenger.messages.log.lost import EntriesLost, move_on
-from imserver.messenger.messages.log.rows import NUMBERS, objection, resend_of
+from imserver.messenger.messages.log.rows import NUMBERS, P, T, objection, resend_of
 from imserver.messenger.messages.log.transaction import (
     AppTransaction,
     ChangeRequest,
@@ -74,8 +74,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Writing = TypeVar("Writing", bound="WritingPart")
 
 MAX_WAITING: Final = 50_000
