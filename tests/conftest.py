@@ -25,6 +25,7 @@ from tests.stores import (  # noqa: F401
     own_database,
     patient_consumers,
     sqlite_model,
+    store,
     url,
     write_at,
 )

@@ -12,7 +12,6 @@ from typing import Final
 _FIRST: Final = 15_000
 _LAST: Final = 32_000
 """Below the ports that the system gives to outgoing connections."""
-_TRIES: Final = 1000
 
 _locks: list[int] = []
 _taken: set[int] = set()
@@ -25,7 +24,7 @@ def free_ports(count: int = 1, *, beside: int = 0, multiple: int = 1) -> int:
     program listens there, or while it restarts. These cannot. ``beside``: how far above each of these ports
     another one is taken too. ``multiple``: what the first is a multiple of.
     """
-    for _ in range(_TRIES):
+    for _ in range(1000):
         first = random.randrange(_FIRST, _LAST - count - beside, multiple)
         wanted = list(range(first, first + count))
         wanted += [port + beside for port in wanted if beside]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 END_SECONDS: Final = 60.0
-_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 _started: set["subprocess.Popen[Any]"] = set()
 """All that have been started and not been ended by :func:`end`."""
@@ -22,7 +21,7 @@ _started: set["subprocess.Popen[Any]"] = set()
 def die_with_parent() -> None:
     """Call it in a child before its program runs: the child ends with the tests, even if they are killed."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def spawn(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":

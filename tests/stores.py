@@ -113,6 +113,12 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
 
 
 @pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    """A store in a new database, once on each engine."""
+    return open_store(url)
+
+
+@pytest.fixture
 def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses of what delivers to receivers."""
     from imserver.backends.webhooks import consumer

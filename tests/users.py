@@ -8,7 +8,6 @@ from tests.integration import v1
 from tests.integration.gochat import fresh_phone
 
 PASSWORD = "correct horse"
-_IDENTIFIERS = ("phone", "email", "name", "login")
 
 
 class User:
@@ -28,7 +27,7 @@ class User:
     @classmethod
     def register(cls, server: Any, app: str = "", *, key: str = "", **fields: Any) -> Self:
         """A new account. Without an identifier it has a phone number that nobody else in this run has."""
-        if not any(name in fields for name in _IDENTIFIERS):
+        if not any(name in fields for name in ("phone", "email", "name", "login")):
             fields["phone"] = fresh_phone()
         result = cls(server, key, app=app).post("accounts/register", **{"password": PASSWORD, **fields})
         return cls(server, result["token"], result["account"]["user"], app, result["account"])

@@ -29,7 +29,6 @@ from tests.support import ROOT, Server, eventually
 SLOWER: Final = 4
 _RATES: Final = dict.fromkeys(("downloadThroughput", "uploadThroughput"), 1_600_000 // 8)
 """Bytes a second."""
-LATENCY_MS: Final = 150
 PHONE: Final = (390, 844)
 
 _WATCH: Final = """
@@ -112,8 +111,6 @@ ARRIVING: Final = 60
 PAUSE_SECONDS: Final = 0.4
 SENT: Final = 15
 _WORDS: Final = "A message of about the usual length, as people send them all day. "
-_STEP_PX: Final = 60
-_FRAMES: Final = 400
 
 
 def measure(server: Server, browser: Browser, messages: int) -> str:
@@ -126,7 +123,7 @@ def measure(server: Server, browser: Browser, messages: int) -> str:
         ("Network.clearBrowserCache", {}),
         ("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH}),
         ("Emulation.setCPUThrottlingRate", {"rate": SLOWER}),
-        ("Network.emulateNetworkConditions", {"offline": False, "latency": LATENCY_MS, **_RATES}),
+        ("Network.emulateNetworkConditions", {"offline": False, "latency": 150, **_RATES}),
         ("Network.setCacheDisabled", {"cacheDisabled": True}),
         ("Network.setBypassServiceWorker", {"bypass": True}),
     ):
@@ -138,7 +135,7 @@ def measure(server: Server, browser: Browser, messages: int) -> str:
     chat.sees("[role=log] article")
     chat.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
     chat.driver.set_script_timeout(600)
-    chat.driver.execute_async_script(_SCROLL, _STEP_PX, _FRAMES)
+    chat.driver.execute_async_script(_SCROLL, 60, 400)
     seen = chat.run("return window.seen")
     frames = sorted(seen["frames"])
     slow = [round(each) for each in seen["long"] if each > 50]

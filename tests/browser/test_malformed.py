@@ -156,7 +156,6 @@ window.feed = async (entries, perFrame) => {
 """
 
 ENTRIES = 2_000
-PER_FRAME = 100
 
 _STORE = """
 const [name, rows, stored] = arguments;
@@ -193,9 +192,7 @@ class Reader(Chat):
         self.open(self.conversation)
 
     def feed(self, entries: list[dict[str, Any]]) -> None:
-        self.awaited(
-            "await window.feed(JSON.parse(arguments[0]), arguments[1])", json.dumps(entries), PER_FRAME
-        )
+        self.awaited("await window.feed(JSON.parse(arguments[0]), arguments[1])", json.dumps(entries), 100)
 
     def well_formed(self, position: int, **fields: Any) -> dict[str, Any]:
         entry = {"id": position, "conversation": self.conversation, "seq": position, "kind": "message"}

@@ -155,7 +155,6 @@ return (each.getAttribute("aria-label") || labels || each.textContent).trim();
 """
 TEXT = "return document.querySelector('article:focus .text')?.textContent ?? ''"
 WITHIN = "return Boolean(document.activeElement.closest(arguments[0]))"
-BACK = Keys.SHIFT + Keys.TAB + Keys.NULL
 
 
 class Typist(Chat):
@@ -178,7 +177,7 @@ class Typist(Chat):
 
     def stand_on(self, text: str) -> None:
         """From the text box to a message."""
-        self.walk(BACK, WITHIN, "#log")
+        self.walk(Keys.SHIFT + Keys.TAB + Keys.NULL, WITHIN, "#log")
         self.walk(Keys.ARROW_UP, TEXT, begins=text)
 
     def say(self, text: str) -> None:

@@ -44,7 +44,6 @@ MEGABYTES = 98
 
 
 RELEASE: Final = "bookworm"
-MIRROR: Final = "http://deb.debian.org/debian"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The mounts end with the process: they are in a namespace of its own.
 _ENTER: Final = 'mount --bind /proc "$0/proc" && mount --bind /dev "$0/dev" && exec "$@"'
@@ -66,7 +65,7 @@ def make_base(folder: Path) -> None:
     if existing := os.environ.get("BARE_ROOT"):
         copy(Path(existing), folder)
     else:
-        command = ["debootstrap", "--variant=minbase", RELEASE, str(folder), MIRROR]
+        command = ["debootstrap", "--variant=minbase", RELEASE, str(folder), "http://deb.debian.org/debian"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     for name in _OF_THIS_MACHINE:

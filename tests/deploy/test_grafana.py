@@ -20,8 +20,7 @@ from tests.support import ROOT
 from tests.tools import require
 
 BOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))
-PANELS: list[dict[str, Any]] = BOARD["panels"]
-CHARTS = [panel for panel in PANELS if panel["type"] != "row"]
+CHARTS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 BY_NAME = {metric.name: metric for metric in METRICS}
 ANNOTATIONS = [note["expr"] for note in BOARD["annotations"]["list"]]
 UNITS = {

@@ -22,7 +22,6 @@ from tests.tools import require
 from .proxy import Nginx, around
 
 GUIDE = ROOT / "docs" / "guides" / "replace-another-server.md"
-DATA = "/var/lib/imserver"
 PORTS = (8080, 8089, 8081, 8090, 666, 667, 8282, 8283, 9090, 9091, 9190, 9191)
 RPC_PORTS = (9001, 9003, 7000, 7002, 9092, 9192)
 """A node listens on the next one, too."""
@@ -56,7 +55,7 @@ class Recipe:
     def moved(self, text: str) -> str:
         """``text`` with our ports and folder."""
         moved = re.sub(r"\b\d{3,4}\b", lambda found: str(self.ports.get(int(found[0]), found[0])), text)
-        return moved.replace(DATA, str(self.folder / "data"))
+        return moved.replace("/var/lib/imserver", str(self.folder / "data"))
 
     def start(self, count: int, more: str = "") -> list[Server]:
         """Write the files, followed by ``more``, and run the first commands."""

@@ -11,8 +11,6 @@ from tests.support import ROOT
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```([\w-]+)?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
-_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,13 @@ def table_with(page: Path, *heads: str) -> list[Row]:
 
 def links(page: Path) -> Iterator[str]:
     """Where the links and pictures of a page point."""
-    return (match[1] for match in _LINK.finditer(prose(page)))
+    return (match[1] for match in re.finditer(r"\]\(([^)\s]+)\)", prose(page)))
 
 
 def anchors(page: Path) -> set[str]:
     """The names under which the headings of a page are linked to, as GitHub makes them."""
     found = set()
-    for heading in _HEADING.findall(prose(page)):
+    for heading in re.findall(r"^#+ +(.+)$", prose(page), re.MULTILINE):
         words = re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading).lower())
         found.add(re.sub(r"\s", "-", words.strip()))
     return found

@@ -26,9 +26,7 @@ PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:809
 
 _NUMBERED = re.compile(r'"seq":"\d{10,}"')
 _TIME = re.compile(r'"time":\d{13}')
-_ASSIGNMENT = re.compile(r"[A-Z_]+=")
 _CONNECT = "send-a-push.md#connect-ann-and-bob"
-_FRAME = re.compile(r"(\w+) ([→←]) (.*)")
 
 
 class Shell:
@@ -44,7 +42,7 @@ class Shell:
 
     def run(self, command: str) -> str:
         """What the command prints. An assignment holds for the commands that follow."""
-        if _ASSIGNMENT.match(command):
+        if re.match(r"[A-Z_]+=", command):
             self._assigned.append(command)
         script = self._script(command)
         done = subprocess.run(script, capture_output=True, timeout=120, check=False, **self._where)
@@ -134,7 +132,7 @@ def lines_of(block: Block) -> Iterator[tuple[str, str, str]]:
         if line.startswith("$ "):
             yield line[2:], "$", next(lines)
         else:
-            found = _FRAME.fullmatch(line)
+            found = re.fullmatch(r"(\w+) ([→←]) (.*)", line)
             assert found, f"{block}: {line}"
             yield found[1], found[2], found[3]
 

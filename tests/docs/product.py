@@ -25,7 +25,6 @@ EXAMPLE = ROOT / "examples" / "flask-product"
 PORTS = ("5000", "8025", "8080", "8089")
 """The ports of the guide: product, mail server, and imserver's two."""
 STEP_SECONDS = 600.0
-MAIL_END = "END MESSAGE"
 
 
 def files_of(page: Path) -> list[Block]:
@@ -197,7 +196,7 @@ def expect_mail(terminal: Terminal, user: str, sender: str, text: str) -> None:
     """Wait for a mail in the terminal."""
 
     def arrives() -> bool:
-        mails = terminal.output.split(MAIL_END)
+        mails = terminal.output.split("END MESSAGE")
         lines = (f"To: {user}@example.org", f"Subject: News from {sender}", f"\n{text}\n")
         return any(all(line in mail for line in lines) for mail in mails)
 

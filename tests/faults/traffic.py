@@ -19,9 +19,6 @@ from tests.integration.raw import CLOSE, PATIENCE_SECONDS, PING, PONG, TEXT, Add
 from tests.support import eventually
 
 APP = 101
-_AGAIN_SECONDS = 0.05
-_LOOK_SECONDS = 0.25
-_LAST_SECONDS = 40.0
 
 
 class Push(NamedTuple):
@@ -72,13 +69,13 @@ class Person(threading.Thread):
                 self._live(cmd_client)
             self.online = False
             if self.wanted:
-                time.sleep(_AGAIN_SECONDS)
+                time.sleep(0.05)
 
     def _live(self, cmd_client: CmdClient) -> None:
         cmd_client.send(command("login", {"userID": self.user, "appID": APP}))
         while self.wanted:
             try:
-                found = cmd_client.frame(_LOOK_SECONDS)
+                found = cmd_client.frame(0.25)
             except TimeoutError:
                 continue
             if found.opcode == TEXT:
@@ -229,7 +226,7 @@ class Traffic:
         pushes = [push for pusher in self.pushers for push in pusher.pushes]
         inside = {push for push in pushes if excused(push)}
         with suppress(AssertionError):
-            eventually(lambda: not set(self._lost(pushes)) - inside, _LAST_SECONDS)
+            eventually(lambda: not set(self._lost(pushes)) - inside, 40.0)
         outcomes, lost = Counter(push.outcome for push in pushes), self._lost(pushes)
         outside = [push for push in pushes if push not in inside]
         assert len(outside) > 20, f"hardly anything was pushed: {outcomes}"

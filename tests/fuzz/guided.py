@@ -22,11 +22,9 @@ PACKAGES: Final = (
 )
 SLOWER: Final = 4.0
 """How many times longer instrumented code may take."""
-MEMORY_MB: Final = 1024
 SLOW_SECONDS: Final = 10
 """After so many seconds in one input the run ends."""
 OUT: Final = Path("build/fuzz")
-_LOOK: Final = 128
 
 
 def main(name: str, seconds: str) -> None:
@@ -46,12 +44,12 @@ def main(name: str, seconds: str) -> None:
         nonlocal count
         count += 1
         run(target, data, SLOWER)
-        if count % _LOOK == 0 and process_time() > end:
+        if count % 128 == 0 and process_time() > end:
             print(f"{name}: {count} inputs in {seconds} s", flush=True)
             os._exit(0)
 
     options = [
-        *(f"-max_len={target.longest}", f"-timeout={SLOW_SECONDS}", f"-rss_limit_mb={MEMORY_MB}"),
+        *(f"-max_len={target.longest}", f"-timeout={SLOW_SECONDS}", "-rss_limit_mb=1024"),
         *(f"-artifact_prefix={OUT}/{name}-", "-verbosity=0", str(work)),
         *([str(CORPUS / name)] if (CORPUS / name).is_dir() else ()),
     ]

@@ -107,10 +107,10 @@ def by_h11(raw: bytes) -> h11.Request | None:
 def compare(raw: bytes, parsed: ParsedHead) -> None:
     """What we accept, h11 accepts and reads alike. Raw UTF-8 in a target, which h11 refuses and Go's
     ``net/http`` accepts, is first replaced."""
-    if parsed.length is not None and len(parsed.headers["content-length"]) > _DIGITS:
+    if parsed.length is not None and len(parsed.headers["content-length"]) > 20:
         return  # of which h11 reads no more
     first, end, rest = raw.partition(b"\r\n")
-    request = by_h11(_HIGH.sub(b"x", first) + end + rest)
+    request = by_h11(re.sub(rb"[\x80-\xff]", b"x", first) + end + rest)
     assert request is not None, "h11 refuses it"
     headers = request.headers
     lengths = [value for name, value in headers if name == b"content-length"]
@@ -120,10 +120,6 @@ def compare(raw: bytes, parsed: ParsedHead) -> None:
     assert (int(lengths[0]) if lengths else None) == parsed.length, "another length"
     assert (encodings == [b"chunked"]) is parsed.chunked, "another encoding"
     assert hosts == [parsed.headers["host"].encode("latin-1")] if "host" in parsed.headers else not hosts
-
-
-_DIGITS = 20
-_HIGH = re.compile(rb"[\x80-\xff]")
 
 
 _CHUNKED = parse_head(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 SECONDS: Final = 0.05
 """The most CPU time of one input of what is read on the loop."""
-_TRIES: Final = 3
 
 
 def lists_of(file: Path) -> dict[str, list[Any]]:
@@ -49,7 +48,7 @@ def run(target: Target, data: bytes, slower: float = 1.0) -> None:
     collected and caches are filled at the first time.
     """
     took = []
-    for _ in range(_TRIES):
+    for _ in range(3):
         begin = thread_time()
         target.check(data)
         took.append(thread_time() - begin)

@@ -19,10 +19,7 @@ from .table import ALL, CORPUS, MODULES, PARTS, SEEDS, inputs_of, targets_of
 from .target import Target, grown, mutated, run
 
 TARGETS = {name: target for module in MODULES for name, target in targets_of(module)}
-MUTATIONS = 200
-GROWN = 30
 MEMORY_BYTES = 32 << 20
-GUIDED_SECONDS = 2
 
 every_parser = pytest.mark.parametrize("name", TARGETS)
 
@@ -57,14 +54,14 @@ def test_no_input_breaks_a_parser(name: str) -> None:
     target, known, chance = inputs(name)
     for data in known:
         give(name, target, data)
-    for _ in range(MUTATIONS):
+    for _ in range(200):
         give(name, target, mutated(chance, chance.choice(known), known))
 
 
 @every_parser
 def test_no_input_takes_long(name: str) -> None:
     target, known, chance = inputs(name)
-    for _ in range(GROWN):
+    for _ in range(30):
         give(name, target, grown(chance, chance.choice(known), target.longest))
 
 
@@ -94,6 +91,6 @@ def test_each_folder_of_the_corpus_is_that_of_a_parser_and_what_is_instrumented_
 )
 @every_parser
 def test_a_guided_run_finds_nothing(name: str) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(GUIDED_SECONDS), name]
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "2", name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=280)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -21,8 +21,6 @@ CONTROL_OPCODES = frozenset({CLOSE, PING, PONG})
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MASK = b"\x37\xfa\x21\x3d"
 PATIENCE_SECONDS = 40.0
-_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_RESET = struct.pack("ii", 1, 0)
 
 Address = tuple[str, int]
 
@@ -91,7 +89,8 @@ class Ended(AssertionError):
 
 def accept_of(key: str) -> str:
     """The Sec-WebSocket-Accept that belongs to a key (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key.encode() + _MAGIC).digest()).decode()
+    digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    return base64.b64encode(digest).decode()
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
@@ -402,7 +401,7 @@ class Raw:
 
     def reset(self) -> None:
         """Vanish with a RST."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def leave(self) -> None:

@@ -134,14 +134,13 @@ def binary(host: str, extra: bytes = b"", command: int = 0x21, family: int = 0) 
 
 
 LINE = f"PROXY TCP4 {CLIENT} 192.0.2.1 40000 443\r\n".encode()
-TLV = b"\x04\x01\x00" + bytes(256)
 GOOD = {
     "line": (LINE, CLIENT),
     "line of IPv6": (f"PROXY TCP6 {CLIENT_6} ::1 40000 443\r\n".encode(), CLIENT_6),
     "unknown": (b"PROXY UNKNOWN ffff::1 ffff::1 65535 65535\r\n", "127.0.0.1"),
     "binary": (binary(CLIENT), CLIENT),
     "binary of IPv6": (binary(CLIENT_6), CLIENT_6),
-    "extensions": (binary(CLIENT, TLV), CLIENT),
+    "extensions": (binary(CLIENT, b"\x04\x01\x00" + bytes(256)), CLIENT),
     "local": (SIGNATURE + b"\x20\x00\x00\x00", "127.0.0.1"),
     "unspecified": (binary(CLIENT, family=0x31), "127.0.0.1"),
 }

@@ -9,13 +9,6 @@ from imserver.messenger.messages import catch_up, deliverer, message_search, sto
 from imserver.messenger.messages.log import groups, transaction, writer
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messaging_harness import Node
-from tests.stores import OpenStore
-
-
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    """A store in a new database, once on each engine."""
-    return open_store(url)
 
 
 @pytest.fixture

@@ -44,11 +44,6 @@ RULES = AppNotifySettings(audience_per_second=100_000)
 CONTENT = AudienceContent(Notify("Sale", "Until Friday"), Raw(b'{"a":1}'))
 
 
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
 class Sender:
     """A node that goes through audiences. What it queues is sent by :meth:`send`."""
 

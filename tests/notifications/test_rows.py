@@ -39,11 +39,6 @@ APP = "shop"
 
 
 @pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
-@pytest.fixture
 def rows(store: Store) -> NotificationRows:
     return NotificationRows(store)
 

@@ -149,14 +149,12 @@ def test_the_ports_follow_the_address(tmp_path: Path, url: str, ports: tuple[int
 
 # --- a chat -------------------------------------------------------------------------------------------------
 
-_LINK = re.compile(r"http://127\.0\.0\.1:8080/home/messages#(\w+)=(\S+)")
-
 
 def links(folder: Path, *arguments: str) -> dict[str, str]:
     """What is printed: owner → name, code and group; invite → code."""
     done = run_cli(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
-    return dict(_LINK.findall(done.stdout))
+    return dict(re.findall(r"http://127\.0\.0\.1:8080/home/messages#(\w+)=(\S+)", done.stdout))
 
 
 class Stored:

@@ -9,9 +9,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Lock, Thread
 from typing import Any, Final, Self
 
-_PIECE_BYTES: Final = 32768
 _LOOK_SECONDS: Final = 0.1
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class LossyProxy(ThreadingTCPServer):
@@ -51,7 +49,7 @@ class LossyProxy(ThreadingTCPServer):
     def _exchange(self, ends: dict[socket.socket, socket.socket], server: socket.socket) -> None:
         while not self._closing:
             for source in select.select(list(ends), [], [], _LOOK_SECONDS)[0]:
-                piece = source.recv(_PIECE_BYTES)
+                piece = source.recv(32768)
                 if not piece:
                     return
                 with self._lock:
@@ -66,6 +64,6 @@ class LossyProxy(ThreadingTCPServer):
                     return
                 if lost:
                     for each in ends:
-                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
                 ends[source].sendall(piece)

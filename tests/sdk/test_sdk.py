@@ -84,7 +84,6 @@ def test_an_app_against_a_real_server(server: Server) -> None:
 
 
 SCRIPT = Path(__file__).with_name("tus.mjs")
-PIECE = 300_000
 SIZES = [1, 4096, 700_000, 9_000_000, 300_000, 50_000]
 LARGE = 9_000_000
 
@@ -105,7 +104,7 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
     with LossyProxy((first.http.host, first.http.port), 0.1) as line:
         host, port = line.address
         url = f"http://{host}:{port}/api/v1/uploads/tus?app=101&user=ann"
-        options = json.dumps({"url": url, "sizes": SIZES, "piece": PIECE})
+        options = json.dumps({"url": url, "sizes": SIZES, "piece": 300_000})
         with printing(output, SCRIPT, TUS=options) as process:
             parts = tmp_path / "media" / "incoming"
             eventually(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -178,3 +178,15 @@ class Harness:
         headers |= more.pop("headers", {})
         finished = self.ask(route, headers, body=b"" if document is None else [document], **more)
         return finished.status, msgspec.json.decode(finished.body) if finished.body else None
+
+
+def written(rows: dict[str, list[str]], columns: Sequence[str], spaces: int) -> str:
+    """A table of what was found as text. ``spaces``: of a column."""
+    width = max(map(len, rows)) + 2
+    head = "".join(each.ljust(spaces) for each in columns)
+    lines = [f"{'# row'.ljust(width)}{head}".rstrip()]
+    lines += [
+        f"{name.ljust(width)}{''.join(each.ljust(spaces) for each in cells)}".rstrip()
+        for name, cells in rows.items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -25,7 +25,6 @@ MEGABYTE = 1 << 20
 CPU_SECONDS, DEMO_SECONDS = 0.25, 0.5
 """CPU time that one request may cost the server: 50 ms of loop, with room for a busy machine. The cheapest
 attack that was ever found took 0.31 s. In demo mode nobody is a stranger, and bodies are read."""
-RSS_BYTES = 20 * MEGABYTE
 BODY = 4 * MEGABYTE - 1000
 """Just below ``limits.body_bytes``."""
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -53,7 +52,7 @@ def bounded(server: Server, seconds: float = CPU_SECONDS) -> Iterator[None]:
     yield
     assert get(server.http, "/health").status == 200
     assert cpu_seconds(server.pid) - before < seconds
-    assert grown() < RSS_BYTES
+    assert grown() < 20 * MEGABYTE
 
 
 def attack(server: Server, data: bytes, ws: bool = False) -> None:

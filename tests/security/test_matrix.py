@@ -41,14 +41,13 @@ from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.pages.blueprint import SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
-from .node_harness import ADMIN, ALL, FOREIGN, METRICS, PUSH, READ, Harness, config, searched
+from .node_harness import ADMIN, ALL, FOREIGN, METRICS, PUSH, READ, Harness, config, searched, written
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 APPS: Final = ("201", "202", "203")
 PUSHER_SECRETS: Final = {"201": "the secret of 201", "202": "the secret of 202"}
 OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
 """Visitors of pages have another app of their own: an open one."""
-BACK_END: Final = "10.0.0.7"
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
@@ -111,7 +110,7 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
     else:
         others = {"wrong": "wrong", "demo+bad": "eyJhbGciOiJIUzI1NiJ9.e30.x"}
         token = harness.account("gochat") if column == "gochat" else others.get(column, "")
-    host = BACK_END if column in ("address", "browser") else STRANGER
+    host = "10.0.0.7" if column in ("address", "browser") else STRANGER
     return token, host, {"origin": "http://evil.example"} if column == "browser" else {}
 
 
@@ -389,21 +388,9 @@ def matrix(keyed: Harness, demo: Harness) -> dict[str, list[str]]:
     }
 
 
-def written(rows: dict[str, list[str]]) -> str:
-    """The table as text."""
-    width = max(map(len, rows)) + 2
-    head = "".join(each.ljust(9) for each in COLUMNS)
-    lines = [f"{'# row'.ljust(width)}{head}".rstrip()]
-    lines += [
-        f"{name.ljust(width)}{''.join(each.ljust(9) for each in cells)}".rstrip()
-        for name, cells in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def test_permissions_match_the_table() -> None:
     with harnesses() as both:
-        found = written(matrix(*both)).splitlines()
+        found = written(matrix(*both), COLUMNS, 9).splitlines()
     wanted = TABLE.read_text(encoding="utf-8").splitlines()
     assert found == wanted
 
@@ -443,5 +430,5 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
 
 if __name__ == "__main__":
     with harnesses() as answer:
-        TABLE.write_text(written(matrix(*answer)), encoding="utf-8")
+        TABLE.write_text(written(matrix(*answer), COLUMNS, 9), encoding="utf-8")
     print(f"{TABLE} is written; read the difference")

@@ -45,7 +45,7 @@ from imserver.people.bots.wire import OpenAnswer
 from tests.rows import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
-from .node_harness import ALL, Harness, config, searched
+from .node_harness import ALL, Harness, config, searched, written
 
 TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
@@ -330,10 +330,8 @@ def say(pair: Pair) -> str:
 
 
 SESSION: Final = frozenset({"session", "key"})
-ONLY_BOT: Final = frozenset({"bot", "key"})
 MEMBER: Final = frozenset({"account", "bot", "key"})
 CLIENT: Final = frozenset({"account", "bot"})
-BOT_CLIENT: Final = frozenset({"bot"})
 
 ROWS: Final[dict[str, Row]] = {
     # who sees whether Ann is online
@@ -377,7 +375,7 @@ ROWS: Final[dict[str, Row]] = {
             ("messages/edit", MEMBER, lambda p: {"id": p.before["id"], "text": "y"}, talked),
             ("messages/react", MEMBER, lambda p: {"id": p.before["hers"], "emoji": "👍"}, talked),
             ("messages/pin", MEMBER, lambda p: {"id": p.before["hers"]}, talked),
-            ("messages/stream/open", ONLY_BOT, to_ann, nothing),
+            ("messages/stream/open", frozenset({"bot", "key"}), to_ann, nothing),
             ("friends/request", PERSON, lambda p: {"friend": p.ann}, nothing),
             ("invitations/accept", PERSON, lambda p: {"code": p.before["code"]}, invited),
             ("groups/create", MEMBER, lambda p: {"name": "tea", "members": [p.ann]}, nothing),
@@ -399,7 +397,7 @@ ROWS: Final[dict[str, Row]] = {
     "Typing": Row(run(lambda p: Typing(to=p.ann)), kinds=CLIENT),
     "React": Row(run(lambda p: React(p.before["hers"], "👍")), kinds=CLIENT, prepare=talked),
     "Pin": Row(run(lambda p: Pin(p.before["hers"])), kinds=CLIENT, prepare=talked),
-    "OpenAnswer": Row(run(lambda p: OpenAnswer(to=p.ann, text="x")), kinds=BOT_CLIENT),
+    "OpenAnswer": Row(run(lambda p: OpenAnswer(to=p.ann, text="x")), kinds=frozenset({"bot"})),
     "CreateGroup": Row(run(lambda p: CreateGroup("tea", (p.ann,))), kinds=CLIENT),
     "InviteToGroup": Row(
         run(lambda p: InviteToGroup(int(p.before["group"]), (p.ann,))), kinds=CLIENT, prepare=own_group
@@ -480,21 +478,10 @@ def cell(node: Harness, row: Row, relation: str) -> str:
         return "-" if result == "-" else "+" if reached else "0"
 
 
-def written(rows: dict[str, list[str]]) -> str:
-    """The table as text."""
-    width = max(map(len, rows)) + 2
-    head = "".join(each.ljust(11) for each in RELATIONS)
-    lines = [f"{'# row'.ljust(width)}{head}".rstrip()]
-    lines += [
-        f"{name.ljust(width)}{''.join(each.ljust(11) for each in cells)}".rstrip()
-        for name, cells in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def table() -> str:
     with harness() as node:
-        return written({name: [cell(node, row, each) for each in RELATIONS] for name, row in ROWS.items()})
+        cells = {name: [cell(node, row, each) for each in RELATIONS] for name, row in ROWS.items()}
+        return written(cells, RELATIONS, 11)
 
 
 def test_relations_match_the_table() -> None:

@@ -17,10 +17,6 @@ from tests.worlds.network import Pipe, SimSocket
 if TYPE_CHECKING:
     from tests.worlds.world import SimNode, Simulation
 
-_RESEND_SECONDS = 15.0
-_AGAIN_SECONDS = 0.7
-_CONNECT_SECONDS = 5.0
-
 
 class Wire:
     """One connection of a client to a node. ``number`` grows: what an older one brings does not count."""
@@ -123,7 +119,7 @@ class Client:
             return
         node = self.random.choice(nodes)
         self.wire = wire = Wire(self, node)
-        self.world.loop.call_later(_CONNECT_SECONDS, self.world.clients, self._failed, wire)
+        self.world.loop.call_later(5.0, self.world.clients, self._failed, wire)
 
     def _failed(self, wire: Wire | None) -> None:
         """Connecting has taken too long."""
@@ -265,7 +261,7 @@ class Messenger(Client):
             login = self.logins
             self.first_login.setdefault(id, login)
             self.ask("send", data, lambda reply: self._answered(id, reply))
-            self.world.loop.call_later(_RESEND_SECONDS, self.world.clients, self._late, id, login)
+            self.world.loop.call_later(15.0, self.world.clients, self._late, id, login)
 
     def opened(self, wire: Wire) -> None:
         assert isinstance(self.core, MessengerCore)
@@ -300,7 +296,7 @@ class Messenger(Client):
             self.world.note("ok", number=self.operations.pop(id), seq=reply.data["seq"])
             self._see(conversation, id, reply.data["seq"])
         elif reply.code in (REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED):
-            self.world.loop.call_later(_AGAIN_SECONDS, self.world.clients, self._send, id)
+            self.world.loop.call_later(0.7, self.world.clients, self._send, id)
         else:
             self.fail(f"{id} was refused: {reply}")
 

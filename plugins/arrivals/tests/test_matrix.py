@@ -20,7 +20,6 @@ from archives.matrix import (
     write_element,
     write_media,
 )
-from conftest import APP, Site
 from imserver_arrivals.matrix import Matrix
 from imserver_arrivals.matrix_events import event_id
 from imserver_arrivals.problems import BadArchive
@@ -504,23 +503,3 @@ def test_an_archive_of_a_seed_has_what_it_says(tmp_path: Path) -> None:
     assert sum(len(message.files) for message in messages) == counts["files"]
     assert len({message.id for message in messages}) == len(messages)
     assert {*archive.problems.counts} == {"deleted message"}
-
-
-def test_an_archive_is_imported_once(site: Site, tmp_path: Path) -> None:
-    counts = make(tmp_path / "archive", 7, 300)
-    said = site.run(tmp_path / "archive")
-    assert "an archive of Matrix:" in said
-    assert f"groups 6, messages {counts['messages']}, reactions {counts['reactions']}, files 1" in said
-    assert "new: accounts 0, groups 0, messages 0, reactions 0, files 0" in site.run(tmp_path / "archive")
-    with site.log() as log:
-        entries = {
-            entry.client_msg_id: entry for entry in log.entries.read(APP, 0, 5000) if entry.client_msg_id
-        }
-    for message in read(tmp_path / "archive")[1][Message]:
-        entry = entries[f"matrix.{message.id}"]
-        about = message.thread or message.reply
-        assert (entry.time_ms, entry.about) == (
-            message.time_ms,
-            entries[f"matrix.{about}"].id if about else 0,
-        )
-        assert entry.thread == (entry.about if message.thread else 0)

@@ -16,7 +16,6 @@ from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
 
 HERE = Path(__file__).parent
-SUITE = "@modelcontextprotocol/conformance"
 REQUESTS = "the server would send requests of its own and match the answers, in a session of one node"
 MEMORY = "the server would remember what a session has subscribed to"
 EXCEPTIONS: dict[str, dict[str, str]] = {
@@ -48,7 +47,7 @@ def scripts(tmp_path: Path) -> Path:
 def test_the_suite_passes(
     nodes: str, installed: dict[str, str], record_property: Callable[[str, object], None], tmp_path: Path
 ) -> None:
-    program = NODE_MODULES / SUITE / "dist" / "index.js"
+    program = NODE_MODULES / "@modelcontextprotocol/conformance" / "dist" / "index.js"
     with running(tmp_path / "nodes", installed, 1 if nodes == "one" else 2, api={}) as servers:
         url = f"{servers[-1].http_url}/mcp?user=ann"
         begun(url, "", "slow_compute", seconds=1)  # makes the database: the suite waits ten seconds at most

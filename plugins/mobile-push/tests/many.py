@@ -26,14 +26,12 @@ from imserver.plugin.runtime import is_long_turn, serve_others  # noqa: E402
 from imserver.plugin.settings import Config  # noqa: E402
 from imserver.plugin.wire import PushNotice  # noqa: E402
 
-TICK = 0.001
-
 
 def watch(longest: list[float]) -> None:
     """Note the CPU time between two turns of a timer: other programs do not count."""
     while True:
         before = thread_time()
-        gevent.sleep(TICK)
+        gevent.sleep(0.001)
         longest[0] = max(longest[0], thread_time() - before)
 
 

@@ -30,11 +30,6 @@ APP = "shop"
 
 
 @pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
-@pytest.fixture
 def events(store: Store) -> EventStore:
     return EventStore(store)
 

@@ -14,7 +14,6 @@ from tests.gateway.cluster.rpc_harness import KEYS, Node, Nodes, attempt, lease,
 
 pack = msgspec.msgpack.encode
 HEAD = {"message_id": b"an id", "v": 3}
-DEEP = 200_000
 
 NO_EVENTS = (
     b"",
@@ -25,7 +24,7 @@ NO_EVENTS = (
     pack([HEAD, "launch", [1, 1, "kind", b""]]),
     pack([HEAD, "_zerorpc_inspect", []]),
     b"\x93\x80\xa5batch\xdd\xff\xff\xff\xff",
-    b"\x93\x81\xa1z" + b"\x81\xa1a" * DEEP + b"\x90\xa3ask\x90",
+    b"\x93\x81\xa1z" + b"\x81\xa1a" * 200_000 + b"\x90\xa3ask\x90",
 )
 BATCHES = [
     pack([HEAD, "batch", arguments])

@@ -5,12 +5,9 @@ import socket
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from sqlalchemy import make_url
-
-_PIECE_BYTES: Final = 65536
-_LOOK_SECONDS: Final = 0.05
 
 
 class Relay(ThreadingTCPServer):
@@ -31,7 +28,7 @@ class Relay(ThreadingTCPServer):
         self._cut: tuple[int, str] = (-1, "")
 
     def __enter__(self) -> Self:
-        Thread(target=self.serve_forever, args=(_LOOK_SECONDS,)).start()
+        Thread(target=self.serve_forever, args=(0.05,)).start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -49,7 +46,7 @@ class Relay(ThreadingTCPServer):
             while True:
                 for end in select.select(list(ends), [], [])[0]:
                     self.trips += end is request and source is server
-                    source, piece = end, end.recv(_PIECE_BYTES)
+                    source, piece = end, end.recv(65536)
                     if not piece:
                         return
                     if (self.trips, "question" if end is request else "answer") == self._cut:

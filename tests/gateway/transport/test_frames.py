@@ -15,7 +15,6 @@ from imserver.gateway.transport.parser import MessageParser
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 
 LIMIT = 1000
-OPCODES = (TEXT, BINARY)
 
 Read = list[tuple[int, bytes]]
 
@@ -198,7 +197,7 @@ def test_broken_compression_and_too_large_sizes_are_refused_at_once(
     assert code_of(bad, deflate=bad in BROKEN) in codes
 
 
-@pytest.mark.parametrize("opcode", OPCODES)
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("limit", [1, 10, 124, 125, 126, 1000, 65536])
 def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(opcode: int, limit: int) -> None:
     fits, over = b"x" * limit, b"x" * (limit + 1)

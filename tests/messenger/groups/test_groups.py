@@ -24,7 +24,6 @@ from imserver.messenger.groups.groups import (
     Groups,
     NoMember,
     NotAllowed,
-    Strangers,
     TooManyMembers,
     UnknownGroup,
 )
@@ -32,6 +31,7 @@ from imserver.messenger.groups.wire import JoinGroup
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
+from imserver.plugin.errors import ServiceRefused
 
 APP = "101"
 LIMIT = 5
@@ -79,7 +79,7 @@ class Asking(Relations):
 def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
     groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Asking(), TENANTS)
-    with pytest.raises(Strangers, match="eve"):
+    with pytest.raises(ServiceRefused, match="eve"):
         groups.strangers_among(APP, "ann", ["bob", "eve"])
     sent: list[Any] = []
     groups.invite_strangers = lambda app, group, by, users: sent.append((app, group, by, users)) or users

@@ -22,7 +22,6 @@ from tests.messenger.messaging_harness import Node
 from tests.stores import OpenStore
 
 APP = "101"
-ANNOUNCEMENTS = NewGroup(options={"write": "admin"})
 
 
 class Accounts(AccountLookup):
@@ -92,7 +91,7 @@ def test_in_announcements_few_write_and_all_reply_in_threads(groups: Groups, log
 def test_incoming_webhooks_write_announcements_and_other_bots_do_not(groups: Groups, store: Store) -> None:
     log = store.part(MessageLog)
     hook, bot = (add_account(store, APP, bot=1) for _ in range(2))
-    group = groups.create(APP, "ann", "news", [hook, bot], kind=ANNOUNCEMENTS)[0].id
+    group = groups.create(APP, "ann", "news", [hook, bot], kind=NewGroup(options={"write": "admin"}))[0].id
     insert(store, "incoming_hook", id=int(hook), app=APP, conversation=group, token_hash="h", created=0)
     assert [send(log, each, group) for each in (hook, bot)] == ["", "read_only"]
 

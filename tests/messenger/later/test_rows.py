@@ -12,14 +12,8 @@ from msgspec.structs import replace
 
 from imserver.messenger.later import FEATURE
 from imserver.messenger.later.declared import MOST_WAITING
-from imserver.messenger.later.rows import (
-    AT_ONCE,
-    ScheduledMessage,
-    ScheduledRows,
-    ScheduleRefused,
-    SourceRow,
-    When,
-)
+from imserver.messenger.later.rows import AT_ONCE, ScheduledMessage, ScheduledRows, SourceRow, When
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Rejected
 from imserver.plugin.storage import Statements, Store
 from imserver.plugin.testing import check_tables
@@ -181,7 +175,7 @@ def test_what_is_refused_for_a_while_waits(rows: ScheduledRows) -> None:
 def test_a_user_has_a_limited_number(rows: ScheduledRows) -> None:
     for number in range(MOST_WAITING):
         rows.add(message(f"{number}"), When(seconds=0))
-    with pytest.raises(ScheduleRefused) as refused:
+    with pytest.raises(ServiceRefused) as refused:
         rows.add(message("more"), When(seconds=0))
     assert refused.value.problem.code == "too_many_scheduled"
     rows.add(message("more", member="bob"), When(seconds=0))

@@ -44,11 +44,6 @@ KEY = Principal("key", apps=None, key="1f2e")
 ANN = Principal("staff", apps=frozenset({"shop"}), staff="ann")
 
 
-@pytest.fixture
-def store(url: str, open_store: OpenStore) -> Store:
-    return open_store(url)
-
-
 def ban(user: str, by: Principal = KEY, app: str = "shop", **more: Any) -> Act:
     return Act("ban", by, app, user, "192.0.2.7", "r1", **{"facts": {"seconds": 60}, **more})
 
