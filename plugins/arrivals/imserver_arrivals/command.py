@@ -157,46 +157,50 @@ def bring(archive: Archive, wish: Wish) -> None:
     """
     index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
-        with long_work("reading") as say:
-            contents = survey(archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
-        _print_survey(archive, contents)
-        if not wish.dry_run:
-            _import(archive, contents, spool, index, wish)
+        is_dry = wish.dry_run
+        contents = _read(archive, spool, index) if is_dry else _import(archive, spool, index, wish)
     if wish.report is not None:
         _write_csv(wish.report, _report(contents, problems))
     print_problems(problems, "what does not come, or differs:")
 
 
-def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, wish: Wish) -> None:
-    began, problems = perf_counter(), archive.problems
+def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
+    with long_work("reading") as say:
+        contents = survey(archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
+    _print_survey(archive, contents)
+    return contents
+
+
+def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Survey:
+    problems = archive.problems
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant, smtp = tenant_of(tenants, wish.app), settings_of(config, SmtpSettings)
         if wish.mail and not smtp.host:
             fail("--mail: the settings name no mail server (smtp.host)")
-        wants_links = wish.links is not None or wish.mail
         file = PositionFile(config.server.data_dir, archive.name, tenant.name)
         with (
             closing(Destination(config, store, tenant, archive.name, problems)) as target,
             file.held() as position,
-            long_work("importing people") as say,
         ):
+            page = _links_page(tenant, target.page) if wish.links is not None or wish.mail else ""
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
-            page = _links_page(tenant, target.page) if wants_links else ""
+            contents, began = _read(archive, spool, index), perf_counter()
             total = contents.counts["message"]
-            importer = target.add(
-                archive, contents, spool, index, lambda count: say("importing messages", count, total)
-            )
-            if not wish.unread:
-                say("marking as read")
-                importer.mark_read()
-            seconds = perf_counter() - began
-            rows = list(target.people.links(contents.people, page, wish.days)) if page else []
-            if wish.links is not None:
-                _write_csv(wish.links, [("login", "email", "link"), *rows])
-            if wish.mail:
-                say("sending mails")
-                mails = send_links(smtp, rows, archive.title, wish.days, problems)
+            with long_work("importing people") as say:
+                importer = target.add(
+                    archive, contents, spool, index, lambda count: say("importing messages", count, total)
+                )
+                if not wish.unread:
+                    say("marking as read")
+                    importer.mark_read()
+                seconds = perf_counter() - began
+                rows = list(target.people.links(contents.people, page, wish.days)) if page else []
+                if wish.links is not None:
+                    _write_csv(wish.links, [("login", "email", "link"), *rows])
+                if wish.mail:
+                    say("sending mails")
+                    mails = send_links(smtp, rows, archive.title, wish.days, problems)
             if archive.name in FOLLOWED:
                 file.note_archive(position, contents.last_ms, importer.groups())
         new = target.added
@@ -209,6 +213,7 @@ def _import(archive: Archive, contents: Survey, spool: Spool, index: FileIndex, 
     if wish.mail:
         click.echo(f"sent: {mails:,} mails with links")
     click.echo(f"{seconds:.1f} s, {total / max(seconds, 0.001):,.0f} messages a second")
+    return contents
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:

@@ -73,6 +73,18 @@ def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
     site.run(archive)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(("--app", "tea"), "app tea does not exist"), (("--mail",), "--mail: the settings name no mail server")],
+)
+def test_what_cannot_be_imported_is_not_read(
+    site: Site, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    output = site.run(slack.make(1, 9).write_zip(tmp_path / "a.zip"), *options, status=1)
+    assert output.splitlines()[-1].startswith(f"imserver: {reason}")
+    assert "an archive of" not in output
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
 def test_root_is_told_whose_server_it_is(site: Site, tmp_path: Path) -> None:
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
