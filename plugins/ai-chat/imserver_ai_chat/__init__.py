@@ -151,7 +151,9 @@ class AiChat:
             raise ApiProblem(Problems.NOT_FOUND, "There is no such run of yours in this chat")
         if answer.stream:
             return entry.id, self._find(principal, answer, streams)
-        answer.skipped = frozenset(id for id, begun in streams.items() if not known or begun < known.time_ms)
+        answer.skipped = frozenset(
+            id for id, begun in streams.items() if not known or 0 < begun < known.time_ms
+        )
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
         if not known:
             return entry.id, None
@@ -343,8 +345,8 @@ class AiChat:
 
     def _open_streams(self, principal: Principal, chat: Chat, surely: bool = False) -> dict[str, int]:
         """The open streams of a bot in a chat on all nodes, the oldest first: id → when it began, Unix
-        milliseconds. ``surely``: it raises ApiProblem if there is none, and a node has not answered. May
-        switch."""
+        milliseconds (0: a node of an older version has it). ``surely``: it raises ApiProblem if there is
+        none, and a node has not answered. May switch."""
         query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
         answers, missing = self._core.ask_others(_OPEN_QUERY, query, list[tuple[int, str]])
         streams = dict[str, int]()
