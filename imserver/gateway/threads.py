@@ -32,7 +32,7 @@ def synchronise(path: Path) -> None:
 
 
 class Threads:
-    """Up to ``number`` threads, which the first work starts. Owner of them."""
+    """Up to ``number`` threads, which the first work starts; 0: callers work themselves. Owner of them."""
 
     synchronise = staticmethod(synchronise)
 
@@ -43,14 +43,14 @@ class Threads:
     def do(self, function: Callable[..., T], *arguments: object) -> T:
         """Run ``function`` in a thread, and return or raise its result. Switches. What has begun finishes,
         also when its caller no longer waits."""
-        returned: list[T] = []
-        failed: list[BaseException] = []
+        if not self._number:
+            return function(*arguments)
+        returned, failed = list[T](), list[BaseException]()
 
         def work() -> None:
-            # The loop would print an exception that leaves the thread.
             try:
                 returned.append(function(*arguments))
-            except BaseException as error:
+            except BaseException as error:  # the loop would print one that leaves the thread
                 failed.append(error)
 
         if self._pool is None:

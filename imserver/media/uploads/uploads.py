@@ -98,8 +98,8 @@ def _head_of(path: Path) -> bytes:
 class UploadStorage:
     """Owner of the folder, of the connections to the bucket, and of the threads that access files."""
 
-    def __init__(self, settings: UploadSettings, data_dir: str) -> None:
-        self.files = Threads(4)
+    def __init__(self, settings: UploadSettings, data_dir: str, threads: int = 4) -> None:
+        self.files = Threads(threads)
         self.directory = Directory(Path(settings.directory or Path(data_dir) / "uploads"), self.files)
         self._by_name: dict[str, Media] = {"": self.directory}
         self.current = ""
@@ -210,7 +210,7 @@ class UploadCounters(Struct):
 class Uploads:
     """Owner of the storage of files, and of the transfers in both directions. One per node.
 
-    ``core``: says who may send files, and reviews them; None in commands, which receive none.
+    ``core``: says who may send files, and reviews them; None in commands, which need no threads.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Uploads:
         self._core = core
         self._store = store
         self.counters = UploadCounters()
-        self.storage = UploadStorage(settings, data_dir)
+        self.storage = UploadStorage(settings, data_dir, 0 if core is None else 4)
         self.files = self.storage.files
         self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
