@@ -208,7 +208,7 @@ export async function openReset({ app, text: words }, code) {
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const { form, go, note, layer } = dialogForm(
     words.messages_password_new, words.messages_save, usernameInput(login),
-    ...(login ? [field(words.messages_login, make("span", "", make("bdi", "", login)))] : []),
+    ...(login ? [field(words.messages_login_phone_email_name, make("span", "", make("bdi", "", login)))] : []),
     field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
   );
   layer.closed.then(() => navigate("", true)); // the code is in the address
