@@ -130,7 +130,7 @@ class LiveSlack:
 
     def _take(self, news: News) -> float:
         """Sort what events tell, and return the time of the last one."""
-        last = 0.0
+        last, first = 0.0, self._place.first * 1_000_000
         for event in self._server.events:
             kind, moment, user = text_at(event, "type"), text_at(event, "event_ts"), text_at(event, "user")
             last = max(last, microseconds_of(moment) / 1_000_000)
@@ -140,7 +140,9 @@ class LiveSlack:
             id = text_at(where) or text_at(where, "id") or text_at(where, "channel")
             if not ID.fullmatch(id):
                 continue
-            rows, about = news.rows.setdefault(id, {}), text_at(event, "item", "ts")
+            rows, about = news.rows.setdefault(id, {}), _about(event)
+            if about and microseconds_of(about) <= first:
+                continue
             reaction = f"{about} {user} {text_at(event, 'reaction')}"
             change = text_at(event, "subtype") if kind == "message" else kind
             if kind == "reaction_added":
@@ -148,11 +150,11 @@ class LiveSlack:
                 news.reacted[id, about] = None
             elif kind in EVENTS:
                 rows[reaction if about else f"{moment} {user}"] = event | {"ts": moment}
+            elif kind == "message" and not about:
+                rows[text_at(event, "ts")] = event
+                self._save_files(news, event)
             elif kind == "message":
-                changed = text_at(event, "deleted_ts") or text_at(event, "message", "ts")
-                rows[changed or text_at(event, "ts")] = event
-                if not changed:
-                    self._save_files(news, event)
+                rows[about] = event
             else:
                 news.channels.add(id)
             if change in JOINED or change in LEFT:
@@ -228,6 +230,11 @@ class LiveSlack:
         for file in (converted(each, File) for each in (files if isinstance(files, list) else ())):
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
                 self._server.save(file.url_private or "", news.folder / UPLOADS / file.id / "file")
+
+
+def _about(event: dict[str, Any]) -> str:
+    """The time of the message that an event changes; ``""``: none."""
+    return text_at(event, "item", "ts") or text_at(event, "deleted_ts") or text_at(event, "message", "ts")
 
 
 def _place_of(cursor: str) -> Place:

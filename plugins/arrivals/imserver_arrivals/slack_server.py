@@ -33,9 +33,12 @@ _MOST_KNOWN: Final = 20_000
 _TOGETHER: Final = 0.1
 """Seconds: what comes so soon after an event is stored with it."""
 _KINDS: Final = "public_channel,private_channel,mpim"
-_REQUIRED: Final = ("apps.connections.open", "users.list", "conversations.list")
+_REQUIRED: Final = ("apps.connections.open", "users.list", "conversations.list", "conversations.members")
 """Methods without which nothing goes. Others may be refused for one channel or message."""
-_NO_TOKEN: Final = ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired")
+_FINAL: Final = (
+    *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope"),
+    "not_allowed_token_type",
+)
 _PASSING: Final = ("internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited")
 
 
@@ -115,9 +118,11 @@ class SlackServer:
         else:
             answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
         error = answer.get("error")
-        if answer.get("ok") is not True and (method in _REQUIRED or error in (*_NO_TOKEN, *_PASSING)):
+        may_fail = method in ("conversations.join", "conversations.replies")  # it goes on without
+        is_grave = method in _REQUIRED or error in _PASSING or (error in _FINAL and not may_fail)
+        if answer.get("ok") is not True and is_grave:
             text = "".join(filter(str.isprintable, f"{error} {answer.get('needed') or ''}"))[:200].rstrip()
-            raise LiveError(f"Slack refuses {method}: {text}", is_final=error not in _PASSING)
+            raise LiveError(f"Slack refuses {method}: {text}", is_final=error in _FINAL)
         return answer
 
     def pages(self, method: str, field: str, **query: str | int) -> Iterator[list[Any]]:

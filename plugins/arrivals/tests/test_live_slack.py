@@ -22,7 +22,7 @@ from imserver_arrivals.records import Change, Group, Message, Person, Reaction, 
 from imserver.messenger.messages.log.contract import Draft, Entry
 from imserver.plugin.testing import eventually
 
-SECONDS = 60.0
+SECONDS = 300.0
 
 
 @pytest.fixture
@@ -295,6 +295,8 @@ def test_both_tokens_are_needed(slack: FakeSlack, tokens: str) -> None:
         ("apps.connections.open", "invalid_auth", True),
         ("users.list", "missing_scope", True),
         ("conversations.members", "token_revoked", True),
+        ("conversations.members", "fetch_members_failed", False),
+        ("conversations.history", "missing_scope", True),
         ("conversations.history", "internal_error", False),
     ],
 )
