@@ -104,7 +104,7 @@ class Follower:
         self._live, self._target, self._file, self._problems = live, target, file, problems
         self._entries, self._accounts = store.part(MessageLog).entries, AccountStore(store)
         self._position, self.posted = position, 0
-        self._is_storing = self._is_ending = False
+        self._is_finishing = self._is_ending = False
 
     def run(self) -> None:
         """Follow until a signal comes. Raises LiveError and OSError."""
@@ -140,17 +140,18 @@ class Follower:
                 position = replace(position, ours=ours)
         finally:
             if position != self._position:
-                with self._storing():
+                with self._finishing():
                     self._file.write(position)
                 self._position = position
 
     def _bring(self, folder: Path) -> dict[int, str]:
         archive = archive_of(folder, self._live.name)
         index = FileIndex(archive, None)
-        with closing(Spool()) as spool, self._storing():
+        with closing(Spool()) as spool, self._finishing():
             contents = survey(archive, index.__contains__, spool, lambda _: None)
             importer = self._target.add(archive, contents, spool, index)
-        self._problems.counts.update(archive.problems.counts)
+        for kind, count in archive.problems.counts.items():
+            self._problems.note(kind, count=count)
         return importer.groups()
 
     # --- ours, to theirs ------------------------------------------------------------------------------------
@@ -165,9 +166,12 @@ class Follower:
             names = {each.user: each.nickname for each in self._accounts.by_ids(app, list(ids))}
             for entry in some:
                 nickname = names.get(entry.sender) or entry.sender or "server"
+                if self._is_ending:
+                    return
                 try:
-                    group = position.groups[entry.conversation]
-                    self.posted += self._live.post(group, nickname, self._text(entry), entry.id)
+                    with self._finishing():
+                        group = position.groups[entry.conversation]
+                        self.posted += self._live.post(group, nickname, self._text(entry), entry.id)
                 except LiveError as error:
                     if error.status not in _REFUSED:
                         raise
@@ -200,17 +204,17 @@ class Follower:
                 signal.signal(number, handler)
 
     @contextmanager
-    def _storing(self) -> Iterator[None]:
-        """Let signals end nothing until this is done."""
-        self._is_storing = True
+    def _finishing(self) -> Iterator[None]:
+        """Let the first signal end nothing until this is done."""
+        self._is_finishing = True
         try:
             yield
         finally:
-            self._is_storing = False
+            self._is_finishing = False
 
     def _end(self, *_: object) -> None:
-        self._is_ending = True
-        if not self._is_storing:
+        is_first, self._is_ending = not self._is_ending, True
+        if not (is_first and self._is_finishing):
             raise KeyboardInterrupt
 
 

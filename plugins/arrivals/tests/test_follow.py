@@ -96,11 +96,11 @@ def went(fake: Mattermost, text: str) -> bool:
     return any(each["text"] == text for each in fake.posted)
 
 
-def say(site: Site, text: str) -> None:
-    """Somebody writes in the group of the room, here."""
+def say(site: Site, text: str, **more: Any) -> None:
+    """Somebody writes here, in the group of the room if nothing else is said."""
     with site.log() as log:
-        key = f"own.{text}"
-        draft = Draft(sender="1", body=text.encode(), conversation=1, time_ms=int(time.time() * 1000))
+        key, where = f"own.{text}", {"sender": "1", "conversation": 1, **more}
+        draft = Draft(body=text.encode(), time_ms=int(time.time() * 1000), **where)
         log.import_past(APP, [key], lambda past: past.append(key, draft))
 
 
@@ -205,12 +205,20 @@ def test_an_outage_of_theirs_is_said_twice_and_loses_nothing(
         fake.join("carl")
         fake.post("carl", "I am new")
         eventually(partial(came, site, "I am new"), SECONDS)
+        fake.add_channel("direct", ["ann", "follower"], "D")
+        fake.post("ann", "psst", "direct")
+        eventually(partial(came, site, "psst"), SECONDS)
+        direct = next(each for each in site.entries() if each.body == b"psst")
+        say(site, "for the two alone", sender=direct.sender, conversation=direct.conversation)
+        say(site, '{"name": "plan.pdf", "url": "/api/v1/uploads/x"}', type="file")
+        eventually(lambda: len(fake.posted) > 1, SECONDS)
         assert command.stop() == 0
         assert command.output.count("waiting: ") == command.output.count("going on") == 1
-        assert "ended: 2 messages came, 1 went" in command.output
-    (file,) = (each for each in site.entries() if each.type == "file" and each.kind == "message")
+        assert "ended: 3 messages came, 2 went" in command.output
+    file, plan = (each for each in site.entries() if each.type == "file" and each.kind == "message")
     assert json.loads(file.body)["caption"] == "changed while it was away"
-    assert [each["text"] for each in fake.posted] == ["ours"]
+    link = f"plan.pdf http://127.0.0.1:8080/home/messages#c/1/{plan.id}"
+    assert [each["text"] for each in fake.posted] == ["ours", link]
     state = site.folder / "data" / f"follow-mattermost-{APP}.json"
     assert state.stat().st_mode & 0o077 == 0
     assert TOKEN not in state.read_text(encoding="utf-8")
