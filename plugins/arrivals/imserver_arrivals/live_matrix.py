@@ -1,10 +1,9 @@
 """Follows a server of Matrix as one account sees it, by the client-server API (specification 1.15).
 
-``/sync`` brings what happens in the rooms of the account, and after a pause only the newest of it;
-``/messages`` brings the rest. A room is written as Element exports it, with the ids that the server gives,
-and with what its events need: the state of the room, the messages that are edited or get reactions, files.
-
-A reaction that is taken back has lost its content, so the cursor keeps that of the newest reactions.
+``/sync`` brings what happens in the rooms of the account, and ``/messages`` what that leaves out after a
+pause. A room is written as Element exports it, with the ids that the server gives, and with what its events
+need: the state of the room, the messages that are edited or get reactions, files. A reaction that is taken
+back has lost its content, so the cursor keeps that of the newest reactions.
 """
 
 import re
@@ -13,7 +12,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from time import time
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -53,6 +52,8 @@ _MARKS: Final = [
 ]
 """Marks of ours → the tag of HTML."""
 
+Files = Literal["all", "new", "none"]
+"""Which files that an event names are fetched. New: those that no archive before had."""
 State = dict[tuple[str, str], Json]
 """That of a room: type and key → event."""
 
@@ -149,15 +150,15 @@ class LiveMatrix:
     # --- a room ---------------------------------------------------------------------------------------------
 
     def _rows(
-        self, media: Path, cursor: str, room: str, events: Iterator[tuple[Json, bool]]
+        self, media: Path, cursor: str, room: str, events: Iterator[tuple[Json, Files]]
     ) -> Iterator[bytes]:
-        for event, has_files in events:
+        for event, files in events:
             yield (raw := _encode({**event, "room_id": room}))
-            if has_files:
-                self._load(media, raw, cursor)
+            if files != "none":
+                self._load(media, raw, cursor, files == "new")
 
-    def _events(self, room: str, news: Json, state: State, now: Cursor) -> Iterator[tuple[Json, bool]]:
-        """What is written of a room: events, and whether their files are."""
+    def _events(self, room: str, news: Json, state: State, now: Cursor) -> Iterator[tuple[Json, Files]]:
+        """What is written of a room."""
         ids, about, people = set[str](), dict[str, None](), set[str]()
         for event in self._happened(room, news, now):
             type, id, content = text_at(event, "type"), text_at(event, "event_id"), at(event, "content")
@@ -175,16 +176,17 @@ class LiveMatrix:
                 if gone not in ids and (known := now.reactions.pop(gone, None)) is not None:
                     ids.add(gone)
                     reaction = {**event, "type": "m.reaction", "event_id": gone}
-                    yield {**reaction, "sender": known[0], "content": known[1]}, True
-            yield event, True
+                    yield {**reaction, "sender": known[0], "content": known[1]}, "all"
+            yield event, "all"
         for id in about.keys() - ids:
             try:
-                yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), True
+                yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), "all"
             except LiveError as error:
                 if error.status not in _GONE:
                     raise
         for (type, key), event in state.items():
-            yield event, type == "m.room.avatar" or (type == "m.room.member" and key in people)
+            is_shown = type == "m.room.avatar" or (type == "m.room.member" and key in people)
+            yield event, "new" if is_shown else "none"
 
     def _happened(self, room: str, news: Json, now: Cursor) -> Iterator[Json]:
         """The events of a room since the cursor; of one that the account has joined, since the begin."""
@@ -216,15 +218,15 @@ class LiveMatrix:
         self._states[room] = state
         return state
 
-    def _load(self, folder: Path, raw: bytes, cursor: str) -> None:
-        """Fetch the files of this server that an event names, unless the archive before had them."""
+    def _load(self, folder: Path, raw: bytes, cursor: str, is_new: bool) -> None:
+        """Fetch the files of this server that an event names."""
         server = self._user.partition(":")[2]
         named = re.findall(
             rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', raw.decode(), re.A
         )
         for id in dict.fromkeys(named):
             path = folder / id[:2] / id[2:4] / id[4:]
-            if path.exists() or self._loaded.setdefault(id, cursor) != cursor:
+            if path.exists() or (self._loaded.setdefault(id, cursor) != cursor and is_new):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
