@@ -281,13 +281,9 @@ class Matrix:
                 self._notes.note(kind, group=room.id)
         for id, by in relations.redactions.items():
             about, reaction = relations.reactions.pop(id, (id, None))
-            if reaction is not None:
-                is_gone = self._is_redacted(room, relations, id, reaction.person)
-            else:  # of an earlier archive; a server tells clients of those alone that count
-                is_gone = id not in seen and (by.top is not None or room.role(by.sender) != "member")
-            if is_gone:
-                person = reaction.person if reaction else by.sender
-                yield records.Removal(room.id, person, by.time_ms, about, reaction)
+            person = reaction.person if reaction else ""
+            if (reaction or id not in seen) and self._is_redacted(room, relations, id, person):
+                yield records.Removal(room.id, person or by.sender, by.time_ms, about, reaction)
         if count := len(encrypted - seen):
             self._notes.note("encrypted message", group=room.id, count=count)
         if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
@@ -315,8 +311,10 @@ class Matrix:
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        by = relations.redactions.get(id)
-        return by is not None and (by.sender == sender or room.role(by.sender) != "member")
+        """Whether it was redacted by who may: a server tells clients of those alone."""
+        if (by := relations.redactions.get(id)) is None:
+            return False
+        return by.top is not None or by.sender == sender or room.role(by.sender) != "member"
 
     def _change(self, room: Room, event: Event) -> records.Change | None:
         key, content = (event.id, room.id, event.sender, event.time_ms), event.content
