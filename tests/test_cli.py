@@ -25,6 +25,7 @@ from imserver.gateway import errors
 from imserver.gateway.config.settings import ServerSettings
 from imserver.gateway.config.values import CORE
 from imserver.version import full_version
+from tests.processes import running
 from tests.rows import PROBLEMS
 
 from .conftest import StartServer
@@ -375,8 +376,7 @@ def test_ctrl_c_ends_a_command_that_waits_without_a_trace() -> None:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "imserver", "status", url]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment())
-        connection, _ = silent.accept()
-        with connection:
+        options = {"stderr": subprocess.PIPE, "text": True, "env": clean_environment()}
+        with running(command, **options) as process, silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[1].split() == ["Aborted!"]

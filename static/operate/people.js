@@ -186,7 +186,7 @@ function partsOf(at, app, user, account, gone) {
   /** @type {Filled | false} */
   const why = api.may("GET refusals") && place(() => api.get("refusals", { app, user, limit: RECENT }), (answer) => {
     const holds = listOf(answer.holds).map(recordOf);
-    return [...missing(answer), ...holdParts(api, { app, user }, holds, redraw), refusalTable(listOf(answer.refusals), false)];
+    return [...missing(answer), ...holdParts(api, { app, user }, holds, redraw), refusalTable(listOf(answer.refusals), null)];
   });
   if (why) parts.push(card(words.admin_why, why));
 

@@ -63,6 +63,7 @@ ELSEWHERE: dict[str, set[tuple[str, ...]]] = {
         ("agents",),
         ("mailbox",),
         ("durable-streams",),
+        ("follow",),
     },
     "python": {(word,) for word in PYTHON.split()},
     "js": {(), *((word,) for word in SCRIPTS.split())},

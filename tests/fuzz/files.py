@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT / "plugins" / "arrivals"))
 from imserver_arrivals.matrix import Matrix
 from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive as BadArrival
-from imserver_arrivals.records import Change, Emoji, Message, Record
+from imserver_arrivals.records import Change, Emoji, Message, Record, Removal
 from imserver_arrivals.rocketchat import RocketChat
 from imserver_arrivals.slack import Message as SlackMessage
 from imserver_arrivals.slack import SlackExport, Texts, text_of
@@ -145,7 +145,7 @@ def _check_records(records: Iterable[Record]) -> None:
     ids = set()
     for record in records:
         assert msgspec.msgpack.encode(record)
-        if isinstance(record, Message | Change):
+        if isinstance(record, Message | Change | Removal):
             assert {record.person, record.group} <= ids
         elif not isinstance(record, Emoji):
             ids.add(record.id)

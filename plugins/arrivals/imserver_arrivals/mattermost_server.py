@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct, field
 
+from . import mattermost
 from .live import LiveError, Server
 
 T = TypeVar("T")
@@ -21,14 +22,10 @@ _MOST_NAMES: Final = 100_000
 """Names that are remembered, also of nobody: any text may have some."""
 
 
-class Team(Struct):
-    """``type``: ``O`` (open) or ``I`` (for those who are invited)."""
+class Team(mattermost.Team, kw_only=True):
+    """A team, as an export has it, and its id."""
 
     id: str
-    name: str
-    display_name: str = ""
-    type: str = ""
-    allow_open_invite: bool = False
 
 
 class Channel(Struct):
