@@ -15,16 +15,12 @@ import msgspec
 from msgspec import Struct, field
 
 from .live import MARK, LiveError, Server
-from .slack import EVENTS, ID, JOINED, LEFT, LISTS, UPLOADS, File, microseconds_of
+from .slack import EVENTS, ID, JOINED, LEFT, LISTS, UPLOADS, File, id_of_ours, microseconds_of
 from .slack_server import Channel, SlackServer, converted, text_at
 from .to_slack import to_mrkdwn
 
 LOOK_BACK: Final = 86_400.0
-"""Seconds before an interruption of which messages are read again: they may have other texts, replies and
-reactions since."""
-_SECTION: Final = 3000
-"""Characters of a part of a message."""
-_MOST_SECTIONS: Final = 50
+"""Seconds before an interruption of which messages are read again: they may have replies and reactions."""
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """What may be a user in a file of messages."""
 
@@ -64,6 +60,7 @@ class LiveSlack:
         self._server = SlackServer(address, token)
         self._hooks = {group: Server(each, {}) for group, each in back.items()}
         self._cursor, self._place = "", Place(0.0)
+        self._posted = set[str]()  # ids of messages of ours that are there
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         news, end = News(folder), monotonic() + seconds
@@ -75,8 +72,11 @@ class LiveSlack:
             behind = dict(self._place.behind)
             self._server.receive(min(seconds, 0.1) if behind else seconds)
             since = self._take(news)
-            for number, id in enumerate(sorted(behind, key=lambda each: each not in news.rows)):
-                if not number or id in news.rows or monotonic() < end:  # before what is about its messages
+            soon = (
+                news.rows.keys() | self._hooks.keys()
+            )  # what changes a message comes after it; so does ours
+            for number, id in enumerate(sorted(behind, key=lambda each: each not in soon)):
+                if not number or id in soon or monotonic() < end:
                     self._read_history(news, id, behind.pop(id))
             for id, ts in news.reacted:
                 answer = self._server.call("reactions.get", channel=id, timestamp=ts, full="true")
@@ -98,11 +98,11 @@ class LiveSlack:
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
         hook = self._hooks.get(group) or self._hooks.get("")
-        if hook is None:
+        if hook is None or str(id) in self._posted:
             return False
         rest, blocks = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}", list[dict[str, Any]]()
-        while rest and len(blocks) < _MOST_SECTIONS:
-            part = re.sub("&[a-z]{0,3}$", "", rest[:_SECTION])  # no half of an escape
+        while rest and len(blocks) < 50:  # more, or longer ones, Slack refuses
+            part = re.sub("&[a-z]{0,3}$", "", rest[:3000])  # no half of an escape
             rest = rest[len(part) :]
             blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": part, "verbatim": True}})
         blocks[0]["block_id"] = f"{MARK}.{id}"
@@ -202,6 +202,7 @@ class LiveSlack:
                 day = datetime.fromtimestamp(moment / 1_000_000, UTC).strftime("%Y-%m-%d")
                 days.setdefault(day, []).append(row)
             self._server.ask_for(text_at(row, "user"))
+            self._posted.add(id_of_ours(row.get("blocks")))
         if not days or self._server.channel(id) is None:
             return
         news.channels.add(id)

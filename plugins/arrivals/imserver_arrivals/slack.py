@@ -211,10 +211,8 @@ class Message(Struct):
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was posted in the name of a message of ours (:data:`~imserver_arrivals.live.MARK`)."""
-        blocks = self.blocks if isinstance(self.blocks, list) else ()
-        ids = (each.get("block_id") for each in blocks if isinstance(each, dict))
-        return any(isinstance(id, str) and id.startswith(f"{MARK}.") for id in ids)
+        """Whether it was posted in the name of a message of ours."""
+        return bool(id_of_ours(self.blocks))
 
     @property
     def sender(self) -> str:
@@ -226,6 +224,17 @@ class Message(Struct):
 
 _read_message: Final = msgspec.json.Decoder(Message).decode
 _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
+
+
+def id_of_ours(blocks: Any) -> str:
+    """The id of the message of ours that was posted with these blocks (:data:`~imserver_arrivals.live.MARK`);
+    ``""``: they are others."""
+    ids = (
+        (each.get("block_id") for each in blocks if isinstance(each, dict))
+        if isinstance(blocks, list)
+        else ()
+    )
+    return next((id.partition(".")[2] for id in ids if isinstance(id, str) and id.startswith(f"{MARK}.")), "")
 
 
 def seconds_of(moment: float | None) -> float:

@@ -280,6 +280,7 @@ def test_ours_go_there_once_and_not_back(slack: FakeSlack, follower: Follower, t
     follower.cursor = f"@{int((time() - 3600) * 1000)}"
     follower.again()
     assert texts(follower.rounds(messages)) == ["theirs"]
+    assert not follower.live.post(TEA, "Dan", "after a kill", 9)
 
 
 @pytest.mark.parametrize("tokens", ["", "xapp-1-app", "xoxb-2-bot", "xoxb-1 xoxb-2"])
