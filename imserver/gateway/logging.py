@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 from gevent.hub import Hub
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.gateway.config.settings import Config, LogSettings
 from imserver.gateway.errors import StartError
@@ -215,13 +215,12 @@ class RateLimitedLog(Struct, eq=False):
         self._suppressed = 0
 
 
-class OncePerMinute:
+class OncePerMinute(Struct, eq=False):
     """Which lines are new within the minute, at most ``limit`` of them. Otherwise strangers fill the log."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lines: set[tuple[str, str]] = set()
-        self._until = 0.0
+    _limit: int
+    _lines: set[tuple[str, str]] = field(default_factory=set)
+    _until: float = 0.0
 
     def is_new(self, subject: str, cause: str) -> bool:
         """Whether to log this line. Counts it as logged."""
@@ -368,12 +367,11 @@ def _cut(by: str) -> str:
     return by if len(by) <= 128 else f"{by[:127]}…"
 
 
-class Logs:
+class Logs(Struct, eq=False):
     """Logging of the process, from :func:`open_logs` until :meth:`close`."""
 
-    def __init__(self, handler: LineHandler, requests: RequestLog) -> None:
-        self.requests = requests
-        self._handler = handler
+    _handler: LineHandler
+    requests: RequestLog
 
     def reopen(self) -> None:
         """Open the log file again after it was moved (log rotation)."""

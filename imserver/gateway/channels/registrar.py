@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import field
 
 from imserver.gateway.clock import take_turns, until_beat
 from imserver.gateway.cluster.nodes import ChannelsUnsettled, NodeMessages
 from imserver.gateway.cluster.registry import ReportedMembers
 from imserver.gateway.hub.hub import Hub
+from imserver.gateway.model import Service
 
 if TYPE_CHECKING:
     from imserver.gateway.cluster.redis.registry import RedisRegistry
@@ -37,25 +39,24 @@ REPORTED_CHANNELS: Final = 500
 _Key = tuple[str, str]
 
 
-class Registrar:
+class Registrar(Service):
     """Owner of the set of channels that the registry knows, and of the changes that must be reported."""
 
-    def __init__(self, registry: RedisRegistry, node_messages: NodeMessages, hub: Hub) -> None:
-        self._registry = registry
-        self._node_messages = node_messages
-        self._hub = hub
-        self._reported: set[_Key] = set()
-        """Channels that the registry knows to have members here, as long as the registry lives ``_life``."""
-        self._changed: dict[_Key, None] = {}
-        """Channels to be reported."""
-        self._life = 0
-        """The life of the registry in which all channels were reported."""
-        self._entering: dict[_Key, Signal] = {}
-        """Channels whose first subscription is being registered."""
-        self._wake = Signal()
-        self.on_empty: list[Callable[[str, str], object]] = []
-        """See :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
-        self._greenlet: gevent.Greenlet[..., None] | None = None
+    _registry: RedisRegistry
+    _node_messages: NodeMessages
+    _hub: Hub
+    _reported: set[_Key] = field(default_factory=set)
+    """Channels that the registry knows to have members here, as long as the registry lives ``_life``."""
+    _changed: dict[_Key, None] = field(default_factory=dict)
+    """Channels to be reported."""
+    _life: int = 0
+    """The life of the registry in which all channels were reported."""
+    _entering: dict[_Key, Signal] = field(default_factory=dict)
+    """Channels whose first subscription is being registered."""
+    _wake: Signal = field(default_factory=Signal)
+    on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
+    """See :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
+    _greenlet: gevent.Greenlet[..., None] | None = None
 
     def is_reported(self, app: str, channel: str) -> bool:
         """Whether the registry knows that a channel has members here. Never switches."""

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
+from msgspec import Struct, field
+
 from imserver.gateway.errors import CloseCode
 from imserver.gateway.transport.bulk_permits import BulkPermit
 from imserver.gateway.transport.poller import Parked, Poller
@@ -128,14 +130,13 @@ class Backlog:
         return joined
 
 
-class Budget:
+class Budget(Struct, eq=False):
     """Limit for the bytes in all outboxes and unfinished frames of a node. Above it the largest holders are
     closed at the end of the turn."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.sizes: dict[Writer, int] = {}
-        self.total = 0
+    limit: int
+    sizes: dict[Writer, int] = field(default_factory=dict)
+    total: int = 0
 
     def set(self, connection: Writer, size: int) -> None:
         """Set the number of bytes that ``connection`` holds."""

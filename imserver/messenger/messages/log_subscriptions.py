@@ -7,10 +7,13 @@ member.
 
 from collections.abc import Callable, Iterable
 
+from msgspec import field
+
 from imserver.gateway.model import Backlog, LogSubscription
 from imserver.gateway.transport.connection import Connection
 from imserver.messenger.messages.log.contract import Membership
 from imserver.messenger.messages.model import Message
+from imserver.plugin.runtime import Service
 
 
 class PendingLogSubscription(LogSubscription):
@@ -45,16 +48,15 @@ def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool
     ]
 
 
-class GroupFollowers:
+class GroupFollowers(Service):
     """Owner of the subscribed members of groups on this node: (app, conversation) → connections.
 
     Never switches.
     """
 
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, int], dict[Connection, None]] = {}
-        self.bots: dict[tuple[str, int], set[Connection]] = {}
-        """Connections of bots, which do not receive all entries. Read-only for others."""
+    _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
+    bots: dict[tuple[str, int], set[Connection]] = field(default_factory=dict)
+    """Connections of bots, which do not receive all entries. Read-only for others."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """The subscribed connections of the members of a group; do not change it."""
@@ -101,23 +103,22 @@ class GroupFollowers:
                 del self.bots[app, conversation]
 
 
-class LogSubscriptions:
+class LogSubscriptions(Service):
     """Owner of the followers of groups, of the numbers of log subscriptions, and of the reads of memberships.
 
     A read that is under way counts the changes that are delivered meanwhile. Only :meth:`read_memberships`
     switches.
     """
 
-    def __init__(self) -> None:
-        self.followers = GroupFollowers()
-        self.by_app: dict[str, int] = {}
-        """Connections that are subscribed, or about to be, by app."""
-        self.acking = 0
-        """Log subscriptions whose clients acknowledge."""
-        self.ahead: dict[str, dict[Connection, int]] = {}
-        """App → the connections whose clients have more than was delivered here: all up to an id."""
-        self.reads: dict[tuple[str, str], list[list[int]]] = {}
-        """(app, user) → the reads under way, each a list with its number of changes."""
+    followers: GroupFollowers = field(default_factory=GroupFollowers)
+    by_app: dict[str, int] = field(default_factory=dict)
+    """Connections that are subscribed, or about to be, by app."""
+    acking: int = 0
+    """Log subscriptions whose clients acknowledge."""
+    ahead: dict[str, dict[Connection, int]] = field(default_factory=dict)
+    """App → the connections whose clients have more than was delivered here: all up to an id."""
+    reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
+    """(app, user) → the reads under way, each a list with its number of changes."""
 
     def add(self, app: str) -> None:
         """A connection of an app is about to follow its log."""

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from time import perf_counter, time
 
 from gevent.event import Event as Signal
-from msgspec import UNSET
+from msgspec import UNSET, field
 
 from imserver.gateway.clock import serve_others
 from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
@@ -19,6 +19,7 @@ from imserver.gateway.push.push import nothing_accepted
 from imserver.gateway.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
 from imserver.messenger.messages.messaging import Messaging
+from imserver.plugin.runtime import Service
 
 
 class LogPushes(StoredPushes):
@@ -76,14 +77,13 @@ class LogPushes(StoredPushes):
         return StoreResult(results, not isinstance(claim, int))
 
 
-class _Drafts:
+class _Drafts(Service):
     """Drafts that the log has not settled yet."""
 
-    def __init__(self, messaging: Messaging, app: str) -> None:
-        self._messaging = messaging
-        self._app = app
-        self._left = 0
-        self._settled = Signal()
+    _messaging: Messaging
+    _app: str
+    _left: int = 0
+    _settled: Signal = field(default_factory=Signal)
 
     def send(self, draft: Draft, into: list[Stored], index: int) -> None:
         """Send a draft; its result is put into ``into[index]``."""

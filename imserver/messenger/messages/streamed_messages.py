@@ -51,8 +51,6 @@ SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSE_ALL_SECONDS: Final = 3.0
 """How long a node that stops closes its streams."""
-MOST_APP_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the texts of the open streams of an app on a node."""
 MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
 """Of these, bytes of one owner, in conversations."""
 MOST_BYTES: Final = 512 * 1024
@@ -383,7 +381,8 @@ class StreamedMessages:
         size = len(begin) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
-        sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
+        # Of the texts of all open streams of an app on this node.
+        sizes = [self._sizes.setdefault((app, ""), _Size(64 * 1024 * 1024))]
         if owner:
             sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
         if any(each.size + len(begin) > each.most for each in sizes):

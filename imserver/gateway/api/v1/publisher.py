@@ -73,10 +73,6 @@ class PublishRefusal(Struct):
     temporary: bool
 
 
-_PUSHES: Final = f"{PublisherDialect.path} publish"
-"""Stands for pushes of these connections in what keys did."""
-
-
 class _Numbered(Struct):
     seq: Seq = 0
 
@@ -204,7 +200,8 @@ class Publisher:
         if invalid := sum([isinstance(each, bytes) for each in commands]):
             run.counts["", True] += invalid
         for (app, refused), number in run.counts.items():
-            self._count(principal, app, host, _PUSHES, refused, number)
+            # What keys did names these pushes so.
+            self._count(principal, app, host, f"{PublisherDialect.path} publish", refused, number)
         return [
             result if isinstance(result, bytes) else _answer(command, result)
             for command, result in zip(commands, run.results, strict=True)

@@ -23,6 +23,7 @@ import zmq
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
+from msgspec import Struct, field
 
 from imserver.gateway.clock import until_beat
 from imserver.gateway.cluster.registry import Lease
@@ -62,14 +63,13 @@ RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
 
 
-class SequenceTracker:
+class SequenceTracker(Struct, eq=False):
     """The next expected number of each sender. Owner: the RPC; never switches."""
 
-    def __init__(self, counters: RpcCounters) -> None:
-        self._counters = counters
-        self._next: dict[int, tuple[int, int]] = {}
-        """By the sender's epoch: the epoch of this node that it knows, and the number. The most recent sender
-        is last."""
+    _counters: RpcCounters
+    _next: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By the sender's epoch: the epoch of this node that it knows, and the number. The most recent sender
+    is last."""
 
     def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
         """Whether to deliver ``count`` items from number ``first`` on, which are meant for an epoch of this

@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import field
 from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.contract import OPTIONS, Draft, Entry
 from imserver.messenger.messages.log.rows import ConversationState, LogHead, decode_meta, names_in
+from imserver.plugin.runtime import Service
 
 MOST_BOTS: Final = 20
 """Bots of one group."""
@@ -110,21 +112,20 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
     return [text_of(row[0]) for row in sql.query(statement, (log, id))]
 
 
-class BotReaders:
+class BotReaders(Service):
     """Ids of the bots that must be notified of the entries of one transaction. The transaction adds to
     ``entries``.
 
     ``head``: of their log. ``before``: the last id before the transaction.
     """
 
-    def __init__(self, sql: Statements, head: LogHead, before: int, entries: Sequence[Entry]) -> None:
-        self._sql = sql
-        self._head = head
-        self._before = before
-        self._entries = entries
-        self._of: dict[int, list[str]] = {}
-        """Entry of this transaction → the bots that read it."""
-        self._rows: list[tuple[str, int, int]] = []
+    _sql: Statements
+    _head: LogHead
+    _before: int
+    _entries: Sequence[Entry]
+    _of: dict[int, list[str]] = field(default_factory=dict)
+    """Entry of this transaction → the bots that read it."""
+    _rows: list[tuple[str, int, int]] = field(default_factory=list)
 
     def name(self, state: ConversationState, draft: Draft) -> Draft:
         """The draft of the next entry of a group with bots, with those in ``meta`` that read it."""
