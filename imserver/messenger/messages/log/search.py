@@ -88,7 +88,7 @@ class EntrySearch(Store.Rows):
         floor, upto = head.floor, last_before(head, search.before)
         if filter.since or filter.until:
             floor, upto = self._store.read_or((floor, upto), partial(time_window, head, upto, filter))
-        scan = _Scan(self._store, head.number, wanted, indexed if search.text else 0)
+        scan = _Scan(self._store, head.number, wanted, indexed if search.text else 0, FIRST_STRETCH)
         look_up = _LookUp(self._store, head.number, wanted, scan)
         newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
@@ -192,7 +192,7 @@ class _Scan(Service):
     _log: int
     _wanted: _Wanted
     begin: int
-    _stretch: int = FIRST_STRETCH
+    _stretch: int
 
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
