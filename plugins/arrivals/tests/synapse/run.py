@@ -1,4 +1,4 @@
-"""Lets people talk at a real Synapse, and compares what the adapter reads of its exports.
+"""Lets people talk at a real Synapse, follows it meanwhile, and compares what comes of it and of its exports.
 
 Started by ``run.sh``. The exports are those of ``export-data`` of two users, and each room once more as
 Element writes it, from the events that the client API gives.
@@ -27,6 +27,7 @@ from archives.matrix import write_element  # noqa: E402
 from archives.slack import PNG  # noqa: E402
 from imserver_arrivals.matrix import Matrix  # noqa: E402
 from imserver_arrivals.records import Change, Group, Message, Person  # noqa: E402
+from live import Followed, as_read, follow  # noqa: E402
 
 SERVER = "chat.example"
 MESSAGES = 240
@@ -69,21 +70,23 @@ class Client:
     """Somebody at the server."""
 
     sent = 0
+    medium = ""
+    """The address of a picture."""
 
     def __init__(self, port: int, name: str) -> None:
-        self._base, self._token = f"http://127.0.0.1:{port}/_matrix", ""
+        self._base, self.token = f"http://127.0.0.1:{port}/_matrix", ""
         about = {"username": name, "password": f"{name} likes tea", "auth": {"type": "m.login.dummy"}}
         made = self.call("POST", "client/v3/register", about)
-        self.id, self._token = made["user_id"], made["access_token"]
+        self.id, self.token = made["user_id"], made["access_token"]
         self.call("PUT", f"client/v3/profile/{quoted(self.id)}/displayname", {"displayname": name.title()})
 
     def call(self, method: str, path: str, body: Any = None, type: str = "application/json") -> Any:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         headers = {"Content-Type": type}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         request = Request(f"{self._base}/{path}", data, headers, method=method)
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
     def of(self, room: str, path: str, body: Any, method: str = "POST") -> Any:
@@ -135,10 +138,10 @@ class Said:
         return {id: message for id, message in self.messages.items() if message["room"] in rooms}
 
 
-def talk(dice: random.Random, rooms: dict[str, list[Client]], said: Said, medium: str) -> None:
+def talk(dice: random.Random, rooms: dict[str, list[Client]], said: Said, count: int) -> None:
     """Let people say, answer, edit, react and delete, in rooms of all versions."""
     names = list(rooms)
-    for number in range(MESSAGES):
+    for number in range(count):
         room = names[number % len(names)]
         by, other = dice.choice(rooms[room]), dice.choice(rooms[room])
         text, kind = f"m{number} tea ü茶\u2028<b>&amp;", number // len(names) % 10
@@ -157,7 +160,7 @@ def talk(dice: random.Random, rooms: dict[str, list[Client]], said: Said, medium
             id = by.say(room, text, **{"m.relates_to": {**relation, "m.in_reply_to": {"event_id": about}}})
             said.add(id, room, by, text, thread=about)
         elif kind == 3:
-            id = by.say(room, "tea.png", msgtype="m.image", url=medium, info={"mimetype": "image/png"})
+            id = by.say(room, "tea.png", msgtype="m.image", url=Client.medium, info={"mimetype": "image/png"})
             said.add(id, room, by, "", files=[PNG])
         elif kind == 4:
             by.send(room, "m.room.encrypted", {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x"})
@@ -265,6 +268,7 @@ def main(top: Path) -> int:
     with running(work, environment, config):
         ann, bob, cat, dan = people = [Client(port, name) for name in ("ann", "bob", "cat", "dan")]
         medium = ann.call("POST", "media/v3/upload?filename=tea.png", PNG, "image/png")["content_uri"]
+        Client.medium = medium
         ann.call("PUT", f"client/v3/profile/{quoted(ann.id)}/avatar_url", {"avatar_url": medium})
         versions = ann.call("GET", "client/v3/capabilities")["capabilities"]["m.room_versions"]["available"]
         stable = sorted((each for each, state in versions.items() if state == "stable"), key=int)
@@ -289,7 +293,7 @@ def main(top: Path) -> int:
             each.of(several, "join", {})
         rooms |= {direct: [ann, bob], several: [ann, bob, dan]}
         said = Said()
-        talk(random.Random(7), rooms, said, medium)
+        talk(random.Random(7), rooms, said, MESSAGES)
         space = ann.room(name="space", creation_content={"type": "m.space"})
         first = next(iter(rooms))
         powers = ann.call("GET", f"client/v3/rooms/{quoted(first)}/state/m.room.power_levels/")
@@ -311,6 +315,15 @@ def main(top: Path) -> int:
         said.add(ann.say(successor, "goes on"), successor, ann, "goes on")
         never = cat.room(preset="private_chat", name="never entered", invite=[bob.id])
         bob.of(never, "leave", {})  # Synapse 1.163 cannot export a user with an open invitation
+        live: dict[str, list[Client]] = {}
+        for name, preset in (("live tea", "public_chat"), ("live plan", "private_chat")):
+            room = ann.room(preset=preset, name=name, invite=[bob.id, dan.id])
+            for each in (bob, dan):
+                each.of(room, "join", {})
+            live[room], names[room] = [ann, bob], name
+        followed, said_live = Followed(work / "site", f"http://127.0.0.1:{port}", dan.token), Said()
+        clients = {each.id: each for each in people}
+        check("ours there", 1, follow(followed, clients, live, said_live, talk))
         element = top / "element"
         shutil.rmtree(element, ignore_errors=True)
         element.mkdir()
@@ -324,6 +337,25 @@ def main(top: Path) -> int:
         command += ["--output-directory", str(archive_folder / each.id[1:4])]
         with (work / "export.log").open("wb") as log:
             subprocess.run(command, env=environment, check=True, stdout=log, stderr=log)
+    heard, came = as_read(said_live, clients, names), followed.read()
+    checks += len(heard)
+    wrong += (
+        f"{id}: said {heard.get(id)}, followed {came.get(id)}"
+        for id in heard.keys() | came.keys()
+        if heard.get(id) != came.get(id)
+    )
+    later = work / "later"
+    for each in (ann, bob):
+        folder = archive_folder / each.id[1:4]
+        shutil.copytree(folder / "user_data", later / each.id[1:4] / "user_data")
+        for room in live:
+            shutil.copytree(folder / "rooms" / room, later / each.id[1:4] / "rooms" / room)
+    output = followed.site.run(later)
+    check("nothing twice", True, "new: accounts 0, groups 0, messages 0, reactions 0" in output)
+    check("nothing changes", came, followed.read())
+    said.messages |= said_live.messages
+    said.deleted += said_live.deleted
+    said.encrypted += said_live.encrypted
     archive = Matrix(archive_folder)
     records = [*archive.records()]
     messages = [each for each in records if isinstance(each, Message)]
@@ -337,7 +369,7 @@ def main(top: Path) -> int:
         {id: each.nickname for id, each in persons.items()},
     )
     check("avatar", medium, persons[ann.id].avatar)
-    check("rooms", {*rooms, late, successor}, {*groups})
+    check("rooms", {*rooms, *live, late, successor}, {*groups})
     for number, version in enumerate(stable):
         room = list(rooms)[number]
         group = groups[room]
@@ -367,7 +399,9 @@ def main(top: Path) -> int:
     notes = archive.problems.counts
     check("deleted", said.deleted, notes["deleted message"])
     check("encrypted", said.encrypted, notes["encrypted message"])
-    check("rest", {"deleted message", "encrypted message", "space (its rooms come)"}, {*notes})
+    check("ours", 1, notes["message of ours"])
+    rest = {"deleted message", "encrypted message", "message of ours", "space (its rooms come)"}
+    check("rest", rest, {*notes})
     of_element = Matrix(element)
     messages = [each for each in of_element.records() if isinstance(each, Message)]
     wanted_there = said.of(set(rooms))
