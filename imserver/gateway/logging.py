@@ -191,17 +191,15 @@ class LineHandler(logging.Handler):
 INTERVAL_SECONDS: Final = 60.0
 
 
-class RateLimitedLog(Struct, eq=False):
+class RateLimitedLog:
     """A warning that may occur thousands of times a second: logged once a minute.
 
     ``text`` is a logging format; the number of suppressed lines is appended.
     """
 
-    _log: logging.Logger
-    _text: str
-    _clock: Callable[[], float] = monotonic
-    _next: float = 0.0
-    _suppressed: int = 0
+    def __init__(self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic) -> None:
+        self._log, self._text, self._clock = log, text, clock
+        self._next, self._suppressed = 0.0, 0
 
     def __call__(self, *arguments: object) -> None:
         """Log the warning, or count it as suppressed."""
