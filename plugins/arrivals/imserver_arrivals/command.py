@@ -155,6 +155,9 @@ def bring(archive: Archive, wish: Wish) -> None:
 
     Raises OSError.
     """
+    for path in filter(None, (wish.links, wish.report)):
+        if not path.parent.is_dir():
+            fail(f"{path.parent} is no folder")
     index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run

@@ -75,7 +75,11 @@ def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [(("--app", "tea"), "app tea does not exist"), (("--mail",), "--mail: the settings name no mail server")],
+    [
+        (("--app", "tea"), "app tea does not exist"),
+        (("--mail",), "--mail: the settings name no mail server"),
+        (("--links", "nowhere/links.csv"), "nowhere is no folder"),
+    ],
 )
 def test_what_cannot_be_imported_is_not_read(
     site: Site, tmp_path: Path, options: tuple[str, ...], reason: str
