@@ -1,7 +1,12 @@
 """The ratchet: numbers that may only fall.
 
-``ratchet.txt`` has a number for each row of :data:`ROWS`. A change that raises a number fails here.
-``python -m tests.test_ratchet`` writes the numbers that fell, and never a higher one.
+``ratchet.txt`` has a limit for each row of :data:`ROWS`. A change that exceeds a limit fails here.
+``python -m tests.test_ratchet`` writes the limits that can fall, and never a higher one.
+
+The size of code is counted in expression nodes of the syntax tree and in definitions. Lines are not counted:
+a thought has as many lines and names as a reader needs. Sizes have one percent of room, so that a small
+change does not touch the file. A commit that raises a limit names a decision record, or says in its message
+which behaviour it pays for.
 """
 
 import ast
@@ -22,7 +27,7 @@ TABLE: Final = Path(__file__).with_name("ratchet.txt")
 PRIVILEGE: Final = Path(__file__).with_name("privilege.txt")
 TESTS: Final = ROOT / "tests"
 PACKAGE: Final = ROOT / "imserver"
-PLUGINS: Final = sorted((ROOT / "plugins").glob("*/imserver_*"))
+PLUGINS: Final = sorted(path.parent for path in (ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
 OUTSIDE_THE_CORE: Final = (
     *(PACKAGE / name for name in ("dialects", "gateway/dialects", "gateway/commands", "operate", "plugin")),
@@ -104,19 +109,43 @@ def patches() -> int:
     return sum(len(PATCH.findall(text)) for text in sources(TESTS).values())
 
 
-def lines(*folders: Path) -> int:
-    return sum(text.count("\n") for folder in folders for text in sources(folder).values())
+class Size(NamedTuple):
+    """How much code there is, in measures that no formatting changes."""
+
+    nodes: int
+    """Expressions of the syntax tree, without annotations: an annotation explains, and is free."""
+    definitions: int
+    """Classes and functions."""
 
 
-def names(*folders: Path) -> int:
-    """How many modules, classes, functions and module constants there are."""
-    count = 0
-    for folder in folders:
-        for text in sources(folder).values():
-            tree = ast.parse(text)
-            count += 1 + sum(isinstance(node, ast.Assign | ast.AnnAssign) for node in tree.body)
-            count += sum(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in ast.walk(tree))
-    return count
+@cache
+def size(module: Path) -> Size:
+    nodes = 0
+    definitions = 0
+    waiting: list[ast.AST] = [ast.parse(module.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        nodes += isinstance(node, ast.expr)
+        definitions += isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for field, value in ast.iter_fields(node):
+            if field in ("annotation", "returns"):
+                continue
+            children = value if isinstance(value, list) else [value]
+            waiting += [child for child in children if isinstance(child, ast.AST)]
+    return Size(nodes, definitions)
+
+
+def nodes(folder: Path) -> int:
+    return sum(size(module).nodes for module in sources(folder))
+
+
+def definitions(folder: Path) -> int:
+    return sum(size(module).definitions for module in sources(folder))
+
+
+def limit_of_size(count: int) -> int:
+    """The limit of what has this size: one percent above it."""
+    return count + count // 100
 
 
 def messenger_in_the_core() -> list[str]:
@@ -140,9 +169,25 @@ def privilege() -> int:
 # --- the table ----------------------------------------------------------------------------------------------
 
 
+SIZED: Final = {
+    **{f"{house}/": PACKAGE / house for house in HOUSES},
+    **{f"plugins/{folder.name}/": folder for folder in PLUGINS},
+    "imserver_client/": ROOT / "imserver_client",
+    "bench/": ROOT / "bench",
+    "checker/": ROOT / "checker",
+    "tools/": ROOT / "tools",
+    "tests/": TESTS,
+}
+"""What has limits of its size: name → folder. A plug-in is counted with its tests."""
+
+SAY_WHY: Final = "Look for the mechanism that exists. Else raise the limit, and say in the commit why."
+
+
 class Row(NamedTuple):
     measure: Callable[[], int]
     remedy: str
+    limit_of: Callable[[int], int] = int
+    """The limit of what is measured, where that leaves room."""
 
 
 ROWS: Final = {
@@ -150,18 +195,10 @@ ROWS: Final = {
         private_names, "Test by a public name, an argument of the constructor, or what a client sees."
     ),
     "patches in tests": Row(patches, "Pass what you patch as an argument or a setting, or share a fixture."),
-    "lines of tests": Row(
-        lambda: lines(TESTS), "Prove each rule once; sample combinations; share the set-up."
-    ),
-    "lines of the server and its plug-ins": Row(
-        lambda: lines(PACKAGE, *PLUGINS), "Say each thing once: look for the mechanism that exists."
-    ),
-    "names of the server and its plug-ins": Row(
-        lambda: names(PACKAGE, *PLUGINS), "A piece needs two users, or a name that says more than its line."
-    ),
     **{
-        f"lines of {house}/": Row(partial(lines, PACKAGE / house), "Say in the commit why it grows.")
-        for house in HOUSES
+        f"{title} of {name}": Row(partial(count, folder), SAY_WHY, limit_of_size)
+        for title, count in (("expression nodes", nodes), ("classes and functions", definitions))
+        for name, folder in SIZED.items()
     },
     "core modules that speak of bots, guests, accounts or notifications": Row(
         lambda: len(messenger_in_the_core()),
@@ -194,7 +231,12 @@ def test_each_module_of_the_core_with_a_word_of_the_messenger_has_a_reason() -> 
     assert messenger_in_the_core() == sorted(REASONS)
 
 
+def lowered(name: str, limit: int) -> int:
+    row = ROWS[name]
+    return min(limit, row.limit_of(row.measure()))
+
+
 if __name__ == "__main__":
-    numbers = {name: min(limit, ROWS[name].measure()) for name, limit in limits().items()}
+    numbers = {name: lowered(name, limit) for name, limit in limits().items()}
     TABLE.write_text("".join(f"{name}: {number}\n" for name, number in numbers.items()), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"), end="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from pathlib import Path
 
@@ -42,20 +41,19 @@ def _words(house: str) -> str:
 
 
 def list_contents(tree: Path, house: str) -> str:
-    """Rows of a table: the commands, tables, features and lines of a house."""
+    """Rows of a table: the features, commands, tables and modules of a house."""
     rows = [import_module(name).FEATURE for name in FEATURES if name.split(".")[1] == house]
     tables = [table.name for row in rows for table in row.stored.tables]
     tables += [table.name for table in CORE_TABLES] if house == "gateway" else []
     context = click.Context(cli)
     commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
     homes = {name: row.callback.__module__ for name, row in commands.items() if row and row.callback}
-    counts = (tree / "tests/ratchet.txt").read_text(encoding="utf-8")
-    (lines,) = re.findall(rf"^lines of {house}/: (\d+)$", counts, re.MULTILINE)
+    modules = [*(tree / "imserver" / house).rglob("*.py")]
     contents = {
         "features": [row.name for row in rows],
         "commands": [f"imserver {name}" for name, module in homes.items() if _is_of(house, module)],
         "tables of the database": tables,
-        "lines of Python": [f"{int(lines):,}"],
+        "modules of Python": [str(len(modules))],
     }
     lists = {name: ", ".join(f"`{each}`" for each in names) for name, names in contents.items()}
     return "".join(f"| {name} | {text} |\n" for name, text in lists.items() if text)
