@@ -136,7 +136,7 @@ def _schemas(
         if "$ref" in filled and "title" in filled:
             titled[filled["title"]] = filled
             return {"$ref": _SCHEMAS + filled["title"]}
-        return filled
+        return _for_generators(filled)
 
     found, components = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
     references, schemas = fill(found), fill(components)
@@ -144,6 +144,21 @@ def _schemas(
     named = {name: schemas[struct] | titled[name] for name, struct in structs.items()}
     unnamed = {name: each for name, each in schemas.items() if name not in structs.values()}
     return dict(zip(types, references, strict=True)), dict(sorted((unnamed | named).items()))
+
+
+def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema in the words that generators of clients know; it permits the same values.
+
+    openapi-python-client leaves out a type that has an array without ``items``, or an
+    enumeration of a boolean.
+    """
+    if schema.get("type") == "array" and "items" not in schema:
+        return schema | {"items": {}}
+    values = schema.get("enum")
+    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], bool):
+        others = {name: value for name, value in schema.items() if name != "enum"}
+        return {"type": "boolean", "const": values[0]} | others
+    return schema
 
 
 def _markdown(text: str) -> str:

@@ -58,6 +58,26 @@ def test_it_is_a_valid_document_with_names_limits_and_texts() -> None:
     assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
 
 
+def schemas_in(node: Any) -> Iterator[dict[str, Any]]:
+    """All schemas in a part of the document, also nested ones; not the examples."""
+    if isinstance(node, dict):
+        if "type" in node or "enum" in node:
+            yield node
+        for name, value in node.items():
+            if name not in ("example", "examples"):
+                yield from schemas_in(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from schemas_in(each)
+
+
+def test_generators_of_clients_know_each_array_and_enumeration() -> None:
+    """openapi-python-client leaves out a type with an array of nothing, or an enumeration of booleans."""
+    schemas = [*schemas_in(DOCUMENT)]
+    assert [each for each in schemas if each.get("type") == "array" and "items" not in each] == []
+    assert [each for each in schemas if any(isinstance(value, bool) for value in each.get("enum", ()))] == []
+
+
 def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
     routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
     assert all(row.style is PROBLEM for row in routed.values())
