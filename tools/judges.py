@@ -18,14 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from xml.etree import ElementTree
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "judges.md"
 TABLE: Final = ROOT / "tools" / "judges.toml"
 BEGIN: Final = "<!-- The rows below are written by: make judges -->\n\n"
-HEADS: Final = ("judge", "what it judges", "version", "result", "exceptions", "day", "command")
+HEADS: Final = ("judge", "what it judges", "assertions", "version", "result", "exceptions", "day", "command")
 REQUIREMENTS: Final = {
     "autobahn": "tests/autobahn/requirements.txt",
     "synapse": "plugins/arrivals/tests/synapse/requirements.txt",
@@ -42,6 +42,7 @@ class Judge(NamedTuple):
     what: str
     packages: list[str]
     run: list[str]
+    assertions: Literal["theirs", "ours"] = "ours"
 
     @property
     def command(self) -> list[str]:
@@ -149,6 +150,7 @@ def line_of(judge: Judge, result: Result, day: str) -> str:
     cells = (
         judge.name,
         judge.what,
+        judge.assertions,
         "<br>".join(version_of(each) for each in judge.packages),
         f"{SIGNS[result.state]} {result.state}: {result.detail}",
         "<br>".join(result.exceptions),
