@@ -1,6 +1,10 @@
-"""Releases of before, from the history of this repository."""
+"""Releases of before, from the history of this repository.
+
+Tests of upgrades begin with the last release: the one that the newest dated chapter of CHANGELOG.md names.
+"""
 
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,8 +17,6 @@ import pytest
 from tests.support import ROOT, clean_environment
 from tests.tools import leave_out, require
 
-BEFORE: Final = "f37e25a6f089dfd3dc26922d1c5dc8c95423a635"
-"""The commit of version 1.0."""
 _PATHS: Final = (
     *("imserver", "config", "templates", "static", "sdk/js"),
     *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
@@ -22,23 +24,42 @@ _PATHS: Final = (
 
 
 def last_release() -> str:
-    """The newest tag ``v*`` before the current commit; :data:`BEFORE` if there is none."""
-    command = [require("git"), "-C", str(ROOT), "describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or BEFORE
+    """The tag or the commit of the last release. The test is skipped where the history does not have it."""
+    _need_history()
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    version = re.findall(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changes, re.MULTILINE)[0]
+    tag = f"v{version}"
+    if _git("rev-parse", "--verify", "--quiet", f"{tag}^{{commit}}").returncode == 0:
+        return tag
+    # Without tags: the first commit that calls itself so.
+    line = f'^__version__ = "{re.escape(version)}"'
+    commits = _git(
+        "log", "--reverse", "--format=%H", f"-G{line}", "--", "imserver/__init__.py"
+    ).stdout.split()
+    if not commits:
+        leave_out(f"neither a tag nor a commit of the release {version} is in this clone")
+    return str(commits[0])
 
 
-def unpack(folder: Path, commit: str = BEFORE, *more: str) -> Path:
-    """Write the tree of a commit or tag to a folder, with ``more`` of its paths than the server's own, and
-    check that Python finds it there.
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [require("git"), "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    A tree without history (an archive, a shallow clone) cannot have the commit: the test is skipped, also
-    where the environment says ``CI=true``. In a whole clone it must be there.
-    """
+
+def _need_history() -> None:
+    """Skip the test in a tree without history (an archive, a shallow clone): it cannot have the commit. Also
+    where the environment says ``CI=true``. In a whole clone it must be there."""
+    if _git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("this tree has no whole history, so the release before is not in it")
+
+
+def unpack(folder: Path, commit: str = "", *more: str) -> Path:
+    """Write the tree of a commit or tag (``""``: the last release) to a folder, with ``more`` of its
+    paths than the server's own, and check that Python finds it there."""
+    _need_history()
     git = [require("git"), "-C", str(ROOT)]
-    shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, check=False)
-    if shallow.stdout.strip() != b"false":
-        pytest.skip(f"this tree has no whole history, so the release before ({commit[:8]}) is not in it")
-    archive = subprocess.run([*git, "archive", commit, *_PATHS, *more], capture_output=True, check=False)
+    command = [*git, "archive", commit or last_release(), *_PATHS, *more]
+    archive = subprocess.run(command, capture_output=True, check=False)
     if archive.returncode:
         leave_out(f"the release before is not in this clone: {archive.stderr.decode()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:

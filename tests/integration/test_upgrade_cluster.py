@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, Server
 
 from . import v1
 from .clusters import OTHER_RELEASE, Nodes, nodes_of
@@ -80,20 +80,25 @@ def test_clusters_of_both_releases_pass_the_tests_of_clusters(
 # --- what only two releases can do wrong --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", ["old", "new"])
-def test_nodes_without_a_list_of_features_share_a_cluster_with_all_lists(
-    old: Path, tmp_path: Path, first: str
-) -> None:
-    """Nodes of the release before have none. Among those that have one, it is the same."""
+def test_nodes_of_both_releases_agree_on_the_features_that_both_know(old: Path, tmp_path: Path) -> None:
+    """What only this release knows keeps neither away. What an operator leaves out of one node does."""
     with nodes_of(tmp_path, 0) as nodes:
-        for tree in (old, ROOT) if first == "old" else (ROOT, old):
-            few = {"features": ["client"]} if tree is ROOT else {}
-            nodes.start(few, environment=environment_of(tree))
+
+        def start(tree: Path, *features: str) -> Server:
+            return nodes.start({"features": [*features]}, environment=environment_of(tree))
+
+        start(old, "client")
+        first = start(ROOT, "client")
+        more = start(ROOT, "client", "watch")
+        start(old, "client")
         nodes.wait_until_met()
-        with pytest.raises(AssertionError, match="the cluster has other features than this node"):
-            nodes.start()
-        nodes.start({"features": ["client"]})
-        nodes.wait_until_met()
+        waits = "features that wait until all nodes have them: watch"
+        assert waits in more.log_text
+        assert waits not in first.log_text
+        differs = "the cluster has other features than this node"
+        for tree in (old, ROOT):
+            with pytest.raises(AssertionError, match=differs):
+                start(tree, "client", "pusher", "webhooks")
 
 
 @pytest.mark.parametrize("there", ["old", "new"])

@@ -60,7 +60,12 @@ class Lease(Struct, frozen=True):
     file: str = ""
     """The SQLite file that it makes at its first write; empty: it had a database at the start."""
     feature_names: str = ""
-    """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
+    """What nodes of 1.0 compare with their own list, which must be the same: that of the cluster which
+    this node has joined, else ``core`` and those of its features that 1.0 knows. Empty: older than 1.0."""
+    all_features: str = ""
+    """``core`` and the sorted names of its features, with spaces between; empty: 1.0 or older."""
+    features_left_out: str = ""
+    """See ``left_out`` of :class:`imserver.gateway.cluster.features.NodeFeatures`."""
 
 
 class Session(Struct, gc=False, eq=False):

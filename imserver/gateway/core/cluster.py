@@ -5,7 +5,7 @@ Loaded only if Redis is configured.
 
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from time import monotonic, time
@@ -18,6 +18,7 @@ from imserver.gateway.channels.members import ChannelMembers, NodeParts
 from imserver.gateway.channels.publishing import ChannelNodes
 from imserver.gateway.channels.registrar import Registrar
 from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.cluster.features import NodeFeatures, absent_features
 from imserver.gateway.cluster.nodes import (
     ChannelsUnsettled,
     NodeMessages,
@@ -103,6 +104,8 @@ class ClusterMember:
         core.presence = Presence(hub, table, registry, others)
         core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
         core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        self._waiting_features = frozenset[str]()
+        """The features of this node that another one does not have, as last logged."""
         self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
         """Epoch of an overdue lease → what asks its node whether it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
@@ -127,7 +130,7 @@ class ClusterMember:
         and has a second for it."""
         self._on_join.append(joined)
 
-    def start(self, public_ws_url: str, port: int, only_local: bool, features: Iterable[str]) -> None:
+    def start(self, public_ws_url: str, port: int, only_local: bool, features: NodeFeatures) -> None:
         """Join the cluster: when this returns, live nodes know this one and forward to it.
 
         ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
@@ -160,7 +163,9 @@ class ClusterMember:
                 birth=core.connection_ids.birth,
                 clients=f"{address}:{port}",
                 file=core.store.future_file,
-                feature_names=" ".join(("core", *sorted(features))),
+                feature_names=features.for_older,
+                all_features=features.names,
+                features_left_out=features.left_out,
             ),
             RegistryEvents(
                 sessions=self.sessions.registered_sessions,
@@ -189,11 +194,26 @@ class ClusterMember:
         return True
 
     def _leases_changed(self) -> None:
+        self._report_features()
         self._links.rpc.epoch = self._links.node_messages.own_epoch
         self._links.rpc.update(self._links.registry.reachable())
         for lease in self._links.registry.overdue():
             if lease.epoch not in self._watchers:
                 self._watchers[lease.epoch] = gevent.spawn(self._watch, lease)
+
+    def _report_features(self) -> None:
+        """Log which features of this node work only here, because other nodes do not have them yet."""
+        peers = self._links.node_messages.peers()
+        absent = absent_features(self._links.registry.lease, peers)
+        waiting = frozenset[str]().union(*absent.values())
+        if waiting == self._waiting_features:
+            return
+        if waiting:
+            names, nodes = ", ".join(sorted(waiting)), ", ".join(sorted(absent))
+            log.info("features that wait until all nodes have them: %s (without them: %s)", names, nodes)
+        else:
+            log.info("all nodes have the features that waited: %s", ", ".join(sorted(self._waiting_features)))
+        self._waiting_features = waiting
 
     def _watch(self, lease: Lease) -> None:
         """Greenlet: ask a node whose lease is overdue whether it lives, until it has joined again or is dead.

@@ -14,6 +14,7 @@ from msgspec.structs import fields
 from imserver import FEATURES
 from imserver.gateway.auth import rules
 from imserver.gateway.auth.tenants import AppObjection
+from imserver.gateway.cluster.features import FIRST_RELEASE, NodeFeatures
 from imserver.gateway.config import load
 from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.config.values import CORE as CORE_SETTINGS
@@ -27,6 +28,8 @@ from imserver.gateway.storage.tables import CORE_TABLES, StoreTables, Table
 CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
+_DIALECTS: Final = "imserver.dialects."
+"""So begin the packages of foreign dialects."""
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""
 GROUP: Final = "imserver.features"
@@ -241,6 +244,24 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
         else:
             tables += getattr(_declared(package), "TABLES", ())
     return (*tables, *CORE_TABLES)
+
+
+def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
+    """The features of a node, as the other nodes of its cluster see them."""
+    names = {feature.name for feature in features}
+    of_server = set(map(_name, FEATURES))
+    absent = (package for package in FEATURES if _name(package) not in names)
+    left_out = {_name(package) for package in absent if _is_required(package)}
+    for_older = {name for name in names if name in FIRST_RELEASE or name not in of_server}
+    return NodeFeatures(
+        " ".join(("core", *sorted(names))), " ".join(sorted(left_out)), " ".join(("core", *sorted(for_older)))
+    )
+
+
+def _is_required(package: str) -> bool:
+    """Whether all nodes have this feature of this server, or none; see
+    :mod:`imserver.gateway.cluster.features`. It is not loaded."""
+    return package.startswith(_DIALECTS) or bool(getattr(_declared(package), "TABLES", ()))
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:

@@ -25,6 +25,7 @@ from imserver.gateway.logging import RequestLog
 from imserver.gateway.node.feature_list import (
     build_parts,
     declarations_of,
+    features_for_cluster,
     load_features,
     objection_of,
     tables_of,
@@ -83,7 +84,7 @@ class Node:
             wires={each.name: each.wire for each in self._features},
             tables=tables_of(features),
         )
-        self._names = [feature.name for feature in features]
+        self._cluster_features = features_for_cluster(features)
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
         self.servers: Servers
@@ -239,7 +240,8 @@ class Node:
         if core.member is None:
             return
         only_local = core.keys.demo and not config.server.insecure
-        core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
+        port, features = core.node.http_port, self._cluster_features
+        core.member.start(config.server.public_ws_url, port, only_local, features)
         self._only_local = only_local and not config.cluster.advertise
 
     def serve_forever(self) -> None:

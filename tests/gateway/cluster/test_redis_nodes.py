@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from imserver.gateway.cluster.features import FIRST_RELEASE, absent_features
 from imserver.gateway.cluster.redis import presence, recovery, registry
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.gateway.cluster.redis.registry import RedisRegistry
 from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
-from imserver.gateway.cluster.registry import Claim, ReportedMembers, Session, SessionRef
+from imserver.gateway.cluster.registry import Claim, Lease, ReportedMembers, Session, SessionRef
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StartError
 from tests.gateway.cluster.conftest import LASTING, QUIET, Pair, StartNode, begin
@@ -207,9 +208,19 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
     [
         ({}, {"fingerprint": "f2"}, r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"),
         (
-            {"feature_names": "core pusher"},
-            {"feature_names": "core"},
-            r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features",
+            {"all_features": "core pusher", "feature_names": "core pusher"},
+            {"all_features": "core", "features_left_out": "pusher", "feature_names": "core"},
+            r"other features than this node .*node 127\.0\.0\.1:9002: pusher\).*setting features",
+        ),
+        (
+            {"all_features": "core", "features_left_out": "later", "feature_names": "core"},
+            {"all_features": "core later", "feature_names": "core"},
+            r"node 127\.0\.0\.1:9002: later\)",
+        ),
+        (
+            {"feature_names": "core messages"},
+            {"all_features": "core later messages pusher", "feature_names": "core messages pusher"},
+            r"node 127\.0\.0\.1:9002: pusher\)",
         ),
         (
             {"database": "d1"},
@@ -219,7 +230,7 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
         ({"database": "d1"}, {"database": ""}, r"another database .* node .*127\.0\.0\.1:9002.*storage\.url"),
         ({"number": 2}, {"host": "elsewhere"}, r"127\.0\.0\.1:9004 on machine here .*cluster\.advertise"),
     ],
-    ids=["secret", "features", "database", "no database", "address"],
+    ids=["secret", "features", "left out there", "of 1.0", "database", "no database", "address"],
 )
 def test_a_node_that_does_not_fit_to_the_others_does_not_join(
     server: RedisServer, start_node: StartNode, first: dict[str, Any], own: dict[str, Any], output: str
@@ -238,6 +249,43 @@ def test_nodes_that_fit_join(server: RedisServer, start_node: StartNode) -> None
         assert node.lease.features == "", "the others compare it with theirs, unless it is empty"
         epochs.append(node.lease.epoch)
     assert epochs == sorted(set(epochs))
+
+
+OF_1_0 = "core " + " ".join(sorted(FIRST_RELEASE))
+
+
+def test_features_that_other_nodes_do_not_know_keep_no_node_away(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """A node of 1.0 compares the names that others publish with its own, so all publish the same."""
+    old = start_node(server, 1, lease={"feature_names": OF_1_0})
+    new = start_node(server, 2, lease={"all_features": f"{OF_1_0} later", "feature_names": OF_1_0})
+    newer = {"all_features": f"{OF_1_0} dreams later", "feature_names": OF_1_0, "features_left_out": "ask"}
+    newest = start_node(server, 3, lease=newer)
+    without_pages = {"all_features": OF_1_0.replace(" pages", ""), "feature_names": "core"}
+    last = start_node(server, 4, lease=without_pages)
+    for node in (old, new, newest, last):
+        assert node.lease.feature_names == OF_1_0
+    assert absent_features(newest.lease, [old.lease, new.lease, newest.lease, Lease("before 1.0")]) == {
+        old.lease.node: {"dreams", "later"},
+        new.lease.node: {"dreams"},
+    }
+
+
+def test_a_node_publishes_the_names_of_the_nodes_of_an_older_release_that_it_joins(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """So one of these may start again beside it, also when all of them have ended meanwhile."""
+    names = f"{OF_1_0} lines previews"
+    old = start_node(server, 1, lease={"feature_names": names})
+    own = {"all_features": f"{OF_1_0} later previews", "feature_names": OF_1_0}
+    first = start_node(server, 2, lease=own)
+    old.stop()
+    second = start_node(server, 3, lease=own)
+    assert first.lease.feature_names == second.lease.feature_names == names
+    with server.client() as client:
+        written = [json.loads(lease)["feature_names"] for lease in client.hvals(LEASE_DATA)]
+    assert written == [names, names]
 
 
 @pytest.mark.full("processes")

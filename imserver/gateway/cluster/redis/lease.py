@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import field
 
+from imserver.gateway.cluster.features import REQUIRED_OF_FIRST_RELEASE
 from imserver.gateway.cluster.redis.connection import ErrorReply, RedisUnavailable
 from imserver.gateway.cluster.redis.link import Command, RedisLink
 from imserver.gateway.cluster.redis.scripts import (
@@ -158,16 +159,17 @@ class LeaseKeeper(Service):
         past, table = self.lease.epoch, self.table
         self._until = 0.0
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
-        data, began = msgspec.json.encode(lease), clock()
-        milliseconds, database = int(self.lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
-        identity = (lease.node, lease.host, "")
-        arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
-        reply = self._reply(("EVALSHA", JOIN, *lease_keys(0), *arguments))
-        if reply[0] != b"ok":
-            raise StartError(
-                _REFUSALS[reply[0]].format(other=reply[1].decode("utf-8", "replace"), lease=lease)
-            )
+        while True:
+            data, began = msgspec.json.encode(lease), clock()
+            reply = self._reply(self._joining(lease, data, known))
+            if reply[0] == b"ok":
+                break
+            other = reply[1].decode("utf-8", "replace")
+            if reply[0] != b"names":
+                raise StartError(_REFUSALS[reply[0]].format(other=other, lease=lease))
+            # A node of an older release compares these with its own when it joins again.
+            lease = msgspec.structs.replace(lease, feature_names=other)
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
@@ -233,6 +235,12 @@ class LeaseKeeper(Service):
                 ]
             )
 
+    def _joining(self, lease: Lease, data: bytes, known: int) -> Command:
+        milliseconds = int(self.lease_seconds * 1000)
+        identity = (lease.node, lease.host, "")
+        arguments = (*identity, milliseconds, data, lease.database, known, REQUIRED_OF_FIRST_RELEASE)
+        return ("EVALSHA", JOIN, *lease_keys(0), *arguments)
+
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)
         data = msgspec.json.encode(lease) if renews else b""
@@ -284,8 +292,8 @@ _REFUSALS: Final = {
     "accept the new one, too (server.second_secret_file)",
     b"database": "the cluster uses another database for apps and keys than this node (its node {other} was "
     "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
-    b"features": "the cluster has other features than this node, which has {lease.feature_names} (node "
-    "{other}): give all nodes the same list in the setting features",
+    b"features": "the cluster has other features than this node (it differs from node {other}): give "
+    "all nodes the same list in the setting features",
     b"address": "the live node {lease.node} on machine {other} has the address of this one: set "
     "cluster.advertise to an address of this machine that the other nodes can reach, or another app.rpc_port",
 }

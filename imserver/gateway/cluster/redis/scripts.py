@@ -305,10 +305,11 @@ JOIN: Final = timed_script(
     _EXPIRE
     + """
 -- ARGV: node, host, empty, milliseconds of the lease, lease, database, highest epoch that it knows,
--- features.
+-- the features of version 1.0 that all nodes have, or none.
 -- The epoch is above all earlier ones, also if Redis has come back with older data.
 -- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
--- | 'features', likewise | 'address', whose machine has it.
+-- | 'features', a node and the first feature in which it differs | 'address', whose machine has it
+-- | 'names', the feature_names with which older nodes accept the lease: join again with these.
 local lives = redis.call('HGETALL', KEYS[2])
 local twins = {}
 local own = cjson.decode(ARGV[5])
@@ -317,6 +318,27 @@ local function accepts(one, other)
   return other.fingerprint == one.fingerprint
     or (other.fingerprint ~= '' and other.fingerprint == one.second_fingerprint)
 end
+local function set_of(names)
+  local set = {}
+  for name in string.gmatch(names or '', '%S+') do set[name] = true end
+  return set
+end
+-- The features of a node, and those that it leaves out though its release knows them.
+local function features_of(lease)
+  if (lease.all_features or '') ~= '' then
+    return set_of(lease.all_features), set_of(lease.features_left_out)
+  end
+  local names, left_out = set_of(lease.feature_names), set_of(ARGV[8])
+  for name in pairs(names) do left_out[name] = nil end
+  return names, left_out
+end
+local function shared(one, other)
+  for name in pairs(one) do
+    if other[name] then return name end
+  end
+end
+local own_names, own_left_out = features_of(own)
+local older_names, other_names, fits = nil, nil, false
 for k = 1, #lives, 2 do
   local other = cjson.decode(lives[k + 1])
   if not (accepts(own, other) and accepts(other, own)) then return {'fingerprint', other.node} end
@@ -324,10 +346,19 @@ for k = 1, #lives, 2 do
   if other.node == ARGV[1] then
     if other.host ~= ARGV[2] then return {'address', other.host} end
     twins[#twins + 1] = lives[k]
-  elseif (other.feature_names or '') ~= '' and other.feature_names ~= ARGV[8] then
-    return {'features', other.node .. ': ' .. other.feature_names}
+  elseif (other.feature_names or '') ~= '' then
+    local names, left_out = features_of(other)
+    local feature = shared(own_names, left_out) or shared(names, own_left_out)
+    if feature then return {'features', other.node .. ': ' .. feature} end
+    if (other.all_features or '') == '' then older_names = other.feature_names end
+    other_names = other.feature_names
+    fits = fits or other_names == own.feature_names
   end
 end
+-- Nodes of version 1.0 refuse a node whose feature_names are not theirs. So the whole cluster has the same.
+local expected = older_names
+if not expected and not fits then expected = other_names end
+if expected and expected ~= own.feature_names then return {'names', expected} end
 for _, epoch in ipairs(twins) do expire(epoch) end
 local epoch = text(math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), tonumber(ARGV[7]), now) + 1)
 redis.call('SET', KEYS[5], epoch)
