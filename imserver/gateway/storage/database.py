@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -43,6 +42,7 @@ from imserver.gateway.storage.engines import (
 )
 from imserver.gateway.storage.migrations import feature_steps
 from imserver.gateway.storage.migrations.feature_steps import RecordedTables
+from imserver.gateway.storage.migrations.runner import Transactions
 from imserver.gateway.storage.statements import (
     CommitGuard,
     DirectStatements,
@@ -165,8 +165,7 @@ class Database:
             if not before:
                 check_new()
             if missing or feature_steps.are_due(self._features, recorded):
-                run = partial(migrations.migrate, shown=shown, features=self._features)
-                self.runner.run(partial(self._write_long, run), LONG_SECONDS)
+                self.runner.run(self._migrate, None)  # each statement has a limit
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or shown
@@ -200,6 +199,27 @@ class Database:
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
                 return work(connection)
+        finally:
+            patient.dispose()
+
+    def _migrate(self) -> None:
+        # A change of a large table may be slow. A step uses two connections at once.
+        pool_size = max(2, self._settings.pool_size)
+        patient = make_engine(
+            self.address, replace(self._settings, seconds=LONG_SECONDS, pool_size=pool_size)
+        )
+
+        @contextmanager
+        def writing() -> Iterator[Connection]:
+            with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
+                yield connection
+
+        def outside() -> Connection:
+            return patient.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+        try:
+            transactions = Transactions(writing, outside)
+            migrations.migrate(transactions, self.address.shown, self._features)
         finally:
             patient.dispose()
 

@@ -286,6 +286,11 @@ def is_deadlock(error: DBAPIError) -> bool:
     return _code_of(error) in ("psycopg 40P01", "psycopg 40001", "pymysql 1213")
 
 
+def is_lock_conflict(error: DBAPIError) -> bool:
+    """Whether a transaction failed because others had what it wanted to lock: it may succeed later."""
+    return is_deadlock(error) or _code_of(error) in ("psycopg 55P03", "pymysql 1205")
+
+
 def is_damage(error: DBAPIError) -> bool:
     """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
     return _code_of(error) in (f"sqlite3 {sqlite3.SQLITE_CORRUPT}", f"sqlite3 {sqlite3.SQLITE_NOTADB}")

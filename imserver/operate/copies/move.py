@@ -309,7 +309,7 @@ class _Move:
         if begun is not None and _LAST in names and target.read(_is_used):
             raise StartError(f"the database {shown} is not empty: a server has begun to use it meanwhile")
         if begins_anew or not positions:
-            target.write(lambda sql: migrations.migrate(sql.connection, shown, self._features))
+            target.write(lambda sql: migrations.make_all(sql.connection, shown, self._features))
             # The rows that the steps have written, and those of an interrupted copy: children first.
             rows = [
                 *(f'"{table.name}"' for table in reversed(self._all)),

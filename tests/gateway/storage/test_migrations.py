@@ -1,9 +1,12 @@
 """Migrations: by one node at a time; a newer release's are left alone; tables are as they are declared."""
 
 import re
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import Connection, inspect
@@ -12,11 +15,21 @@ from imserver.gateway.config.settings import Config, StorageSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import FEATURES, load_features, tables_of, tables_of_server
 from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.database import Database
 from imserver.gateway.storage.engines import make_engine
-from imserver.gateway.storage.migrations import feature_steps, newer_steps, newest_steps, steps_of
+from imserver.gateway.storage.migrations import (
+    feature_steps,
+    missing_steps,
+    newer_steps,
+    newest_steps,
+    next_step,
+    steps_of,
+    taken_steps,
+)
 from imserver.gateway.storage.migrations.table_text import column_of
 from imserver.gateway.storage.statements import PooledStatements, text_of
 from tests.stores import OpenStore, server_of
+from tests.support import eventually
 
 
 @contextmanager
@@ -186,3 +199,136 @@ def test_the_columns_of_a_table_are_those_of_the_database(url: str, open_store: 
 def test_a_feature_has_the_tables_of_its_light_module() -> None:
     for features in (load_features(Config()), ()):
         assert tables_of(features).of_server() == tables_of_server()
+
+
+# --- steps while others use the database --------------------------------------------------------------------
+
+
+class Others:
+    """Writers of a release before: each transaction reads a conversation, then changes it, as they do."""
+
+    def __init__(self, url: str) -> None:
+        self.slowest = 0.0
+        self.written = 0
+        self._url = url
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(2)
+        self._writers = [self._pool.submit(self._write) for _ in range(2)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        for writer in self._writers:
+            writer.result()
+
+    def _write(self) -> None:
+        settings = StorageSettings(self._url)
+        database = Database(database_address(settings, ""), settings, threaded=False)
+        while not self._over.is_set():
+            began = time.monotonic()
+            database.write(self._change)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.written += 1
+        database.close()
+
+    def _change(self, sql: PooledStatements) -> None:
+        ((seq,),) = sql.query("SELECT last_seq FROM conversation WHERE id = 1")
+        sql.execute("UPDATE conversation SET last_seq = %s WHERE id = 1", (seq + 1,))
+
+
+CONVERSATION = (
+    "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
+    "VALUES (1, 1, 1, 'tea', 0, 0, 0)"
+)
+
+
+@pytest.mark.parametrize("step", [30, 40])
+def test_steps_are_taken_while_nodes_of_the_release_before_write(
+    empty_url: str, open_store: OpenStore, step: int
+) -> None:
+    with at_step(empty_url, step) as connection:
+        connection.exec_driver_sql(CONVERSATION)
+    with Others(empty_url) as others:
+        eventually(lambda: others.written > 10, what="they write")
+        open_store(empty_url)
+        written = others.written
+        eventually(lambda: others.written > written + 10, what="they still write")
+    assert others.slowest < 5, "so long a node waits for its database"
+    assert missing_steps(_taken(empty_url)) == {}
+
+
+def _taken(url: str) -> dict[str, int]:
+    with connected(url) as connection:
+        return taken_steps(connection)
+
+
+@pytest.mark.parametrize(
+    ("empty_url", "read", "step"),
+    [
+        ("postgresql", "LOCK TABLE conversation IN ACCESS SHARE MODE", 49),
+        ("mysql", "SELECT id FROM conversation", 45),
+    ],
+    indirect=["empty_url"],
+)
+def test_a_step_that_waits_for_a_table_lets_others_pass_and_says_so(
+    empty_url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture, read: str, step: int
+) -> None:
+    """An export reads it: nobody else waits for the export meanwhile."""
+    with at_step(empty_url, 40) as connection:
+        connection.exec_driver_sql(CONVERSATION)
+    with ThreadPoolExecutor(1) as pool:
+        with connected(empty_url) as reader:
+            reader.exec_driver_sql(read)
+            opened = pool.submit(open_store, empty_url)
+            waits = f"step {step} of messages waits for tables that others use"
+            eventually(lambda: waits in caplog.text, what="the step waits")
+            for _ in range(5):
+                began = time.monotonic()
+                with connected(empty_url) as connection:
+                    connection.exec_driver_sql("UPDATE conversation SET last_seq = 7")
+                assert time.monotonic() - began < 3
+            assert next_step(_taken(empty_url)) == f"step {step} of messages"
+        opened.result()
+    assert missing_steps(_taken(empty_url)) == {}
+
+
+def test_the_next_start_goes_on_behind_the_steps_that_were_taken(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    with at_step(empty_url, 30) as connection:
+        connection.exec_driver_sql("ALTER TABLE arrangement RENAME TO gone")
+    with pytest.raises(StartError, match="step 46 of inbox failed"):
+        open_store(empty_url)
+    taken = _taken(empty_url)
+    assert (taken["webhooks"], taken["inbox"], taken["messages"]) == (52, 30, 30)
+    with connected(empty_url) as connection:
+        shared = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        assert text_of(shared) == "0030", "so a node of 1.0 knows what it needs to know"
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO arrangement")
+    open_store(empty_url)
+    assert missing_steps(_taken(empty_url)) == {}
+
+
+def test_nodes_that_start_at_once_share_the_steps(empty_url: str, open_store: OpenStore) -> None:
+    with at_step(empty_url, 30):
+        pass
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(open_store, [empty_url] * 3))
+    assert missing_steps(_taken(empty_url)) == {}
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_an_index_that_was_not_finished_is_made_anew(empty_url: str, open_store: OpenStore) -> None:
+    """PostgreSQL leaves an invalid one, which no query uses."""
+    with at_step(empty_url, 40) as connection:
+        connection.exec_driver_sql("CREATE INDEX conversation_by_open ON conversation (open, log, id)")
+        connection.exec_driver_sql(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'conversation_by_open'::regclass"
+        )
+    open_store(empty_url)
+    with connected(empty_url) as connection:
+        of = "WHERE indexrelid = 'conversation_by_open'::regclass"
+        assert connection.exec_driver_sql(f"SELECT indisvalid FROM pg_index {of}").scalar_one()

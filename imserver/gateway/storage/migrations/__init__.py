@@ -12,30 +12,31 @@ A step only adds. What the previous release uses is removed one release after it
 releases can share a database during an upgrade.
 
 The lock belongs to the database, so it works between machines and is released with the connection of a killed
-node. On PostgreSQL and SQLite all steps are one transaction. MySQL commits with each schema statement, so a
-step may run twice there.
+node. An empty database gets all tables in one transaction. In one that is in use, each step is a transaction
+of its own (:mod:`imserver.gateway.storage.migrations.runner`). So a database may be at any step of any owner,
+and the next start goes on. MySQL commits with each schema statement, so a step may run twice there.
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 import imserver
 from imserver.gateway.errors import StartError
 from imserver.gateway.storage.migrations import feature_steps
+from imserver.gateway.storage.migrations.runner import StepOwner, StepRunner, Transactions, locked, run_step
 from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.gateway.storage.tables import FeatureTables, Migration
 
 _SHARED: Final = 40
 """The last number that all owners shared."""
-_LOCK_SECONDS: Final = 60.0
+_RECORDS_STEP: Final = 41
+"""The step of the core that makes the table ``owner_step``."""
 _VERSIONS: Final = "alembic_version"
 _MAKE_VERSIONS: Final = (
     f"CREATE TABLE IF NOT EXISTS {_VERSIONS} "
@@ -100,28 +101,67 @@ def named(steps: Mapping[str, int]) -> str:
     return ", ".join(f"{step} of {owner}" for owner, step in sorted(steps.items()))
 
 
-def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables] = ()) -> None:
-    """Run the missing steps, and those of features of other distributions, under a lock. Raises StartError.
+def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str:
+    """The step that the first node of a release takes next, for messages; ``""``: none."""
+    for owner, file in _modules(package).items():
+        for number in map(int, _numbers(file.read_text("utf-8"))):
+            if number > taken.get(owner, 0):
+                return f"step {number} of {owner}"
+    return ""
 
-    ``connection`` is in a transaction. On SQLite that is a writing transaction, which serves as the lock.
-    ``shown``: the address of the database, for messages.
+
+def make_all(connection: Connection, shown: str, features: Sequence[FeatureTables] = ()) -> None:
+    """Take all missing steps, and those of features of other distributions, in the transaction of a
+    connection: in a database that nobody uses yet. Raises StartError.
+
+    On SQLite it is a writing transaction, which serves as the lock. ``shown``: the address of the database,
+    for messages.
     """
-    with _locked(connection):
+    with locked(connection):
+        _make_all(connection, taken_steps(connection), shown, features)
+
+
+def migrate(transactions: Transactions, shown: str, features: Sequence[FeatureTables] = ()) -> None:
+    """Take the missing steps, and those of features of other distributions, while other nodes may use the
+    database. ``shown``: see :func:`make_all`. Raises StartError."""
+    with transactions.locked() as connection:
         taken = taken_steps(connection)
-        if missing_steps(taken):  # no other node has migrated meanwhile
-            if tables := _foreign_tables(connection):
-                raise StartError(
-                    f"storage: the database {shown} belongs to another program, whose tables have names of "
-                    f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
-                    "import' takes over the users of GoChat"
-                )
-            if taken and taken["storage"] < 20:
-                raise StartError(
-                    f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
-                    "once, then this one"
-                )
-            _upgrade(connection, taken)
-        feature_steps.run(connection, shown, features)
+        if not taken:
+            _make_all(connection, taken, shown, features)
+            return
+        missing = missing_steps(taken)  # none, if another node has migrated meanwhile
+        if missing:
+            _refuse_foreign(connection, taken, shown)
+            _begin_records(connection, taken)
+    runner = StepRunner(transactions, shown)
+    for owner in missing:
+        last_step, record = partial(_last_step, owner), partial(_record, owner)
+        runner.run(StepOwner(owner, steps_of(owner), last_step, record), taken.get(owner, 0))
+    feature_steps.run_each(runner, features)
+
+
+def _make_all(
+    connection: Connection, taken: Mapping[str, int], shown: str, features: Sequence[FeatureTables]
+) -> None:
+    if missing_steps(taken):
+        _refuse_foreign(connection, taken, shown)
+        _upgrade(connection, taken)
+    feature_steps.run(connection, shown, features)
+
+
+def _refuse_foreign(connection: Connection, taken: Mapping[str, int], shown: str) -> None:
+    """Raise StartError if the database is that of another program, or older than version 1.0."""
+    if tables := _foreign_tables(connection):
+        raise StartError(
+            f"storage: the database {shown} belongs to another program, whose tables have names of "
+            f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
+            "import' takes over the users of GoChat"
+        )
+    if taken and taken["storage"] < 20:
+        raise StartError(
+            f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
+            "once, then this one"
+        )
 
 
 def _foreign_tables(connection: Connection) -> list[str]:
@@ -141,41 +181,38 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
     sql.execute(_MAKE_VERSIONS)
     for owner in newest_steps():
         feature_steps.take(connection, owner, steps_of(owner), taken.get(owner, 0))
-    # Last, in one transaction: MySQL keeps a part of what a crash interrupts, and then the steps run again.
+    # Last: MySQL keeps a part of what a crash interrupts, and then the steps run again.
+    _end_shared_line(sql)
+    _write_steps(sql, {owner: max(step, taken.get(owner, 0)) for owner, step in newest_steps().items()})
+
+
+def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
+    """Record the last step of each owner. A database of 1.0 has one number for all."""
+    sql = PooledStatements(connection)
+    has_table = connection.dialect.has_table(connection, "owner_step")
+    if has_table and sql.query("SELECT 1 FROM owner_step"):
+        return
+    run_step(connection, "storage", _RECORDS_STEP, steps_of("storage")[_RECORDS_STEP])
+    _write_steps(sql, taken)
+
+
+def _last_step(owner: str, connection: Connection) -> int:
+    return taken_steps(connection).get(owner, 0)
+
+
+def _record(owner: str, connection: Connection, number: int) -> None:
+    sql = PooledStatements(connection)
+    _write_steps(sql, {owner: number})
+    if not missing_steps(taken_steps(connection)):
+        # Not before: a node of a release before 1.1 takes the steps that it misses by this number.
+        _end_shared_line(sql)
+
+
+def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
+    sql.execute_many("DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in steps])
+    sql.execute_many("INSERT INTO owner_step (owner, step) VALUES (%s, %s)", [*steps.items()])
+
+
+def _end_shared_line(sql: PooledStatements) -> None:
     sql.execute(f"DELETE FROM {_VERSIONS}")
     sql.execute(f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",))
-    sql.execute_many("DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in newest_steps()])
-    rows = [(owner, max(step, taken.get(owner, 0))) for owner, step in newest_steps().items()]
-    sql.execute_many("INSERT INTO owner_step (owner, step) VALUES (%s, %s)", rows)
-
-
-# --- locks --------------------------------------------------------------------------------------------------
-
-
-def _until(taken: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not taken():
-        if time.monotonic() > deadline:
-            raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
-        time.sleep(0.1)
-
-
-@contextmanager
-def _locked(connection: Connection) -> Iterator[None]:
-    """The lock of migrations. On SQLite the transaction is it."""
-    engine = connection.dialect.name
-    if engine == "postgresql":
-        # Bound to the transaction, so it also works behind a transaction pooler.
-        # No other program has this number.
-        statement, lock = text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": 0x696D736572766572}
-        _until(lambda: connection.execute(statement, lock).scalar())
-    if engine in ("sqlite", "postgresql"):
-        yield
-        return
-    # Bound to the connection, because schema statements end transactions. Its name is global on the server.
-    name = {"lock": f"imserver {connection.execute(text('SELECT DATABASE()')).scalar()}"[:64]}
-    _until(lambda: connection.execute(text("SELECT GET_LOCK(:lock, 0)"), name).scalar())
-    try:
-        yield
-    finally:
-        connection.execute(text("SELECT RELEASE_LOCK(:lock)"), name)

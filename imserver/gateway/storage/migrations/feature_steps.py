@@ -3,13 +3,14 @@
 The record has the tables, too. So a node without the feature erases and exports their rows.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct, json
 from sqlalchemy import Connection
 
 from imserver.gateway.errors import StartError
+from imserver.gateway.storage.migrations.runner import StepOwner, StepRunner, run_step
 from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.gateway.storage.tables import FeatureTables, Migration
 
@@ -33,55 +34,77 @@ def are_due(features: Sequence[FeatureTables], records: Mapping[str, RecordedTab
 
 
 def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -> None:
-    """Take the steps of features that a database lacks, and record them. Raises StartError.
-
-    ``connection`` is in a transaction that has the lock of migrations. ``shown``: see
-    :func:`imserver.gateway.storage.migrations.migrate`.
-    """
+    """Take the steps of features that a database lacks, and record them, all in the transaction of a
+    connection, which has the lock of migrations. ``shown``: the address of the database, for messages. Raises
+    StartError."""
     records = recorded(connection)
     for feature in features:
-        steps = feature.migrations
         before = records.get(feature.feature, RecordedTables())
-        if before.step > len(steps):
-            raise StartError(
-                f"storage: the database {shown} is newer than the feature {feature.feature!r}: it is at its "
-                f"step {before.step}, and the installed distribution has {len(steps)}"
-            )
-        numbered = dict(enumerate(steps, 1))
-        take(connection, f"the feature {feature.feature!r}", numbered, before.step)
-        record = _record_of(feature)
-        if record != before:
-            sql = PooledStatements(connection)
-            sql.execute("DELETE FROM feature_schema WHERE feature = %s", (feature.feature,))
-            sql.execute(
-                "INSERT INTO feature_schema (feature, step, tables) VALUES (%s, %s, %s)",
-                (feature.feature, record.step, record.tables),
-            )
+        _refuse_newer(feature, before, shown)
+        take(connection, _name_of(feature), _numbered(feature), before.step)
+        _write(connection, feature, _record_of(feature), before)
+
+
+def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
+    """The same, but each step is a transaction of its own. Raises StartError."""
+    for feature in features:
+        with runner.transactions.locked() as connection:
+            before = recorded(connection).get(feature.feature, RecordedTables())
+            _refuse_newer(feature, before, runner.database)
+        last_step, record = partial(_last_step, feature), partial(_record_step, feature)
+        owner = StepOwner(_name_of(feature), _numbered(feature), last_step, record)
+        runner.run(owner, before.step)
+        with runner.transactions.locked() as connection:
+            before = recorded(connection).get(feature.feature, RecordedTables())
+            _write(connection, feature, _record_of(feature), before)
+
+
+def _name_of(feature: FeatureTables) -> str:
+    return f"the feature {feature.feature!r}"
+
+
+def _numbered(feature: FeatureTables) -> dict[int, Migration]:
+    return dict(enumerate(feature.migrations, 1))
+
+
+def _refuse_newer(feature: FeatureTables, before: RecordedTables, shown: str) -> None:
+    if before.step > len(feature.migrations):
+        raise StartError(
+            f"storage: the database {shown} is newer than the feature {feature.feature!r}: it is at its "
+            f"step {before.step}, and the installed distribution has {len(feature.migrations)}"
+        )
+
+
+def _last_step(feature: FeatureTables, connection: Connection) -> int:
+    return recorded(connection).get(feature.feature, RecordedTables()).step
+
+
+def _record_step(feature: FeatureTables, connection: Connection, number: int) -> None:
+    # Its tables are recorded behind the last step, when all of them are there.
+    before = recorded(connection).get(feature.feature, RecordedTables())
+    _write(connection, feature, RecordedTables(number, before.tables), before)
 
 
 def _record_of(feature: FeatureTables) -> RecordedTables:
     return RecordedTables(len(feature.migrations), json.encode(feature.tables))
 
 
-def take(connection: Connection, owner: str, steps: Mapping[int, Migration], after: int) -> None:
-    """Take the steps behind a number. ``owner``: whose they are, for messages. Raises StartError."""
-    later = {number: step for number, step in steps.items() if number > after}
-    if not later:
+def _write(
+    connection: Connection, feature: FeatureTables, record: RecordedTables, before: RecordedTables
+) -> None:
+    if record == before:
         return
-    # Imported here: nodes with a current database need not load it.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
+    sql = PooledStatements(connection)
+    sql.execute("DELETE FROM feature_schema WHERE feature = %s", (feature.feature,))
+    sql.execute(
+        "INSERT INTO feature_schema (feature, step, tables) VALUES (%s, %s, %s)",
+        (feature.feature, record.step, record.tables),
+    )
 
-    from imserver.gateway.storage.migrations.table_text import make_tables
 
-    operations = Operations(MigrationContext.configure(connection))
-    for number, step in later.items():
-        try:
-            if isinstance(step, str):
-                make_tables(operations, step)
-            else:
-                step(operations)
-        except Exception as error:
-            words = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise StartError(f"storage: step {number} of {owner} failed: {words}") from error
+def take(connection: Connection, owner: str, steps: Mapping[int, Migration], after: int) -> None:
+    """Take the steps behind a number, all in the transaction of a connection. ``owner``: whose they are, for
+    messages. Raises StartError."""
+    for number, step in steps.items():
+        if number > after:
+            run_step(connection, owner, number, step)

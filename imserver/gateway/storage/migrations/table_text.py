@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, Column, LargeBinary, String
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from imserver.gateway.storage.migrations.runner import IndexText
+
 _MYSQL: Final = ("mysql", "mariadb")
 
 
@@ -65,13 +67,13 @@ _KINDS: Final[dict[str, Any]] = {
 }
 
 
-def make_tables(op: Operations, text: str) -> None:
+def make_tables(op: Operations, text: str, later: list[IndexText] | None = None) -> None:
     """Make what a text says, and a database lacks: MySQL keeps what was done before a crash.
 
     ``table NAME: COLUMNS`` makes a table, ``ordered`` one whose rows stand in the order of their key, on
     SQLite too; ``columns NAME: COLUMNS`` adds columns to a table. A column is ``name kind``, where ``*`` says
     that it is of the key, ``?`` that it may be NULL, ``=`` its default. Constraints (``unique``) and indexes
-    follow.
+    follow. ``later`` gets the missing indexes of tables to which columns are added: there may be many rows.
     """
     for what, table, listed, more in re.findall(
         r"^(table|ordered|columns) (\w+): (.*(?:\n    .*)*)((?:\n  \w.*)*)", dedent(text), re.MULTILINE
@@ -95,8 +97,13 @@ def make_tables(op: Operations, text: str) -> None:
         # An index is made after a look: no engine but PostgreSQL makes it together with its table.
         indexes = {each["name"] for each in sa.inspect(op.get_bind()).get_indexes(table)}
         for kind, name, of in parts:
-            if kind != "unique" and name not in indexes:
-                op.create_index(name, table, of, unique=kind == "unique index")
+            if kind == "unique":
+                continue
+            is_unique = kind == "unique index"
+            if what == "columns" and later is not None:
+                later.append(IndexText(name, table, tuple(of), is_unique))
+            elif name not in indexes:
+                op.create_index(name, table, of, unique=is_unique)
 
 
 def column_of(text: str) -> sa.Column[Any]:

@@ -1,0 +1,248 @@
+"""Takes steps one by one while other nodes use the database.
+
+Each step is a transaction of its own, which also records it. So a node that is killed, or whose step fails,
+leaves whole steps, and the next start goes on behind them. Two steps in one transaction would hold the locks
+of the first while they wait for those of the second, and a node that writes meanwhile would wait in the
+other order: a deadlock.
+
+A step that must wait for a table does not wait long, because all others who come later queue behind it. It
+gives up, lets them pass, and tries again.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from imserver.gateway.errors import StartError
+from imserver.gateway.storage.engines import is_lock_conflict
+from imserver.gateway.storage.tables import Migration
+
+log = logging.getLogger(__name__)
+
+_LOCK: Final = 0x696D736572766572
+"""The number of the lock on PostgreSQL, which no other program has."""
+_MYSQL_LOCK: Final = "LEFT(CONCAT('imserver ', DATABASE()), 64)"
+"""The name of the lock on MySQL, where it is global on the server."""
+_LOCK_SECONDS: Final = 60.0
+"""How long a node waits for another one that takes a step."""
+_LOOK_SECONDS: Final = 0.1
+_TABLE_MS: Final = 400
+"""How long a step waits for a lock on PostgreSQL: so long it may delay others."""
+_TABLE_SECONDS: Final = 1
+"""The same on MySQL, which counts whole seconds."""
+_ROW_SECONDS: Final = 5
+"""How long a step waits for a row on MySQL. Nobody queues behind it."""
+_PAUSE_SECONDS: Final = (0.1, 0.6)
+"""The shortest and the longest pause before a step is tried again."""
+_MOST_SECONDS: Final = 3600.0
+"""How long a step is tried again. An export or a backup may use its tables that long."""
+_LOG_SECONDS: Final = 10.0
+
+
+class IndexText(Struct, frozen=True):
+    """An index that a step adds to a table with rows."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    is_unique: bool
+
+
+class Transactions(Struct, frozen=True):
+    """How a database is changed. ``writing()`` is a connection in a transaction that writes. ``outside()`` is
+    a connection that commits each statement by itself; PostgreSQL makes some indexes only there."""
+
+    writing: Callable[[], AbstractContextManager[Connection]]
+    outside: Callable[[], AbstractContextManager[Connection]]
+
+    @contextmanager
+    def locked(self) -> Iterator[Connection]:
+        """A connection in a transaction that has the lock of migrations. Raises StartError.
+
+        Each look at the lock is a transaction of its own: in a longer one PostgreSQL keeps a snapshot, for
+        which an index that another node makes would wait.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            with self.writing() as connection:
+                if _lock(connection):
+                    with _kept(connection):
+                        yield connection
+                    return
+            _wait_for_lock(deadline)
+
+
+class StepOwner(Struct, frozen=True):
+    """The steps of one owner. ``name``: for messages. ``last_step`` reads the number of the last step that
+    was taken, and ``record`` writes it, both in the transaction of a step."""
+
+    name: str
+    steps: Mapping[int, Migration]
+    last_step: Callable[[Connection], int]
+    record: Callable[[Connection, int], object]
+
+
+class StepRunner(Struct, frozen=True):
+    """Takes steps. ``database``: its address, for messages."""
+
+    transactions: Transactions
+    database: str
+
+    def run(self, owner: StepOwner, after: int) -> None:
+        """Take the steps of an owner behind a number. Raises StartError."""
+        for number in sorted(owner.steps):
+            if number > after:
+                self._try_again(owner, number)
+
+    def _try_again(self, owner: StepOwner, number: int) -> None:
+        """Take a step as soon as its tables are free."""
+        name = f"step {number} of {owner.name}"
+        deadline, next_line = time.monotonic() + _MOST_SECONDS, 0.0
+        while True:
+            try:
+                self._take(owner, number)
+                return
+            except DBAPIError as error:
+                if not is_lock_conflict(error):
+                    raise
+                now = time.monotonic()
+                if now > deadline:
+                    raise StartError(f"storage: {name} was kept out by others for an hour") from error
+                if now > next_line:
+                    words = "the database %s: %s waits for tables that others use"
+                    log.warning(words, self.database, name)
+                    next_line = now + _LOG_SECONDS
+            time.sleep(random.uniform(*_PAUSE_SECONDS))
+
+    def _take(self, owner: StepOwner, number: int) -> None:
+        indexes: list[IndexText] = []
+        with self.transactions.locked() as connection:
+            if owner.last_step(connection) >= number:  # another node has taken it meanwhile
+                return
+            _wait_shortly(connection)
+            # Readers and writers of large tables go on while PostgreSQL makes an index outside.
+            later = indexes if connection.dialect.name == "postgresql" else None
+            run_step(connection, owner.name, number, owner.steps[number], later)
+            if not indexes:
+                owner.record(connection, number)
+                return
+        with self.transactions.locked() as connection:
+            if owner.last_step(connection) >= number:
+                return
+            for index in indexes:
+                # It waits for all transactions that have begun before.
+                words = "the database %s: step %d of %s makes the index %s, while others read and write"
+                log.info(words, self.database, number, owner.name, index.name)
+                with self.transactions.outside() as free:
+                    _make_index(free, index)
+            owner.record(connection, number)
+
+
+def run_step(
+    connection: Connection, owner: str, number: int, step: Migration, later: list[IndexText] | None = None
+) -> None:
+    """Do what a step does, in the transaction of a connection. ``later`` gets the indexes of tables that may
+    have many rows; then they are not made here. Raises StartError, or the driver's error if others keep it
+    out."""
+    operations = _operations(connection)
+    from imserver.gateway.storage.migrations.table_text import make_tables
+
+    try:
+        if isinstance(step, str):
+            make_tables(operations, step, later)
+        else:
+            step(operations)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and is_lock_conflict(error):
+            raise
+        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StartError(f"storage: step {number} of {owner} failed: {words}") from error
+
+
+def _operations(connection: Connection) -> Any:
+    # Imported here: nodes with a current database need not load it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    return Operations(MigrationContext.configure(connection))
+
+
+def _make_index(connection: Connection, index: IndexText) -> None:
+    """Make an index of PostgreSQL while others write. What an interrupted attempt has left is made anew."""
+    find = text(
+        "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
+        "AND indexrelid = to_regclass(:name)"
+    )
+    is_valid = connection.execute(find, {"table": index.table, "name": index.name}).scalar()
+    if is_valid:
+        return
+    operations = _operations(connection)
+    if is_valid is False:
+        operations.drop_index(index.name, postgresql_concurrently=True)
+    columns, unique = list(index.columns), index.is_unique
+    operations.create_index(index.name, index.table, columns, unique=unique, postgresql_concurrently=True)
+
+
+# --- locks --------------------------------------------------------------------------------------------------
+
+
+def _wait_shortly(connection: Connection) -> None:
+    """Limit how long the statements of a step wait for locks."""
+    engine = connection.dialect.name
+    if engine == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_MS}ms'")
+    elif engine != "sqlite":
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_TABLE_SECONDS}")
+        connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {_ROW_SECONDS}")
+
+
+@contextmanager
+def locked(connection: Connection) -> Iterator[None]:
+    """The lock of migrations, in the transaction of a connection that nobody else waits for. Raises
+    StartError."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _lock(connection):
+        _wait_for_lock(deadline)
+    with _kept(connection):
+        yield
+
+
+def _wait_for_lock(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
+    time.sleep(_LOOK_SECONDS)
+
+
+def _lock(connection: Connection) -> bool:
+    """Take the lock if it is free. It belongs to the database. On SQLite the transaction is it."""
+    engine = connection.dialect.name
+    if engine == "sqlite":
+        return True
+    if engine == "postgresql":
+        # Bound to the transaction, so it also works behind a transaction pooler.
+        statement = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
+    else:
+        # Bound to the connection, because schema statements end transactions.
+        statement = f"SELECT GET_LOCK({_MYSQL_LOCK}, 0)"
+    return bool(connection.exec_driver_sql(statement).scalar())
+
+
+@contextmanager
+def _kept(connection: Connection) -> Iterator[None]:
+    """Give the lock back at the end."""
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        yield
+        return
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")  # whoever has the lock next sees what was recorded
+    finally:
+        connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")
