@@ -24,7 +24,7 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import GROUP
 from imserver.gateway.offline import load_settings, settings_options
 from imserver.gateway.storage.address import database_address
-from imserver.gateway.storage.migrations import missing_steps, named, newer_steps, taken_steps
+from imserver.gateway.storage.migrations import missing_steps, named, newer_steps, next_step, taken_steps
 from imserver.gateway.terminal import fail
 from imserver.operate.database import probe
 from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
@@ -190,17 +190,41 @@ def lack_of(config: Config, version: str) -> str:
     return "" if is_this or running is None else f"is {running[1]} and not {version}"
 
 
-@long_work("waiting for the server")
-def _restart(command: list[str], config: Config, link: Path, before: Path, version: str) -> None:
+def step_in_work(config: Config, package: str) -> str:
+    """The step of the database that a release takes now, or next; ``""``: none, or the database does not
+    answer. ``package``: see :class:`Release`."""
+    address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
+    if not address.exists:
+        return ""
+    try:
+        probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
+    except Exception:
+        return ""
+    return next_step(taken, package)
+
+
+def _wait_until_ready(config: Config, release: Release) -> None:
+    """Wait until the running server is this release, and ready. Each step of the database has a minute, and so
+    has the rest. Raises StartError."""
+    step, deadline = "", monotonic() + _READY_SECONDS
+    with long_work("waiting for the server") as say:
+        while lack := lack_of(config, release.version):
+            step_before, step = step, step_in_work(config, release.package)
+            if step != step_before:
+                deadline = monotonic() + _READY_SECONDS
+                say(f"waiting for {step} of the database" if step else "waiting for the server")
+            if monotonic() > deadline:
+                at = f", at {step} of the database" if step else ""
+                raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s{at}")
+            sleep(1)
+
+
+def _restart(command: list[str], config: Config, link: Path, before: Path, release: Release) -> None:
     """Restart the server. If it is not this release then, and ready, let the link name the release of before,
     and restart it again. Raises StartError."""
-    deadline = monotonic() + _READY_SECONDS
     try:
         _run(command)
-        while lack := lack_of(config, version):
-            if monotonic() > deadline:
-                raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s")
-            sleep(1)
+        _wait_until_ready(config, release)
     except StartError as error:
         switch(link, before)
         subprocess.run(command, check=False)
@@ -266,7 +290,7 @@ def upgrade(
         switch(link, home)
         click.echo(f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back")
         if restart is not None:
-            _restart(restart, config, link, before, release.version)
+            _restart(restart, config, link, before, release)
     except (StartError, OSError) as error:
         fail(error)
     if restart is None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+import imserver
 from imserver import __version__
 from imserver.gateway.config.settings import AppSettings, Config, ServerSettings, StorageSettings
-from imserver.operate.upgrade import findings, read_release, switch
+from imserver.operate.upgrade import findings, read_release, step_in_work, switch
 from tests.gateway.storage.servers import migrate
+from tests.gateway.storage.test_migrations import at_step
 from tests.support import ROOT, clean_environment, run_cli
 from tests.test_packaging import build, copy_sources
 
@@ -59,6 +61,19 @@ def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
     assert "of messages" in rows["steps of the database"].found, "it does not have them"
     gone = replace(config, storage=StorageSettings("postgresql://im@127.0.0.1:1/im"))
     assert ("fail", "database") in [(each.level, each.name) for each in findings(gone, release, file)]
+
+
+def test_it_names_the_step_for_which_it_waits(tmp_path: Path) -> None:
+    config = Config(server=ServerSettings(data_dir=str(tmp_path)))
+    assert step_in_work(config, imserver.__file__) == "", "there is no database"
+    url = f"sqlite:///{tmp_path}/imserver.db"
+    with at_step(url, 40):
+        pass
+    assert step_in_work(config, imserver.__file__) == "step 41 of storage"
+    migrate(url)
+    assert step_in_work(config, imserver.__file__) == ""
+    gone = replace(config, storage=StorageSettings("postgresql://im@127.0.0.1:1/im"))
+    assert step_in_work(gone, imserver.__file__) == ""
 
 
 def test_the_link_names_a_release_wherever_it_is(tmp_path: Path) -> None:

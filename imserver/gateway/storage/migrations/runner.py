@@ -136,6 +136,8 @@ class StepRunner(Struct, frozen=True):
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
+            # A statement may keep its snapshot until the next one, and the index would wait for it.
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
                 # It waits for all transactions that have begun before.
                 words = "the database %s: step %d of %s makes the index %s, while others read and write"
