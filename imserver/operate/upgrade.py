@@ -204,8 +204,8 @@ def step_in_work(config: Config, package: str) -> str:
 
 
 def _wait_until_ready(config: Config, release: Release) -> None:
-    """Wait until the running server is this release, and ready. Each step of the database has a minute, and so
-    has the rest. Raises StartError."""
+    """Wait until the running server is this release, and ready. Each step of the database has a minute, and
+    so has the rest. Raises StartError."""
     step, deadline = "", monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
         while lack := lack_of(config, release.version):
