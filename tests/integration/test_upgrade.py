@@ -567,7 +567,9 @@ def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(tmp
 
 @pytest.mark.full("programs")
 @pytest.mark.needs("git")
-@pytest.mark.parametrize("commit", ["f37e25a6", "", "b9a87c62"], ids=["0020", "1.0", "0040"])
+@pytest.mark.parametrize(
+    "commit", ["f37e25a6", "", "f0a2862f", "b9a87c62"], ids=["0020", "1.0", "0038", "0040"]
+)
 def test_an_old_database_becomes_as_a_new_one(
     database_servers: dict[str, DatabaseServer],
     empty_url: str,

@@ -183,6 +183,15 @@ def _make_directory(op: Any) -> None:
         sql.execute(statement, (uuid4().hex, int(time())))
 
 
+_ERASURE: Final = """
+# "digest": HMAC-SHA256 of app and user by a key of the server, in hexadecimal. "ended": Unix
+# milliseconds; 0: it is under way. "name": what stands in place of the user's id from then on.
+# "member": the user, until the erasure has ended. "leased": Unix seconds until which a node works
+# on it.
+table erasure: digest name64*, ended big*, app name500, name name64, member name255, leased big
+"""
+
+
 STEPS: Final = {
     20: _TABLES,
     21: _make_directory,
@@ -200,13 +209,7 @@ STEPS: Final = {
     # Shown to the user; NULL: none.
     columns ban: reason name1000?
     """,
-    29: """
-    # "digest": HMAC-SHA256 of app and user by a key of the server, in hexadecimal. "ended": Unix
-    # milliseconds; 0: it is under way. "name": what stands in place of the user's id from then on.
-    # "member": the user, until the erasure has ended. "leased": Unix seconds until which a node works
-    # on it.
-    table erasure: digest name64*, ended big*, app name500, name name64, member name255, leased big
-    """,
+    29: _ERASURE,
     40: """
     # The account that made the key; NULL: none.
     columns api_key: maker big?
@@ -215,4 +218,6 @@ STEPS: Final = {
     # "step": the last one of the owner that was taken.
     table owner_step: owner name255*, step int
     """,
+    # In version 1.0, step 29 was empty: its databases lack the table.
+    42: _ERASURE,
 }
