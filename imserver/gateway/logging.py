@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import getrandbits, random
@@ -22,7 +23,7 @@ from msgspec import Struct, field
 
 from imserver.gateway.config.settings import Config, LogSettings
 from imserver.gateway.errors import StartError
-from imserver.gateway.metrics import OTHER, Timings
+from imserver.gateway.metrics import OTHER, SLOW_SECONDS, Timings
 
 _REQUEST_LOGGER: Final = "imserver.request"
 _SLOW_SECONDS: Final = 1.0
@@ -285,8 +286,7 @@ class RequestLog:
     def flush(self) -> None:
         """Count the waiting requests, and write their lines. Never switches."""
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            self.timings.took(each[9], each[4], each[8], each[7])
+        self._count(waiting)
         if not self.settings.requests:
             return
         share, shares = self.settings.request_share, self.shares
@@ -298,6 +298,17 @@ class RequestLog:
             ]
         if waiting:
             self._handler.write(self._lines(waiting))
+
+    def _count(self, waiting: list[_Entry]) -> None:
+        # Sorted by route, and counted together: one by one would cost a push 1,500 instructions more.
+        fast: defaultdict[str, list[float]] = defaultdict(list)
+        for _, _, _, _, seconds, _, _, request, by, route in waiting:
+            if seconds < SLOW_SECONDS:
+                fast[route].append(seconds)
+            else:
+                self.timings.took(route, seconds, by, request)
+        for route, of_route in fast.items():
+            self.timings.took_fast(route, of_route)
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
         # Formatting took a tenth of the time of a push. So parts that many lines share are made once.

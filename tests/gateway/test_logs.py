@@ -240,6 +240,19 @@ def test_all_but_slow_requests_and_failures_can_be_left_out(
     assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
 
 
+def test_requests_are_counted_by_route_and_slow_ones_are_named(logs_to: OpenLogs) -> None:
+    logs, _path = logs_to()
+    requests = logs.requests
+    for route, seconds in (("/push", 0.001), ("/list", 0.002), ("/push", 0.5), ("/push", 0.002)):
+        requests.add("POST", route, 200, seconds, "127.0.0.1", 2, "r1", "key:1", route)
+    requests.flush()
+    timings = requests.timings
+    assert {route: sum(timings[route].counts) for route in timings} == {"/push": 3, "/list": 1}
+    assert timings["/push"].total == pytest.approx(0.503)
+    slowest = {route: (slow.seconds, slow.by, slow.request) for route, slow in timings.slowest.items()}
+    assert slowest == {"/push": (0.5, "key:1", "r1")}
+
+
 def test_the_requests_of_a_route_have_a_share_of_their_own(logs_to: OpenLogs) -> None:
     logs, path = logs_to(request_share=0.0)
     logs.requests.shares = {"/a": 1.0}

@@ -32,6 +32,7 @@ from imserver.gateway.http.form import (
 from imserver.gateway.http.limits import Limits, Rates, spent, too_many
 from imserver.gateway.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.gateway.http.wire import GZIP_BYTES, T, compressed, decode_whole, inflate, read_query
+from imserver.gateway.model import encode_json
 from imserver.gateway.protocol.forgiving import BACKSLASH, has_nul
 from imserver.gateway.transport.http1 import Headers, HttpRequest, HttpResponse, patterns_of
 
@@ -249,7 +250,7 @@ class Call(Struct):
 
     def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
         """A response with ``value`` as JSON, or bytes of JSON; gzip if it is large and the client accepts."""
-        body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+        body = value if isinstance(value, bytes) else encode_json(value)
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
         if len(body) > GZIP_BYTES:

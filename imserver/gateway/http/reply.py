@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec import Struct, field
-from msgspec.json import encode
 
 from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.errors import CloseCode, HttpProblem, Problems, ReplyCode, reply_text
 from imserver.gateway.logging import RequestLog
+from imserver.gateway.model import encode_json
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.http1 import (
     HttpRequest,
@@ -60,13 +60,13 @@ class RequestRefused(Exception):
 
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
     """The envelope of a :class:`ReplyCode`."""
-    text = encode(reply_text(code))
-    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode(dict(data))))
+    text = encode_json(reply_text(code))
+    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data))))
 
 
 def success(data: Any) -> HttpResponse:
     """The envelope around ``data``: a dict with its keys in the order of the wire, or a msgspec Struct."""
-    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % encode(data))
+    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % encode_json(data))
 
 
 BAD_PARAMETER: Final = refusal(ReplyCode.BAD_PARAMETER)

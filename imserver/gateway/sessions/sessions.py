@@ -37,6 +37,7 @@ EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
 _LOOKS = 30
+_PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
@@ -211,7 +212,7 @@ class Sessions:
         return {
             Login: CommandRow(login, needs_session=False),
             Heartbeat: CommandRow(heartbeat),
-            Ping: CommandRow(lambda _connection, _command: Reply(ReplyCode.OK, "pong"), needs_session=False),
+            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
         }
 
     def login(

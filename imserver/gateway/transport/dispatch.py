@@ -9,12 +9,13 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.gateway.errors import ReplyCode, ServiceRefused, StartError, StorageUnavailable, Unavailable
-from imserver.gateway.metrics import Metrics
+from imserver.gateway.metrics import SLOW_SECONDS, Metrics
 from imserver.gateway.model import BadFrame, Command, Reply, Request
 from imserver.gateway.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
+_OK: Final = ReplyCode.OK
 _NOT_LOGGED_IN: Final = Reply(ReplyCode.NOT_LOGGED_IN)
 _NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
@@ -60,6 +61,7 @@ class Dispatcher:
     def __init__(self, metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
+        self._fast = metrics.commands.fast
         self.acted: Callable[[Connection, str, Command], None] = lambda *_: None
         self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = lambda *_: None
 
@@ -124,9 +126,13 @@ class Dispatcher:
         reason: Exception | None = None,
     ) -> None:
         if began:
-            name, seconds = type(request.command).__name__, perf_counter() - began
-            self._metrics.commands.waiting.append((name, seconds, connection.peer, ""))
-        if reply.code != ReplyCode.OK:
+            seconds = perf_counter() - began
+            if seconds < SLOW_SECONDS:
+                self._fast[type(request.command)].append(seconds)
+            else:
+                name = type(request.command).__name__
+                self._metrics.commands.took(name, seconds, connection.peer)
+        if reply.code != _OK:
             self.refused(connection, request, reply, reason)
         payload = connection.encoding.dialect.encode_reply(request, reply)
         if payload is not None:

@@ -163,6 +163,17 @@ def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -
     assert shown["imserver_loop_lag_max_seconds", 'node="n"'] == 7
 
 
+def test_values_that_are_counted_together_are_counted_as_one_by_one() -> None:
+    values = [7.0, 0.01, 0.001, 0.1, 0.05, 0.01, 0.11]
+    one_by_one, together = Histogram((0.01, 0.1)), Histogram((0.01, 0.1))
+    for value in values:
+        one_by_one.observe(value)
+    for part in (values[:3], [], values[3:]):
+        together.observe_all(part)
+    assert together.counts == one_by_one.counts == [3, 2, 2]
+    assert together.total == pytest.approx(one_by_one.total)
+
+
 OF_OLD = """# HELP gone_total Was once
 # TYPE gone_total counter
 gone_total{node="d"} 4

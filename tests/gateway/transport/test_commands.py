@@ -1,12 +1,14 @@
 """From a message to its answer: rules, what happens when one fails, and the limit of messages a second."""
 
 import logging
+from time import perf_counter
 from typing import Any
 
 import pytest
 from msgspec import json
 
 from imserver.gateway.auth.quotas import limited
+from imserver.gateway.metrics import SLOW_SECONDS
 from imserver.gateway.model import Ping, Reply
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.dispatch import CommandRow
@@ -46,6 +48,31 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     harness.dispatcher.table[Ping] = CommandRow(fail, needs_session=False, refusals={LookupError: 1005})
     assert ask(client, "ping") == 1005
     assert not caplog.records, "a refusal is no defect"
+
+
+def test_commands_are_counted_by_their_time_and_slow_ones_are_named(harness: Harness) -> None:
+    def work_for_long(_connection: Connection, _command: Any) -> Reply:
+        began = perf_counter()
+        while perf_counter() - began < SLOW_SECONDS:
+            pass
+        return Reply.OK
+
+    connection, client = harness.connect()
+    timings = harness.metrics.commands
+    for _ in range(3):
+        ask(client, "ping")
+    timings.fold()
+    assert sum(timings["Ping"].counts) == 3
+    quick = timings["Ping"].total
+    assert quick > 0
+    harness.dispatcher.table[Ping] = CommandRow(work_for_long, needs_session=False)
+    ask(client, "ping")
+    timings.fold()
+    slow = timings.slowest["Ping"]
+    assert slow.by == connection.peer
+    assert slow.seconds >= SLOW_SECONDS
+    assert sum(timings["Ping"].counts) == 4, "each is counted once"
+    assert timings["Ping"].total >= quick + SLOW_SECONDS
 
 
 def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:

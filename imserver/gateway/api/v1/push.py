@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct
-from msgspec.json import encode
 from msgspec.structs import replace
 
 from imserver.gateway.api.v1.push_request import (
@@ -30,12 +29,16 @@ from imserver.gateway.http.call import Api, Call
 from imserver.gateway.http.limits import Limits, spent
 from imserver.gateway.http.operation import Header, Resource
 from imserver.gateway.http.reply import ApiProblem
-from imserver.gateway.model import ACCEPTED, Event, Outcome
+from imserver.gateway.model import ACCEPTED, Event, Outcome, encode_json
 from imserver.gateway.notify import Notify, encode_notify
 from imserver.gateway.push.idempotency import First, IdReused
 from imserver.gateway.push.push import nothing_accepted
 from imserver.gateway.push.targets import PushToStore, StoreResult, addressed
 from imserver.gateway.transport.http1 import HttpResponse
+
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+"""Made once: of a push, as :data:`imserver.gateway.model.encode_json`."""
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
@@ -178,9 +181,9 @@ def _payload(raw: Any) -> tuple[str, bytes]:
     data = bytes(raw)
     try:
         if data[:1] == b'"':
-            return msgspec.json.decode(data, type=str), b""
+            return _decode_text(data), b""
         # Raw is not checked yet; clients must get valid JSON.
-        msgspec.json.decode(data)
+        _decode_any(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(f"{error} - at `$.data`") from None
@@ -219,7 +222,7 @@ class Sent(Struct, gc=False):
         push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
-            return _OF_ONE[outcomes[0]] % encode(push.user)
+            return _OF_ONE[outcomes[0]] % encode_json(push.user)
         if push.users is not UNSET:
             results = [
                 _UserResult(_User(user), STATUSES[outcome])
@@ -233,7 +236,7 @@ class Sent(Struct, gc=False):
                 if outcome is not spared
             ]
         count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
-        return b'"sent":%d,"results":%b' % (count, encode(results))
+        return b'"sent":%d,"results":%b' % (count, encode_json(results))
 
 
 class StoredPush(Struct, frozen=True):
@@ -245,7 +248,7 @@ class StoredPush(Struct, frozen=True):
     def answer(self, only_missed: bool = False) -> bytes:
         """The answer as JSON, without braces, with all results."""
         count = sum(result.status == "stored" for result in self.results)
-        return b'"sent":%d,"results":%b' % (count, encode(self.results))
+        return b'"sent":%d,"results":%b' % (count, encode_json(self.results))
 
 
 PushResult = Sent | StoredPush
@@ -307,7 +310,7 @@ class CheckedPush(Struct, frozen=True, gc=False):
     @property
     def digest(self) -> int:
         """Tells the push from another one under the same key; 0 without one."""
-        return hash(encode(self.push)) if self.key else 0
+        return hash(encode_json(self.push)) if self.key else 0
 
 
 def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
