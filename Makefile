@@ -41,8 +41,9 @@ test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, al
 
 # Each night other lines are changed in the folders that keep what was promised.
 PROMISES := imserver/gateway/auth imserver/gateway/channels imserver/gateway/push imserver/messenger/messages/log
-night: $(VENV)/dev $(NPM_TOOLS)  ## run test-all and 60 mutants in at most 90 minutes, and name the tests that had no time
+night: $(VENV)/dev $(NPM_TOOLS)  ## count instructions, run test-all and 60 mutants in at most 90 minutes, and name the tests that had no time
 	export TESTS_END=$$(($$(date +%s) + 4200)); failed=0; \
+	timeout 1200 $(RUN) -m tools.count_instructions --check || failed=1; \
 	$(MAKE) faults || failed=1; \
 	$(RUN) -m pytest -m "" $(PARALLEL) || failed=1; \
 	timeout 900 $(RUN) -m tools.mutants --seed $$(date +%j) --count 60 $(PROMISES) || failed=1; \
