@@ -1,7 +1,7 @@
 """``python -m tools.count_instructions [CASE …]``: count what one ping, push or message costs a server.
 
-The figure is the number of instructions that the server's process executes in user space. It is the same on
-a busy machine, on which times say nothing. Valgrind counts, so a case takes half a minute.
+The figure is the number of instructions that the server's process executes in user space. Load on the
+machine changes it little; it makes times useless. Valgrind counts, so a case takes half a minute.
 
 ``--against COMMIT`` also counts the tree of a commit, with the same interpreter and packages, and prints
 the ratios. ``--check`` takes the commit of ``tools/instructions.json``, and fails if a ratio is more than
@@ -39,7 +39,8 @@ BURSTS: Final = 60
 """Bursts of each case that are counted, each time: 6,000 pings, 960 pushes. Fewer pings would drown in what
 an idle server does meanwhile."""
 TIMES: Final = 3
-"""The median of so many counts is the figure: they differ by 1 %, on a busy machine by up to 3 %."""
+"""The median of so many counts is the figure. They differ by 1 %; with many times as much load as processors
+by up to 5 %, since the server does more meanwhile of what it does each second."""
 WARM_BURSTS: Final = 40
 """Bursts before that: the interpreter adapts its bytecode, and caches fill."""
 IDLE_SECONDS: Final = 4.0

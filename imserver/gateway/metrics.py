@@ -79,8 +79,8 @@ class Timings(dict[str, Histogram]):
         """Called in the greenlet that has waited for a transaction. May change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
         """Class → seconds that hot ways append here, for :meth:`fold`, each below :data:`SLOW_SECONDS`. They
-        count under the name of the class. A row with name, seconds and peer for each command, each given to
-        :meth:`took`, makes a ping cost 3,100 instructions more, a tenth."""
+        count under the name of the class. To count 250 together takes 61 ns for each, and 383 ns one by one
+        by :meth:`took`."""
         self.slowest: dict[str, Slow] = {}
         """Name → the slowest, of at least :data:`SLOW_SECONDS`. Read-only for others."""
 

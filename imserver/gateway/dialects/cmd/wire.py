@@ -153,7 +153,7 @@ def _heartbeat(data: bytes) -> Heartbeat:
     return _HEARTBEAT
 
 
-# Commands without fields, made once: each costs a ping 200 instructions.
+# Commands without fields, made once: to make one takes 46 ns.
 _HEARTBEAT: Final = Heartbeat()
 _PING: Final = Ping()
 
