@@ -60,9 +60,9 @@ def install(tree: Path, folder: Path) -> Options:
     return {"command": (str(home / "bin" / "imserver"),), "environment": {"PYTHONPATH": ""}}
 
 
-@pytest.fixture(scope="module", params=["", "f0a2862f"], ids=["last release", "f0a2862f"])
+@pytest.fixture(scope="module")
 def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Options:
-    """The last release, or a commit on the way to this one."""
+    """The last release, or another commit on the way to this one."""
     folder = tmp_path_factory.mktemp("old")
     return install(unpack(folder / "tree", request.param), folder)
 
@@ -192,7 +192,9 @@ def assert_each_reaches_all(nodes: Nodes) -> None:
                 assert one.push("msg").json["response"]["data"]["msg"] == body["text"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("old", "engine"), [*(("", engine) for engine in ENGINES), ("f0a2862f", "sqlite")], indirect=["old"]
+)
 def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
     old: Options, new: Options, tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
