@@ -37,7 +37,6 @@ from imserver.dialects.centrifuge.wire import (
     HistoryResult,
     PresenceStatsResult,
     Since,
-    json_in,
 )
 from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
@@ -155,7 +154,9 @@ class _Channels(_Request, frozen=True):
 
 
 class CommandBatch(Struct):
-    commands: list[dict[str, Raw]] = []
+    """The request of a batch. Each command becomes an object when its length is known."""
+
+    commands: list[Raw] | None = None
 
 
 class NamedCommand(Struct):
@@ -190,7 +191,12 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 
 def _publish_each(api: Api, app: str, request: _Message, channels: list[str]) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
-    event = Event("msg", "", "", type="custom", data=json_in(request.data))
+    data = bytes(request.data)
+    try:
+        Call.check_json(data)
+    except (ValueError, RecursionError):
+        raise MethodFailed(codes.BAD_DATA) from None
+    event = Event("msg", "", "", type="custom", data=data)
     if (quota := api.core.metrics.pushes.spent(app)) is not None:
         raise MethodFailed(codes.TOO_MANY_REQUESTS, str(quota))
     try:
@@ -351,23 +357,34 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes")
-    fits = re.compile("|".join(map(translate, alternatives_of(request.pattern)))).match
+    fits = _matcher_of(request.pattern)
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < 100_000:
         page = api.channels.members.channels(app, after, 1000)
         for each in page.channels:
+            if is_long_turn():
+                serve_others()
             name = each.channel
             if name.startswith(USER_CHANNEL):
                 name = f"{ALIAS}{name.removeprefix(USER_CHANNEL)}"
             if not request.pattern or fits(name):
                 found[name] = {"num_clients": each.members}
-        if is_long_turn():
-            serve_others()
         if not page.more:
             break
         after = page.channels[-1].channel
     return {"channels": found}
+
+
+def _matcher_of(pattern: str) -> Callable[[str], bool]:
+    """The function that says whether a name fits a pattern. Raises :class:`MethodFailed`. May switch: to
+    compile 255 wildcards takes milliseconds, and a pattern may stand for 64 others."""
+    matches = []
+    for each in alternatives_of(pattern):
+        matches.append(re.compile(translate(each)).match)
+        if is_long_turn():
+            serve_others()
+    return lambda name: any(match(name) for match in matches)
 
 
 def alternatives_of(pattern: str) -> list[str]:
@@ -464,11 +481,31 @@ def _decode(kind: type[T], content: bytes) -> T:
     return msgspec.json.decode(without_nulls(content or b"{}", 2), type=kind)
 
 
-_decode_lines = msgspec.json.Decoder(NamedCommand).decode_lines
+_decode_all_lines = msgspec.json.Decoder(NamedCommand).decode_lines
+_decode_batch = msgspec.json.Decoder(CommandBatch).decode
+_decode_command = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _decode_lines(content: bytes) -> list[NamedCommand]:
+    """The commands of ``POST /api``. Raises ValueError, RecursionError and :class:`ApiProblem`."""
+    if content.count(b"\n") > 2 * MAX_CHANNELS:  # some may be empty, but each other one becomes an object
+        raise _too_many_commands()
+    return _decode_all_lines(content)
+
+
+def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
+    """The commands of a batch. Raises ValueError, RecursionError and :class:`ApiProblem`."""
+    Call.require_few_commands(content, MAX_CHANNELS)
+    commands = _decode_batch(content or b"{}").commands or []
+    if len(commands) > MAX_CHANNELS:
+        raise _too_many_commands()
+    for command in commands:
+        Call.require_few_values(bytes(command))
+    return [_decode_command(command) for command in commands]
 
 
 def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
-    """Decode the request, and choose the app by the key."""
+    """Decode the request, and choose the app by the key. Raises :class:`ApiProblem`."""
     try:
         call.input = decode(call.body)
     except (ValueError, RecursionError) as error:
@@ -480,11 +517,15 @@ def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
         call.app = api.core.tenants.resolve(settings_of(api.core.config, CentrifugeSettings).app)
 
 
+def _too_many_commands() -> ApiProblem:
+    return ApiProblem.invalid(f"a request has at most {MAX_CHANNELS} commands")
+
+
 def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -> None:
     """As :func:`_read`, of a request with several commands. Each counts as one request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
-        raise ApiProblem.invalid(f"a request has at most {MAX_CHANNELS} commands")
+        raise _too_many_commands()
     call.cost = max(1, len(call.input))
 
 
@@ -545,6 +586,9 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
     method = METHODS.get(name)
     if method is None:
         return _error(codes.METHOD_NOT_FOUND)
+    most_bytes = api.limits.one_body_bytes
+    if len(content) > most_bytes:
+        return _error(codes.LIMIT_EXCEEDED, f"a command has at most {most_bytes} bytes")
     if not call.principal.may(method.need, call.app):
         return _error(codes.PERMISSION_DENIED)
     try:
@@ -561,7 +605,11 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
 
 
 def _route(
-    name: str, need: Need, answer: Callable[[Api, Call], HttpResponse], read: Callable[..., None]
+    name: str,
+    need: Need,
+    answer: Callable[[Api, Call], HttpResponse],
+    read: Callable[..., None],
+    takes_many: bool = False,
 ) -> Route:
     return Route(
         "POST",
@@ -574,6 +622,7 @@ def _route(
         style=PROBLEM,
         limited=True,
         key_in="x-api-key",
+        takes_many=takes_many,
     )
 
 
@@ -583,10 +632,7 @@ ROUTES: Final = (
         for name, each in METHODS.items()
     ),
     _route(
-        "/batch",
-        Needs.ANY_KEY,
-        _answer_batch,
-        partial(_read_commands, lambda content: _decode(CommandBatch, content).commands),
+        "/batch", Needs.ANY_KEY, _answer_batch, partial(_read_commands, _decode_commands), takes_many=True
     ),
-    _route("", Needs.ANY_KEY, _answer_commands, partial(_read_commands, _decode_lines)),
+    _route("", Needs.ANY_KEY, _answer_commands, partial(_read_commands, _decode_lines), takes_many=True),
 )

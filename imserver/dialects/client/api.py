@@ -88,9 +88,14 @@ class PushToGroup(Push):
 
 B = TypeVar("B", bound=ClientBody)
 
+MOST_VALUES: Final = 240_000
+"""A message has at most 131,072 characters, and there are 10,000 clients to whom it is sent."""
+
 
 class BodyReader(Generic[B]):
-    """Decodes the bodies of one kind."""
+    """Decodes the bodies of one kind. ``most_values``: the most values of one."""
+
+    most_values = MOST_VALUES
 
     def __init__(self, kind: type[B]) -> None:
         self._kind = kind
@@ -99,6 +104,7 @@ class BodyReader(Generic[B]):
 
     def read(self, call: Call) -> B:
         """Decode the body of a request. Raises :class:`BadBody`: it is no JSON object, or a type is wrong."""
+        call.require_few_values(call.body, self.most_values)
         try:
             return self._decode(call.body)
         except (ValueError, RecursionError):
@@ -337,7 +343,14 @@ ROUTES: Final = (
         for each in ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
     ),
     Route("POST", "/api/send_to_client", _PUSH, _driven(PushToClient, send_to_client), **_DRIVEN),
-    Route("POST", "/api/send_to_clients", _PUSH, _driven(PushToClients, send_to_clients), **_DRIVEN),
+    Route(
+        "POST",
+        "/api/send_to_clients",
+        _PUSH,
+        _driven(PushToClients, send_to_clients),
+        takes_many=True,
+        **_DRIVEN,
+    ),
     Route("POST", "/api/send_to_group", _PUSH, _driven(PushToGroup, send_to_group), **_DRIVEN),
     Route("POST", "/api/send_to_system", _PUSH, _driven(Push, send_to_system), **_DRIVEN),
     Route("POST", "/api/bind_to_group", _PUSH, _driven(Binding, bind_to_group), **_DRIVEN),

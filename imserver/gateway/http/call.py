@@ -21,6 +21,7 @@ from imserver.gateway.core.core import Core
 from imserver.gateway.errors import Problems, QuotaSpent, ServiceRefused, Unavailable
 from imserver.gateway.http.form import (
     FORM,
+    MAX_VALUES,
     BadBody,
     app_from_json,
     app_named,
@@ -31,9 +32,17 @@ from imserver.gateway.http.form import (
 )
 from imserver.gateway.http.limits import Limits, Rates, spent, too_many
 from imserver.gateway.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
-from imserver.gateway.http.wire import GZIP_BYTES, T, compressed, decode_whole, inflate, read_query
+from imserver.gateway.http.wire import (
+    GZIP_BYTES,
+    T,
+    compressed,
+    decode_whole,
+    inflate,
+    read_query,
+    require_few_commands,
+)
 from imserver.gateway.model import encode_json
-from imserver.gateway.protocol.forgiving import BACKSLASH, has_nul
+from imserver.gateway.protocol.forgiving import BACKSLASH, check_json, has_nul, values_in
 from imserver.gateway.transport.http1 import Headers, HttpRequest, HttpResponse, patterns_of
 
 log = logging.getLogger(__name__)
@@ -138,7 +147,8 @@ class Api:
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
-        return Call.decode_json(decoder, _unpacked_body(self.limits, call))
+        body = unpacked_body(call, self.limits.one_body_bytes)
+        return Call.decode_json(decoder, body, self.limits.one_body_values)
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
         """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
@@ -235,8 +245,29 @@ class Call(Struct):
         return parse_form(self.body)
 
     @staticmethod
-    def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
+    def require_few_values(body: bytes, most: int = MAX_VALUES) -> None:
+        """Refuse JSON with so many values that to make objects of them would hold the loop. Raises
+        :class:`ApiProblem`."""
+        if len(body) > most and values_in(body) > most:
+            raise ApiProblem(Problems.BODY_TOO_LARGE, f"The body has more than {most} values")
+
+    @staticmethod
+    def check_json(document: bytes) -> None:
+        """Check JSON of which nothing is looked at, such as a ``Raw``. Raises ValueError and
+        RecursionError."""
+        check_json(document)
+
+    @staticmethod
+    def require_few_commands(body: bytes, most: int) -> None:
+        """Refuse a batch that has more than ``most`` objects as its ``commands``, before they are made. A
+        batch with few objects is not looked at. Raises :class:`ApiProblem`."""
+        require_few_commands(body, most)
+
+    @staticmethod
+    def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES) -> T:
+        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong, or that it has more
+        values."""
+        Call.require_few_values(body, most_values)
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
         try:
@@ -314,6 +345,8 @@ class Route(Struct, frozen=True):
     body of such an answer begins, if refusals have the same status. ``voice``: whether others read or hear
     what a request says, so that a user who is muted in the app may not make it; or a function that says so
     of ``call.input``. ``deprecated``: form of a request (``""``: each) → what to use instead of it.
+    ``takes_many``: whether a body has many targets or messages, and may have ``limits.body_bytes``; others
+    have the room of one message (``Limits.one_body_bytes``).
     """
 
     method: str
@@ -341,6 +374,7 @@ class Route(Struct, frozen=True):
     success: bytes = b""
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
+    takes_many: bool = False
 
 
 Voice = bool | Callable[[Any], bool]
@@ -428,13 +462,12 @@ def answer(
     try:
         if limited:
             api.rates.require(admitted, request.host)
-        if within:
-            if not admitted.may(route.need):
-                raise ApiProblem(*refusal(admitted, route.need))
-        elif request.too_large or (
-            (size := len(request.body)) > api.limits.public_body_bytes and size > body_limit(api, admitted)
-        ):
-            raise ApiProblem(Problems.BODY_TOO_LARGE)
+        if within and not admitted.may(route.need):
+            raise ApiProblem(*refusal(admitted, route.need))
+        # Most bodies are short. For the others it is asked what the route takes.
+        is_long = (size := len(request.body)) > api.limits.public_body_bytes
+        if request.too_large or (is_long and size > body_limit(api, route, admitted)):
+            raise too_large(api, route, admitted)
         call = read(api, endpoint, request, admitted)
         authorise(api, route, call)
         if limited and call.cost > 1:
@@ -516,9 +549,23 @@ def _token_of(route: Route, request: HttpRequest) -> str:
         return ""
 
 
-def body_limit(api: Api, principal: Principal) -> int:
-    """Longest body accepted from a principal."""
-    return api.limits.public_body_bytes if principal.kind == "nobody" else api.limits.body_bytes
+def body_limit(api: Api, route: Route, principal: Principal) -> int:
+    """Longest body that a route accepts from a principal."""
+    if principal.kind == "nobody":
+        return api.limits.public_body_bytes
+    return longest_body(api, route)
+
+
+def longest_body(api: Api, route: Route) -> int:
+    """Longest body that a route accepts from anybody."""
+    return api.limits.body_bytes if route.takes_many else api.limits.one_body_bytes
+
+
+def too_large(api: Api, route: Route, principal: Principal) -> ApiProblem:
+    """The refusal of a body. It names the limit of the route, unless it is the usual one."""
+    limit = body_limit(api, route, principal)
+    is_usual = limit == api.limits.body_bytes
+    return ApiProblem(Problems.BODY_TOO_LARGE, "" if is_usual else f"The body has more than {limit} bytes")
 
 
 def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> Call:
@@ -529,8 +576,12 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         call = Call({}, "", principal, request, request.body)
         values: Any = None
         if shape.body is not None:
-            body = _unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
-            values = call.input = Call.decode_json(shape.body, body)
+            body = request.body
+            if "content-encoding" in request.headers:
+                body = unpacked_body(call, longest_body(api, route))
+            limits = api.limits
+            most_values = limits.many_values if route.takes_many else limits.one_body_values
+            values = call.input = Call.decode_json(shape.body, body, most_values)
         elif shape.query is not None:
             values = call.input = read_query(request, shape.query)
         if shape.app:
@@ -563,14 +614,14 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
     return Call(params, app, principal, request, body, fields, pairs)
 
 
-def _unpacked_body(limits: Limits, call: Call) -> bytes:
+def unpacked_body(call: Call, most_bytes: int) -> bytes:
     """The body of a request, which only known principals may compress. Raises :class:`ApiProblem`."""
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
         return call.body
     if encoding not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
         raise ApiProblem(Problems.UNKNOWN_ENCODING)
-    return inflate(call.body, limits.body_bytes)
+    return inflate(call.body, most_bytes)
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:

@@ -8,16 +8,23 @@ one for each command.
 import math
 from collections.abc import Callable
 from time import time
+from typing import Final
 
 from imserver.gateway.auth.principal import Principal
 from imserver.gateway.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
 from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.config.settings import LimitSettings
 from imserver.gateway.errors import Problems, StorageUnavailable
+from imserver.gateway.http.form import MAX_VALUES
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES
 from imserver.gateway.transport.proxies import network_of
+
+MOST_ONE_BODY_BYTES: Final = 1 << 20
+"""Longest body of a route that takes one message, or a few fields, with the default settings."""
+VALUES_PER_TARGET: Final = 10
+"""As many values may name a target: a user, a device, and the object around them have five."""
 
 
 class Limits:
@@ -35,10 +42,18 @@ class Limits:
         """Longest body that is read of whoever has proved something."""
         self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
         """Longest body that is read of anybody."""
+        # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes for a character.
+        longest_message = max(MOST_ONE_BODY_BYTES, settings.outbox_bytes, 8 * settings.message_bytes)
+        self.one_body_bytes = min(longest_message, self.body_bytes)
+        """Longest body of a route that takes one message, or a few fields."""
         self.push_characters = settings.push_characters
         self.message_bytes = settings.message_bytes
         """Longest message of a user: as over a connection."""
         self._messages_per_second = settings.messages_per_second
+        self.one_body_values = MAX_VALUES + max(0, longest_message - MOST_ONE_BODY_BYTES) // 8
+        """The most values of such a body, see :func:`imserver.gateway.protocol.forgiving.values_in`."""
+        self.many_values = self.one_body_values + VALUES_PER_TARGET * self.batch_targets
+        """The most values of a body with many targets."""
 
     def messages_per_second(self, app: str) -> float:
         """Limit of messages per second on one connection to an app; 0: no limit."""

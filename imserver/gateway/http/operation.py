@@ -116,7 +116,8 @@ class Operation(Struct, frozen=True):
     as ``groups.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
-    """See :class:`imserver.gateway.http.call.Route`, these two."""
+    takes_many: bool = False
+    """See :class:`imserver.gateway.http.call.Route`, these three."""
 
     @property
     def scope(self) -> str:
@@ -348,6 +349,7 @@ def route_of(row: Operation) -> Route:
         act=path if row.act is None else row.act,
         voice=row.voice,
         deprecated=row.deprecated,
+        takes_many=row.takes_many,
     )
 
 

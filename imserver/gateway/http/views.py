@@ -7,7 +7,8 @@ from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from msgspec.structs import replace
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from imserver.gateway.errors import Problems
 from imserver.gateway.http.call import Api, Endpoint, admit, answer, body_limit
@@ -53,10 +54,12 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
         return to_response(principal)
     try:
         # One byte more: werkzeug cuts a chunked body off at the limit without an error.
-        request.max_content_length = body_limit(api, principal) + 1
+        request.max_content_length = body_limit(api, route, principal) + 1
         reads = route.read is not None or route.shape is not None or method != "GET"
         body = request.get_data(cache=False, parse_form_data=False) if reads else b""
-    except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+    except RequestEntityTooLarge:
+        return to_response(answer(api, endpoint, replace(http_request, too_large=True), principal))
+    except (HTTPException, OSError, ValueError):  # incomplete, or invalid chunks
         return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
     return to_response(answer(api, endpoint, as_request(body), principal))
 

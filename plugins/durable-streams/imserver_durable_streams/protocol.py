@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.plugin.errors import HttpProblem
-from imserver.plugin.http import PROBLEM, ApiProblem, HttpRequest, HttpResponse
+from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse
 from imserver.plugin.messages import Entry
 
 NEXT, CLOSED, UP_TO_DATE = "Stream-Next-Offset", "Stream-Closed", "Stream-Up-To-Date"
@@ -200,14 +200,25 @@ _read_meta: Final = msgspec.json.Decoder(_Meta).decode
 _read_values: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
+MOST_VALUES: Final = 140_000
+"""The most commas, colons and brackets of an array, whose values become objects. An append of one value may
+have more."""
+AROUND_BYTES: Final = 1024
+"""Room in a body for what is around the one value of an array."""
+_BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
+
+
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
     """The content of an append to a stream; None: an empty array, with which a stream ``is_new``. Raises
     ApiProblem."""
     meta: dict[str, Any] = {}
     if is_json(content_type):
+        is_array = _BEGIN_OF_ARRAY.match(body) is not None
+        if is_array:
+            Call.require_few_values(body, MOST_VALUES)
         try:
-            msgspec.json.decode(body)
-            values = _read_values(body) if body.lstrip()[:1] == b"[" else None
+            Call.check_json(body)
+            values = _read_values(body) if is_array else None
         except (ValueError, RecursionError) as error:
             raise bad(400, f"the body is no JSON: {error}") from None
         meta["json"] = True

@@ -326,6 +326,7 @@ class DurableStreams:
         elif "stream-fork-sub-offset" in headers:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
         head = self._rows.log.extent(target.app).head
+        self._require_short(target, body)
         content = protocol.content_of(body, wish.content_type, True) if body else None
         if content is None:
             outcome, row = self._rows.create(wish, head)
@@ -438,6 +439,7 @@ class DurableStreams:
             raise bad(400, "the body is empty")
         if body and not kind:
             raise bad(400, "Content-Type is missing")
+        self._require_short(target, body)
         if body:
             row = self._reader.find(target.app, target.name)  # its type says how the body is read
             if protocol.plain_type(kind) == protocol.plain_type(row.content_type) and not row.is_closed:
@@ -469,12 +471,18 @@ class DurableStreams:
             more += [("Producer-Expected-Seq", str(verdict.number)), ("Producer-Received-Seq", str(by.seq))]
         raise bad(verdict.status, verdict.text, *more)
 
+    def _require_short(self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES) -> None:
+        """Refuse an append that is too long, before its values are made. Raises ApiProblem."""
+        options = self._core.channels.options.of(target.app, target.name)
+        most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
+        if len(body) > most_bytes + around:
+            raise bad(413, f"an append has at most {most_bytes} bytes")
+
     def _store(self, call: Call, append: Append, content: Content) -> tuple[Verdict, Entry | None]:
         """Store an append, if its stream takes it. Raises ApiProblem and StorageUnavailable."""
         principal, channels = call.principal, self._core.channels
         options = channels.options.of(append.app, append.name)
-        if len(content.body) > min(MOST_BYTES, options.max_bytes or MOST_BYTES):
-            raise bad(413, f"an append has at most {min(MOST_BYTES, options.max_bytes or MOST_BYTES)} bytes")
+        self._require_short(Target(append.app, append.name), content.body, 0)
         is_back_end, limit = principal.may(Needs.PUSH, append.app), options.publications_per_second
         payer = append.app, principal.user or call.request.host
         counts = limit and not is_back_end
@@ -580,7 +588,7 @@ ROUTES: Final = (
     # The front server answers HEAD by its own row, the WSGI server by that of GET.
     _route("GET", READ, DurableStreams.head, False),
     _route("HEAD", READ, DurableStreams.head),
-    _route("PUT", WRITE, DurableStreams.create, voice=True, act=f"{NAME}.create"),
-    _route("POST", WRITE, DurableStreams.append, voice=True),
+    _route("PUT", WRITE, DurableStreams.create, voice=True, act=f"{NAME}.create", takes_many=True),
+    _route("POST", WRITE, DurableStreams.append, voice=True, takes_many=True),
     _route("DELETE", WRITE, DurableStreams.delete, act=f"{NAME}.delete"),
 )

@@ -16,9 +16,10 @@ import pytest
 import yaml
 from conftest import ADMIN, CONFIG, PUSH, READ, Streams, token
 from imserver_durable_streams import FEATURE
-from imserver_durable_streams.protocol import data_event, text_of_offset
+from imserver_durable_streams.protocol import content_of, data_event, text_of_offset
 from imserver_durable_streams.reading import Segment
 
+from imserver.plugin.http import ApiProblem
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables, eventually
 from tests.docs.markdown import blocks
@@ -300,6 +301,21 @@ def test_readers_hear_at_once_that_a_stream_was_deleted(streams: Streams) -> Non
         assert streams.ask("DELETE", name).status == 204
         assert [each.result().status for each in reads["long-poll"]] == [404, 404]
         assert all(b"upToDate" in each.result().body for each in reads["sse"])
+
+
+def test_the_values_of_an_append_are_counted_before_they_are_made() -> None:
+    content = content_of(b" [%b1] " % (b"1," * 100_000), "application/json")
+    assert content is not None
+    assert content.meta == b'{"json":true,"tags":{"values":"100001"}}'
+    with pytest.raises(ApiProblem) as refused:
+        content_of(b"[%b1]" % (b"[]," * 100_000), "application/json")
+    assert refused.value.problem.status == 413
+    one = b'{"x":[%b1]}' % (b"[]," * 100_000)  # its values are not looked at
+    content = content_of(one, "application/json")
+    assert content is not None
+    assert content.body == one
+    with pytest.raises(ApiProblem, match="no JSON"):
+        content_of(one[:-2] + b",1e999]}", "application/json")
 
 
 def test_lines_of_events_keep_their_spaces() -> None:

@@ -309,7 +309,9 @@ _LEGACY: Final[Mapping[str, Method]] = {**_BOTH, "initialize": Mcp.initialize, "
 
 
 def _read(mcp: Mcp, call: Call) -> None:
-    """Read a request: the message, and for whom it is. Raises RpcRefused."""
+    """Read a request: the message, and for whom it is. Raises RpcRefused, and ApiProblem: it has more values
+    than a message of this server needs."""
+    call.require_few_values(call.body)
     call.input = read_message(call.body, call.request.headers)
     query = dict(parse_qsl(call.request.query.decode("latin-1")))
     app = query.get("app", "")

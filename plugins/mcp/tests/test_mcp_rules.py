@@ -204,6 +204,12 @@ def test_what_is_no_message_is_refused(site: Site, body: bytes, code: int) -> No
     assert (status, answer["error"]["code"]) == (400, code)
 
 
+def test_a_message_with_too_many_values_is_refused_before_they_are_made(site: Site) -> None:
+    many = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":[%b1]}}' % (b"[]," * 100_000)
+    status, answer, _ = post(site.url(), many, site.bot.token)
+    assert (status, answer["error"]["data"]) == (413, {"code": "body_too_large"})
+
+
 def test_headers_have_to_say_what_the_body_says(site: Site) -> None:
     body = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"_meta": META}}
     good = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/list"}

@@ -18,6 +18,7 @@ from imserver.gateway.model import Limit
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
+API = Mock(limits=Mock(one_body_bytes=1000))
 READER = Principal("key", frozenset({Needs.READ.scope}), None)
 
 
@@ -30,7 +31,7 @@ def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
         call.input = [centrifugo.NamedCommand(method=name) for name in names]
     else:
         call.input = [{name: Raw(b"{}")} for name in names]
-    found = route.function(Mock(), call).body
+    found = route.function(API, call).body
     return list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
 
 

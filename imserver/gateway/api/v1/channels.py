@@ -140,6 +140,7 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 routes = Resource("channels", lambda _, api: api, base=ChannelQuery, refusals={ChannelRefused: _refused})
 _PUBLISHES: Final[dict[str, Any]] = {
+    "takes_many": True,
     "act": "",
     "problems": (Problems.TOO_MANY_TARGETS, Problems.ID_REUSED, Problems.NOT_ACCEPTED),
     "headers": (IDEMPOTENCY_KEY,),

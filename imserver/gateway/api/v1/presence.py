@@ -101,7 +101,7 @@ def user_presence(api: Api, call: Call, app: field.App, user: field.User) -> Pre
     return _with_sessions(api, call.app, [user])
 
 
-@routes.post("/presence", act="", problems=(Problems.TOO_MANY_TARGETS,))
+@routes.post("/presence", act="", problems=(Problems.TOO_MANY_TARGETS,), takes_many=True)
 def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     require_few(api.limits, request.users)

@@ -33,7 +33,7 @@ from imserver.gateway.api.v1.push import (
 from imserver.gateway.api.v1.push_request import PushRequest
 from imserver.gateway.auth.authority import refusal
 from imserver.gateway.auth.principal import Needs, Principal
-from imserver.gateway.clock import serve_others
+from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.errors import CloseCode, HttpProblem, Problems
 from imserver.gateway.http.call import Api, Call, require_app
 from imserver.gateway.http.limits import spent
@@ -85,6 +85,7 @@ class PublisherState(DialectState, kw_only=True):
 
     headers: dict[str, str]
     waiting: deque[bytes] = field(default_factory=deque)
+    waiting_bytes: int = 0
     running: bool = False
     room: Signal | None = None
     """Set when there is room again; None if nothing waits for it."""
@@ -98,6 +99,7 @@ class Publisher:
     def __init__(self, api: Api) -> None:
         self._api = api
         longest = api.core.config.limits.body_bytes
+        self._most_waiting_bytes = longest
         self._path = DialectPath(PublisherDialect(), self.serve, longest, opened=self.opened)
         rows = api.commands.items()
         names = {name.replace("/", "_"): name for name, each in rows if each.route.on_publisher}
@@ -143,10 +145,11 @@ class Publisher:
         line = connection.dialect_state
         assert isinstance(line, PublisherState)
         line.waiting.append(payload)
+        line.waiting_bytes += len(payload)
         if not line.running:
             line.running = True
             gevent.spawn(self._run, connection, line)
-        elif len(line.waiting) >= MAX_WAITING:
+        elif len(line.waiting) >= MAX_WAITING or line.waiting_bytes >= self._most_waiting_bytes:
             line.room = line.room or Signal()
             line.room.wait()
 
@@ -156,6 +159,7 @@ class Publisher:
         try:
             while waiting:
                 some = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+                line.waiting_bytes -= sum(map(len, some))
                 answers = self._serve_each(connection, line, some)
                 if answers and connection.is_open:
                     frame = connection.encoding.frame
@@ -183,7 +187,11 @@ class Publisher:
             line.waiting.clear()
             connection.close(CloseCode.TOKEN_INVALID)
             return []
-        commands = [self._read(payload, principal, connection) for payload in payloads]
+        commands = []
+        for payload in payloads:
+            commands.append(self._read(payload, principal, connection))
+            if is_long_turn():
+                serve_others()
         run = _Run(api, principal)
         host = host_of(connection.peer)
         for command in commands:
@@ -226,7 +234,7 @@ class Publisher:
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
-            command = Call.decode_json(self._decoder, payload)
+            command = Call.decode_json(self._decoder, payload, self._api.limits.many_values)
             bodies = self._bodies_of(command)
             if bodies.count(UNSET) != len(bodies) - 1:
                 names = ", ".join(f"`{name}`" for name in self._names)

@@ -31,12 +31,12 @@ from imserver.gateway.http.operation import Header, Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import ACCEPTED, Event, Outcome, encode_json
 from imserver.gateway.notify import Notify, encode_notify
+from imserver.gateway.protocol.forgiving import check_json
 from imserver.gateway.push.idempotency import First, IdReused
 from imserver.gateway.push.push import nothing_accepted
 from imserver.gateway.push.targets import PushToStore, StoreResult, addressed
 from imserver.gateway.transport.http1 import HttpResponse
 
-_decode_any: Final = msgspec.json.Decoder().decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 """Made once: of a push, as :data:`imserver.gateway.model.encode_json`."""
 
@@ -65,6 +65,7 @@ routes = Resource("push", service=lambda _, api: api)
     Needs.PUSH,
     act="",
     body=PushRequest,
+    takes_many=True,
     answer=PushAnswer,
     problems=SENDING_PROBLEMS,
     headers=(IDEMPOTENCY_KEY,),
@@ -146,7 +147,10 @@ def event_of(limits: Limits, push: Sending) -> Event:
         message = _message_of(push)
     if (message.text is UNSET) == (message.data is UNSET):
         raise ApiProblem.invalid("A message has one of `text` and `data`")
-    text, data = _payload(message.data) if message.text is UNSET else (message.text, b"")
+    if message.text is UNSET:
+        text, data = _payload(message.data, limits.push_characters)
+    else:
+        text, data = message.text, b""
     if not text and not data:
         raise ApiProblem.invalid("The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
@@ -176,15 +180,17 @@ def _message_of(push: Sending) -> PushMessage:
     return message
 
 
-def _payload(raw: Any) -> tuple[str, bytes]:
-    """Data as (text, JSON on one line). A string is text."""
+def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
+    """Data as (text, JSON on one line). A string is text. Data that are too long are not checked: they are
+    refused."""
     data = bytes(raw)
     try:
         if data[:1] == b'"':
             return _decode_text(data), b""
-        # Raw is not checked yet; clients must get valid JSON.
-        _decode_any(data)
-        return "", msgspec.json.format(data, indent=-1)
+        on_one_line = msgspec.json.format(data, indent=-1)
+        if len(on_one_line) <= most_bytes:
+            check_json(on_one_line)  # it was skipped over so far; clients must get valid JSON
+        return "", on_one_line
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(f"{error} - at `$.data`") from None
 

@@ -14,12 +14,14 @@ from imserver.gateway.api.v1 import apps, channels, presence, publisher, push, s
 from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.gateway.auth.authority import bearer, is_token
 from imserver.gateway.auth.principal import Needs
+from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.config.declared import about
 from imserver.gateway.config.values import Declarations
 from imserver.gateway.errors import Problems
-from imserver.gateway.http.call import Api, Call, Route, answer, with_key
+from imserver.gateway.http.call import Api, Call, Route, answer, longest_body, unpacked_body, with_key
 from imserver.gateway.http.operation import PREFIX, Header, Operation, Resource, route_of
-from imserver.gateway.http.reply import PROBLEM, ApiProblem, BatchAnswers
+from imserver.gateway.http.reply import PROBLEM, BatchAnswers
+from imserver.gateway.http.wire import read_commands
 from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES, HttpResponse, HttpRoutes, row_of
 
 # --- batches ------------------------------------------------------------------------------------------------
@@ -60,6 +62,12 @@ class BatchAnswer(Struct):
     results: list[BatchResult]
 
 
+def _read_batch(api: Api, call: Call) -> None:
+    """Decode the commands. Their texts are checked when each is read. May switch."""
+    body = unpacked_body(call, api.limits.body_bytes)
+    call.input = read_commands(body, api.limits.batch_targets)
+
+
 _batches = Resource("push", service=lambda _, api: api)
 
 
@@ -68,6 +76,9 @@ _batches = Resource("push", service=lambda _, api: api)
     Needs.ANY_KEY,
     act="",
     body=BatchRequest,
+    read=_read_batch,
+    reach="",
+    takes_many=True,
     answer=BatchAnswer,
     problems=(Problems.TOO_MANY_TARGETS,),
     headers=(
@@ -85,15 +96,14 @@ def batch(api: Api, call: Call) -> HttpResponse:
     its own route and counts as one request against the rate of the key. The answers have at most 4 MiB
     together: in place of one that does not fit any more stands 413 `answer_too_large`.
     """
-    content: BatchRequest = call.input
-    commands = content.commands
-    if len(commands) > api.limits.batch_targets:
-        raise ApiProblem(Problems.TOO_MANY_TARGETS)
+    commands: list[dict[str, Raw]] = call.input
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
     answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
+        if is_long_turn():
+            serve_others()
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
         alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
@@ -183,25 +193,28 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     """Bytes that are read of a body before :func:`imserver.gateway.http.call.admit` has decided. Never
     switches.
 
-    A known key, a listed address and demo mode may send ``limits.body_bytes``; a user's token, which is
+    A known key, a listed address and demo mode may send what the route takes; a user's token, which is
     not verified here, a few messages; all others what a form without identity needs.
     """
-    limits = api.limits
-    public, some = limits.public_body_bytes, min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
+    public = api.limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)
-    row = None if endpoint is None else endpoint.route
-    if row is not None and row.need is Needs.SIGNED:
+    if endpoint is None:
+        return public
+    row = endpoint.route
+    longest = longest_body(api, row)
+    some = min(8 * MAX_PUBLIC_BODY_BYTES, longest)
+    if row.need is Needs.SIGNED:
         return some
-    if row is None or not row.need.scope:
+    if not row.need.scope:
         return public
     if api.keys.demo:
-        return limits.body_bytes
+        return longest
     authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
     if not authorization:
         known = row.need.address and api.authority.allowed.apps_of(host)
-        return limits.body_bytes if known else public
+        return longest if known else public
     credential = bearer(authorization)
     key = api.keys.find(credential)
     if key is not None and key.scopes:
-        return limits.body_bytes
+        return longest
     return some if row.need.users and is_token(credential) else public

@@ -36,7 +36,7 @@ from imserver.gateway.http.reply import (
     success,
 )
 from imserver.gateway.model import ACTION_PREFIX, Event, Outcome
-from imserver.gateway.protocol.forgiving import has_nul
+from imserver.gateway.protocol.forgiving import has_nul, values_in
 from imserver.gateway.push.push import UserPush
 from imserver.gateway.sessions.sessions import MAX_BAN_SECONDS
 from imserver.gateway.transport.http1 import HttpResponse
@@ -202,7 +202,18 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     return success({"sendCount": outcomes.count(sent), "results": results})
 
 
+MOST_BATCH_OBJECTS: Final = 140_000
+"""Limit of the opening braces of a batch, also of those in texts. Each may be an object of 80 bytes."""
+MOST_BATCH_VALUES: Final = 500_000
+"""Limit of its values: each may be a text of 50 bytes."""
+
+
 def _read_batch(api: Api, call: Call) -> None:
+    has_many = len(call.body) > MOST_BATCH_OBJECTS
+    if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
+        raise RequestRefused(BAD_PARAMETER)
+    if has_many and values_in(call.body) > MOST_BATCH_VALUES:
+        raise RequestRefused(BAD_PARAMETER)
     if has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
     try:
@@ -399,7 +410,7 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
 
 
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
-_ROW: Final[dict[str, Any]] = {**_OF_NODE, "app": "any", "limited": True}
+_ROW: Final[dict[str, Any]] = {**_OF_NODE, "app": "any", "limited": True, "takes_many": True}
 _NAMED: Final[dict[str, Any]] = {**_ROW, "app": "named"}
 
 ROUTES: Final = (

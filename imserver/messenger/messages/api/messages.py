@@ -310,6 +310,7 @@ def _forward(request: SendRequest, id: int) -> Send:
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
+    most_bytes = api.limits.push_characters if call.is_back_end else api.limits.message_bytes
     if request.text is not UNSET:
         kind, body = request.type or "text", _bytes("text", str.encode, request.text)
     else:
@@ -317,13 +318,14 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         if kind == "text":
             raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
         try:
-            msgspec.json.decode(data)  # Raw is not checked yet; clients must get valid JSON
             body = msgspec.json.format(data, indent=-1)
+            if len(body) <= most_bytes:
+                call.check_json(body)  # it was skipped over so far; clients must get valid JSON
         except (ValueError, RecursionError) as error:
             raise ApiProblem.invalid(f"{error} - at `$.data`") from None
         if body == b'""':
             raise ApiProblem.invalid("The message is empty: give `text` or `data`")
-    if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
+    if len(body) > most_bytes:
         raise ApiProblem.invalid("The message is too long")
     return kind, body
 
