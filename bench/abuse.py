@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 from bench import abuse_setup
@@ -32,6 +33,8 @@ from bench.abuse_rows import (
     FULL_BYTES,
     GROUPS,
     OF_ACCOUNTS,
+    OF_COMMANDS,
+    OF_DATA,
     OTHER,
     PATHS,
     PROTOBUF,
@@ -39,11 +42,15 @@ from bench.abuse_rows import (
     REFUSED,
     SILENT,
     USER,
+    VALUES,
+    WILDCARDS,
     Request,
     command_answers,
+    data_frames,
     frames_of,
     http_answers,
     operation_requests,
+    with_data,
 )
 from bench.abuse_setup import CROWD, Attacker
 from bench.connections import Target, error_name
@@ -67,9 +74,17 @@ _GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}, accounts: {{search: true, guests:
 _OPERATOR_KEY = "a-key-that-the-attacker-has"
 _PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
+_STORED = "{history: log, subscribe: anybody, publish: anybody}"
+_STORED_CHANNELS = f"{{open: true, channels: {{'': {_STORED}}}}}"
+_PLUG_INS = {"mcp", "durable_streams"}
+_GROUP = "imserver.features"
 MODES = {
     "demo": {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"},
     "keys": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
+    "plug-ins": {
+        "IMSERVER_FEATURES": "[all, mcp, durable_streams]",
+        "IMSERVER_APPS": f"{{default: {_STORED_CHANNELS}}}",
+    },
     "people": {
         "IMSERVER_APPS": f"{{gochat: {_GOCHAT}, bench: {_PUSHER}, default: {_OPEN}}}",
         "IMSERVER_ACCOUNTS_REGISTRATION": "true",
@@ -80,7 +95,8 @@ MODES = {
     },
 }
 """Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
-there. ``keys``: strangers have none, and who sends :data:`_ENDS_DEMO` has one.
+there. ``keys``: strangers have none, and who sends :data:`_ENDS_DEMO` has one. ``plug-ins``: if they are
+installed.
 """
 _ENDS_DEMO = {
     "GET /api/v1/keys/usage",
@@ -249,6 +265,96 @@ def _messages() -> Iterator[Attack]:
     yield Attack("/acc, 60 KB of query", _upgrade(f"/acc?{_query}"), ws=True)
 
 
+ONE_BODY_BYTES = 1 << 20
+"""The longest body of most routes, and the longest append to a stream."""
+MOST_VALUES = 138_000
+"""A little less than the commas, colons and brackets that most bodies may have."""
+_FULL_BODY_BYTES, _FULL_MESSAGE_BYTES = ONE_BODY_BYTES - 300, MESSAGE_BYTES - 300
+
+
+def _allowed_bytes(make: Callable[[int], bytes]) -> int:
+    """So long may JSON be that it has as many values as a body may have."""
+    sample = make(1 << 16)
+    share = sum(map(sample.count, (b",", b":", b"[", b"{"))) / len(sample)
+    return min(_FULL_BODY_BYTES, int(MOST_VALUES / max(share, 0.01)))
+
+
+def _data_attacks(
+    path: str, build: Callable[[bytes], Build], mode: str, by_values: bool = True
+) -> Iterator[Attack]:
+    """A request of each value: too large, and as large as a body may be, or (``by_values``) with as many
+    values as it may have. ``build`` makes it of the value."""
+    for name, make in VALUES.items():
+        allowed_bytes = _allowed_bytes(make) if by_values else _FULL_BODY_BYTES
+        sizes = {"4 MB": BODY_BYTES, "the most": allowed_bytes}
+        for size, most_bytes in sizes.items():
+
+            def request(target: Target, make: Any = make, most_bytes: int = most_bytes) -> bytes:
+                return build(make(most_bytes))(target)
+
+            yield Attack(f"{path}, data: {size} of {name}", request, mode=mode)
+
+
+def _data() -> Iterator[Attack]:
+    """Values that may be any JSON: many, deep, and long ones, where a user or a back end may send them."""
+    for path, document in OF_DATA.items():
+        where = path.partition(" ")[0]
+        yield from _data_attacks(
+            f"POST {path}",
+            lambda data, where=where, document=document: _post(where, JSON, with_data(document, data)),
+            mode="demo",
+        )
+    for number, pattern in enumerate(WILDCARDS):
+        body = b'{"pattern":"%b"}' % pattern
+        yield Attack(
+            f"POST /api/channels, wildcards {number}", _post("/api/channels", JSON, body), mode="demo"
+        )
+    for dialect, name in OF_COMMANDS:
+        most_bytes = BODY_BYTES if dialect == "publisher" else _FULL_MESSAGE_BYTES
+        for value, make in VALUES.items():
+
+            def frames(
+                target: Target,
+                row: tuple[str, str] = (dialect, name),
+                make: Any = make,
+                most_bytes: int = most_bytes,
+            ) -> bytes:
+                return _upgrade(PATHS[row[0]], data_frames(*row, USER, make(most_bytes)))(target)
+
+            whole = f"{dialect}: {name}, data: a message of {value}"
+            yield Attack(whole, frames, ws=True, mode="demo")
+
+
+def _plug_ins() -> Iterator[Attack]:
+    """The same for features of other distributions, where they are installed."""
+    yield from _data_attacks(
+        "POST /mcp",
+        lambda data: _post(
+            "/mcp?app=default&user=ann",
+            JSON,
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"x":%b}}}'
+            % data,
+        ),
+        mode="plug-ins",
+    )
+    yield from _data_attacks(
+        "PUT /durable",
+        lambda data: _put(f"/durable/default/stream/{time.time_ns()}", data),
+        mode="plug-ins",
+        by_values=False,
+    )
+    yield from _data_attacks(
+        "PUT /durable, an array as",
+        lambda data: _put(f"/durable/default/stream/{time.time_ns()}", data[data.find(b"[") :]),
+        mode="plug-ins",
+    )
+
+
+def _put(path: str, body: bytes) -> Build:
+    fields = (f"Content-Type: {JSON}", f"Content-Length: {len(body)}")
+    return lambda target: get_request(target, path, *fields, method="PUT") + body
+
+
 def _people() -> Iterator[Attack]:
     """The requests that anybody may send to a server with accounts, bots and login providers."""
     text = b'{"text":"x"}'
@@ -315,7 +421,7 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
 
 ATTACKS = {
     attack.name: attack
-    for attacks in (_requests(), _messages(), _people(), _commands())
+    for attacks in (_requests(), _messages(), _people(), _commands(), _data(), _plug_ins())
     for attack in attacks
 }
 """All but those of the operations of the API."""
@@ -565,6 +671,8 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
 
     for mode in MODES:
         if options.match.partition(": ")[0] in {*MODES} - {mode}:
+            continue
+        if mode == "plug-ins" and not {each.name for each in entry_points(group=_GROUP)} >= _PLUG_INS:
             continue
         own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
         context.pool.start(own)

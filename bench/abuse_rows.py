@@ -254,6 +254,107 @@ PUBLISHER: Final[Mapping[str, Json]] = {
 """Commands on a publisher connection → their data."""
 
 
+# --- values that are large, deep or many --------------------------------------------------------------------
+
+_MOST_DEPTH: Final = 900
+"""Brackets in each other that a parser in C still reads."""
+
+
+def _array_of(value: bytes, most_bytes: int) -> bytes:
+    """A JSON array of this value, until it is full."""
+    return b"[" + (value + b",") * ((most_bytes - 3) // (len(value) + 1)) + b"1]"
+
+
+def _members(most_bytes: int) -> bytes:
+    """A JSON object of different members."""
+    return b"{%b}" % b",".join(b'"%06d":0' % number for number in range(most_bytes // 11))
+
+
+_DEEP: Final = b"[" * _MOST_DEPTH + b"]" * _MOST_DEPTH
+VALUES: Final[Mapping[str, Callable[[int], bytes]]] = {
+    "numbers": lambda most: _array_of(b"1", most),
+    "empty arrays": lambda most: _array_of(b"[]", most),
+    "objects": lambda most: _array_of(b'{"a":1}', most),
+    "members": _members,
+    "members and U+0000": lambda most: b'{"x":%b,"y":"\\u0000"}' % _members(most - 100),
+    "deep arrays": lambda most: _array_of(_DEEP, most),
+    "a number that may be too large": lambda most: b'["9e999",%b]' % _array_of(b"[]", most - 100),
+    "one text of escapes": lambda most: b'"%b"' % (b"\\u4e2d" * ((most - 2) // 6)),
+}
+"""Name → the JSON value of about so many bytes."""
+WILDCARDS: Final = (
+    b"*?" * 127,
+    b"[a-z]*" * 42,
+    b"{%b}" % b",".join([b"a*"] * 64) + b"*b" * 30,
+    b"{a,b}" * 6 + b"*a?" * 70,
+    b"{a,b}" * 51,
+    b"*" * 4_000_000,
+)
+"""Patterns of the names of channels."""
+_DATA: Final = "data of the attack"
+
+
+def with_data(document: object, data: bytes) -> bytes:
+    """A document in which :data:`_DATA` is replaced by JSON."""
+    return _compact(document).replace(_compact(_DATA), data, 1)
+
+
+_TO_DEFAULT: Final = {"app": "default", "type": "x", "data": _DATA}
+_PUBLISHED: Final = {"channel": CHANNEL, "data": _DATA}
+OF_DATA: Final[Mapping[str, Json]] = {
+    "/api/v1/push": {**_TO_DEFAULT, "user": "x"},
+    "/api/v1/messages/send": {**_TO_DEFAULT, "user": USER, "to": OTHER},
+    "/api/v1/channels/publish": {**_TO_DEFAULT, "channel": CHANNEL},
+    "/api/v1/channels/subscribe": {"app": "default", "channel": CHANNEL, "users": _DATA},
+    "/api/v1/presence": {"app": "default", "users": _DATA},
+    "/api/v1/batch": {"commands": [{"push": {**_TO_DEFAULT, "user": "x"}}]},
+    "/api/v1/batch of": {"commands": _DATA},
+    "/api/publish": _PUBLISHED,
+    "/api/batch": {"commands": [{"publish": _PUBLISHED}]},
+    "/api/batch of": {"commands": _DATA},
+    "/api": {"method": "publish", "params": _PUBLISHED},
+    "/api/send_to_client": {"clientId": "x", "data": _DATA},
+    "/user/sendMessageBatch": {"appID": 101, "messages": _DATA},
+}
+"""Path (and what the data are, if there are two) → a body whose data may be any JSON."""
+MCP_CALL: Final[Json] = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "send_message", "arguments": {"x": _DATA}},
+}
+OF_COMMANDS: Final[Mapping[tuple[str, str], Json]] = {
+    ("cmd", "send"): {"to": OTHER, "type": "x", "data": _DATA},
+    ("cmd", "publish"): {"channel": CHANNEL, "data": _DATA},
+    ("cmd", "createGroup"): {"name": "x", "members": _DATA},
+    ("centrifuge", "publish"): _PUBLISHED,
+    ("centrifuge", "rpc imserver:send"): {"to": OTHER, "type": "x", "data": _DATA},
+    ("action", "sendmsg"): {**ACTION["sendmsg"], "message": _DATA},
+    ("publisher", "publish"): {**_TO_DEFAULT, "user": "x"},
+    ("publisher", "ping"): {"x": _DATA},
+}
+"""Dialect and command → data of which a part may be any JSON."""
+
+
+def data_frames(dialect: str, name: str, user: str, data: bytes) -> bytes:
+    """A login, and one command with data that may be any JSON."""
+    body = OF_COMMANDS[dialect, name]
+    if dialect == "publisher":
+        return client_frame(with_data({"seq": 1, name: body}, data))
+    if dialect == "cmd":
+        login = {"seq": "1", "cmd": "login", "data": {**(CMD["login"] or {}), "userID": user}}
+        command = with_data({"seq": "1", "cmd": name, "data": body}, data)
+        return client_frame(_compact(login)) + client_frame(command)
+    if dialect == "action":
+        login = {"seq": "1", "action": "login", "data": ACTION["login"]}
+        command = with_data({"seq": "1", "action": name, "data": body}, data)
+        return client_frame(_compact(login)) + client_frame(command)
+    kind, _, method = name.partition(" ")
+    login = {"id": 1, "connect": {}}
+    content = {"method": method, "data": body} if method else body
+    return client_frame(_compact(login)) + client_frame(with_data({"id": 3, kind: content}, data))
+
+
 def _filled_in(data: object, known: Mapping[str, Any]) -> object:
     """The data of a command with what the attacker may use."""
     if isinstance(data, list):
