@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
+MOST_VALUES_OF_LINES: Final = 800_000
+"""The most commas, colons and brackets of the commands of ``POST /api``."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _MIN_CODE, _MAX_CODE = 3000, 4999
@@ -490,6 +492,7 @@ def _decode_lines(content: bytes) -> list[NamedCommand]:
     """The commands of ``POST /api``. Raises ValueError, RecursionError and :class:`ApiProblem`."""
     if content.count(b"\n") > 2 * MAX_CHANNELS:  # some may be empty, but each other one becomes an object
         raise _too_many_commands()
+    Call.require_few_values(content, MOST_VALUES_OF_LINES)
     return _decode_all_lines(content)
 
 

@@ -60,15 +60,19 @@ _decode_commands: Final = msgspec.json.Decoder(_Commands)
 _decode_command: Final = msgspec.json.Decoder(
     Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]
 ).decode
-MOST_BRACES: Final = 20_000
-"""A batch with more objects is counted before they are made."""
+UNCOUNTED_BYTES: Final = 65536
+"""A batch of this size has so few commands that they are made without counting them."""
+MOST_BRACKETS: Final = 400_000
+"""Limit of the brackets of a batch: where all of them are nested, so many hold the loop for 10 ms."""
 
 
 def require_few_commands(body: bytes, most: int) -> None:
     """Refuse a batch with more than ``most`` commands before they become objects. Raises
     :class:`ApiProblem`."""
-    if body.count(b"{") <= MOST_BRACES:
+    if len(body) <= UNCOUNTED_BYTES:
         return
+    if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
+        raise ApiProblem(Problems.BODY_TOO_LARGE, f"The body has more than {MOST_BRACKETS} brackets")
     try:
         commands = _count_commands(body).commands
     except (ValueError, RecursionError) as error:

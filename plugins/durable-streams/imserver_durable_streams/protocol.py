@@ -200,7 +200,7 @@ _read_meta: Final = msgspec.json.Decoder(_Meta).decode
 _read_values: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
-MOST_VALUES: Final = 140_000
+MOST_VALUES: Final = 100_000
 """The most commas, colons and brackets of an array, whose values become objects. An append of one value may
 have more."""
 AROUND_BYTES: Final = 1024

@@ -8,6 +8,7 @@ question to Redis.
 """
 
 import logging
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from operator import attrgetter
@@ -77,6 +78,7 @@ class _Numbered(Struct):
     seq: Seq = 0
 
 
+_BEGIN_WITH_SEQ: Final = re.compile(rb'\s*\{\s*"seq"\s*:\s*(?:-?[0-9]{1,20}|"[^"\\]{0,128}")')
 _number_of = msgspec.json.Decoder(_Numbered)
 
 
@@ -231,6 +233,17 @@ class Publisher:
             )
         return b'{"seq":%b,%b' % (seq, finished.body[1:])
 
+    def _seq_of(self, payload: bytes) -> Seq | None:
+        """The ``seq`` of a command that cannot be read; None: it is not known. Of a long one only the begin
+        is looked at."""
+        if len(payload) > self._api.limits.one_body_bytes:
+            begin = _BEGIN_WITH_SEQ.match(payload)
+            payload = b"" if begin is None else begin[0] + b"}"
+        try:
+            return _number_of.decode(payload).seq
+        except (ValueError, RecursionError):
+            return None
+
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
@@ -242,11 +255,7 @@ class Publisher:
             if self._api.rates.per_second:
                 self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
-            try:
-                seq = _number_of.decode(payload).seq
-            except (ValueError, RecursionError):
-                seq = None
-            return _refused(seq, problem)
+            return _refused(self._seq_of(payload), problem)
         return command
 
 

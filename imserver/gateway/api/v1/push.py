@@ -180,12 +180,18 @@ def _message_of(push: Sending) -> PushMessage:
     return message
 
 
+MOST_ESCAPE_BYTES: Final = 6
+"""JSON takes at most so many bytes for a character, and none has fewer than one in the limit of a push."""
+
+
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
     """Data as (text, JSON on one line). A string is text. Data that are too long are not checked: they are
     refused."""
     data = bytes(raw)
     try:
         if data[:1] == b'"':
+            if len(data) > MOST_ESCAPE_BYTES * (most_bytes + 1):
+                return "", data
             return _decode_text(data), b""
         on_one_line = msgspec.json.format(data, indent=-1)
         if len(on_one_line) <= most_bytes:

@@ -222,6 +222,8 @@ def _read_batch(api: Api, call: Call) -> None:
         try:  # with other keys
             fields = _usual_spelling(parse_json(call.body))
             if isinstance(fields.get("messages"), list):
+                if len(fields["messages"]) > api.limits.batch_targets:
+                    raise RequestRefused(BAD_PARAMETER)
                 fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
             call.input = msgspec.convert(fields, Batch)
         except (BadBody, msgspec.ValidationError, AttributeError, TypeError):

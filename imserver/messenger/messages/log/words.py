@@ -69,10 +69,16 @@ def terms_of(text: str) -> set[str]:
     return terms
 
 
+MOST_SEARCHED_COMMAS: Final = 30_000
+"""JSON with more values is not searched: to look for texts among them would hold the loop."""
+
+
 def searched_text(type: str, body: bytes) -> str:
     """What a search finds in a message: what a reader sees."""
     if type == TEXT_TYPE:
         return body.decode(errors="replace")
+    if body.count(b",") > MOST_SEARCHED_COMMAS:
+        return ""
     texts: list[str] = []
     waiting: list[tuple[str, Any]] = []
     with suppress(ValueError, RecursionError):

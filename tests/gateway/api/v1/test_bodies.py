@@ -99,6 +99,12 @@ def test_a_command_of_a_batch_is_bounded_like_a_request_of_its_route(node: ApiNo
     assert [each["status"] for each in document["results"]] == [200, 413, 200]
 
 
+def test_a_batch_of_nested_values_is_refused_before_it_is_read(node: ApiNode) -> None:
+    deep = b"[" * 900 + b"]" * 900
+    body = b'{"commands":[{"push":[%b]}]}' % b",".join([deep] * 1_000)
+    assert refused(node, BATCH, body) == (413, "body_too_large")
+
+
 @pytest.mark.parametrize(
     ("commands", "text"),
     [
