@@ -349,7 +349,7 @@ class Ask(Struct, frozen=True):
     None: all readers but its author. ``need``: how many users answer. ``until``: the deadline in milliseconds
     since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or ``"expired"``.
     ``poll``: it is one, in which everybody may vote. ``mine``: the options for which you have voted, by their
-    index; None: not known."""
+    index; None: not known. ``fixed``: its text is never edited."""
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -360,6 +360,7 @@ class Ask(Struct, frozen=True):
     answers: tuple[AskAnswer, ...] = ()
     poll: Poll | None = None
     mine: tuple[int, ...] | None = None
+    fixed: bool = False
 
 
 class Answered(Struct, frozen=True):

@@ -112,6 +112,7 @@ const NOT_STORED = 1008;
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
  * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {boolean} [fixed]        its text is never edited
  * @property {Poll} [poll]            it is a poll, in which everybody may vote
  * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
  */

@@ -81,6 +81,9 @@ class AskRequest(Acting, kw_only=True):
     seconds: Annotated[
         int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=Limit.QUESTION_SECONDS)
     ] = 0
+    fixed: Annotated[
+        bool, about("Whether its text is never edited, because an answer permits what it says.")
+    ] = False
     thread: Annotated[
         int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
     ] = 0
@@ -209,7 +212,8 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
     It is a message, which clients show with buttons. The first answer closes it, or the first `need` answers
     of different users. Everybody who reads the message sees who has answered what. A poll is open until its
-    deadline, or until it is cancelled, and takes any number of votes.
+    deadline, or until it is cancelled, and takes any number of votes. A question that somebody has answered
+    is not edited any more, one that is `fixed` never.
     """
     if wrong := _poll_objection(request):
         raise ApiProblem.invalid(wrong)
@@ -231,6 +235,8 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     if request.poll:
         kind = {"many": request.many, "anonymous": request.anonymous}
         ask |= {"of": [], "poll": {key: True for key in kind if kind[key]}}
+    if request.fixed:
+        ask["fixed"] = True
     if request.seconds:
         ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
     sent = api.messages.send(

@@ -62,7 +62,8 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     ``until``: its deadline in Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``: those
     that count, in their order. ``poll``: every reader votes, and may change that until it is closed; ``of``
     is empty then, so that nodes and clients that know no polls let nobody answer. ``mine``: the options that
-    the reader has chosen, by their index; None: nobody has looked.
+    the reader has chosen, by their index; None: nobody has looked. ``fixed``: the text is never edited, since
+    an answer permits what it says.
     """
 
     class Poll(Struct, frozen=True, omit_defaults=True):
@@ -89,6 +90,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     answers: tuple[AskAnswer, ...] = ()
     poll: Poll | None = None
     mine: tuple[int, ...] | None = None
+    fixed: bool = False
 
     @property
     def count(self) -> int:

@@ -110,6 +110,7 @@ COMMANDS: Final[Mapping[str, ReasonRow]] = {
     "blocked": ReasonRow("The receiver has blocked the user.", "The receiver can unblock them."),
     "rejected": ReasonRow("The back end of the app has rejected it.", "Ask its developers: it decides."),
     "not_bot": ReasonRow("Only bots send buttons."),
+    "fixed": ReasonRow("The question was answered, or is fixed: its text stays.", "Ask another question."),
     "superseded": ReasonRow("The user has a newer session.", "The client connects again."),
     "recalled": ReasonRow("The message was recalled."),
     "invalid": ReasonRow("What the client sent is not valid.", "Correct the client."),

@@ -124,7 +124,8 @@ class Hooks(Store.Rows):
 
 class TaskCall(Struct, frozen=True):
     """What a task does, and for whom. ``principal``: who has called the tool, ``proof`` by which its right is
-    asked for again. ``client``: what its client can. ``needs_yes``: it needs the yes of its question."""
+    asked for again. ``client``: what its client can. ``needs_yes``: it needs the yes of its question.
+    ``asked``: the digest of that question, as it was asked."""
 
     principal: Principal
     proof: str
@@ -132,6 +133,7 @@ class TaskCall(Struct, frozen=True):
     arguments: dict[str, Any]
     client: dict[str, Any]
     needs_yes: bool
+    asked: str = ""
 
 
 class Round(Struct, frozen=True):

@@ -37,11 +37,12 @@ def audit_of(core: Core) -> AuditLog | None:
 
 
 def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
-    """That a person has permitted a call. ``asked``: the question as it is now."""
+    """That a person has permitted a call. ``asked``: the question as it is now, with its answer. The digest is
+    that of the text that was asked."""
     (answer,) = asked["answers"]
     facts = {
         "message": asked["id"],
-        "question": digest(asked["text"]),
+        "question": task.what.asked,
         "tool": task.what.tool,
         "arguments": digest(task.what.arguments),
         "answer": answer["value"],

@@ -54,12 +54,14 @@ _ONE: Final = "WHERE app = %s AND id = %s"
 class Later(Struct, frozen=True):
     """What a tool returns that goes on as a task: it is run again, with ``Turn.task``, when the ``question``
     has ended, or at once (0). ``state``: any JSON, which is then ``Turn.state``. ``seconds``: so long it may
-    take. ``needs_yes``: it is only run if the answer is a yes. See ``Turn.takes_tasks``."""
+    take. ``needs_yes``: it is only run if the answer is a yes to the text with the digest ``asked``. See
+    ``Turn.takes_tasks``."""
 
     question: int = 0
     state: Any = None
     seconds: int = 3600
     needs_yes: bool = False
+    asked: str = ""
 
 
 class TaskRows(Store.Rows):
@@ -184,7 +186,15 @@ class Tasks:
         """Make a task of a call, or for a client that takes none, what takes the yes for it. Switches. Raises
         McpError."""
         meets = turn.message.client if turn.takes_tasks else {}
-        what = TaskCall(turn.principal, turn.proof(), tool, arguments, dict(meets), later.needs_yes)
+        what = TaskCall(
+            principal=turn.principal,
+            proof=turn.proof(),
+            tool=tool,
+            arguments=arguments,
+            client=dict(meets),
+            needs_yes=later.needs_yes,
+            asked=later.asked,
+        )
         state = "working" if turn.takes_tasks else "held"
         task = Task(app=turn.app, user=turn.user, state=state, what=what, question=later.question)
         task = replace(task, rounds=Round(state=later.state))

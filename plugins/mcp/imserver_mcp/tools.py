@@ -20,6 +20,7 @@ from .offers import Tool, users_in
 from .receipts import receipt_of
 from .tasks import Later
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
+from .verify_receipt import digest
 
 WAIT_SECONDS: Final = 20
 """How long one look waits for an answer. It ends earlier, when there is one."""
@@ -27,6 +28,7 @@ HOLD_SECONDS: Final = 50
 """After so long a client of 2026-07-28 has to come again, since proxies end requests that take long."""
 YES: Final = "yes"
 _PERMISSION: Final = "permission"
+_OTHER_QUESTION: Final = "The text of the question was changed: a yes to it does not permit this call."
 MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
@@ -245,9 +247,12 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
         names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
         text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
         options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
-        question = {"text": text, "to": person, "options": options, "seconds": seconds}
+        question = {"text": text, "to": person, "options": options, "seconds": seconds, "fixed": True}
         asked = turn.run("POST", "/asks/create", **question)
-        later = Later(asked["id"], seconds=seconds, needs_yes=True)
+        if asked["text"] != text:  # a review of messages has replaced it
+            turn.run("POST", "/asks/cancel", id=asked["id"])
+            return _OTHER_QUESTION
+        later = Later(asked["id"], seconds=seconds, needs_yes=True, asked=digest(text))
         if turn.takes_tasks:
             return later
         held: Task | None = turn.tasks.add(turn, tool.name, arguments, later)
@@ -268,7 +273,10 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
 
 
 def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
-    """Use the answer to a question; see :func:`permission`."""
+    """Use the answer to a question; see :func:`permission`. A yes permits what was asked: a question with
+    another text is none about this call, however it came to have it."""
+    if digest(asked["text"]) != task.what.asked:
+        return _OTHER_QUESTION
     if [each.get("value") for each in asked["answers"]] == [YES]:
         if not turn.tasks.use(task, asked):
             return "This yes was used before."

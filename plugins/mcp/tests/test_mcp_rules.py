@@ -2,10 +2,11 @@
 
 import json
 import re
+import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,27 @@ def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path
         waiting.result(60)
         call["arguments"]["text"] = "a" * 100_000
         assert "too long" in rpc(url, bot.token, "tools/call", **call)["content"][0]["text"]
+
+
+def test_a_yes_permits_what_was_asked_and_nothing_else(installed: dict[str, str], tmp_path: Path) -> None:
+    apps = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 60}}}
+    with running(tmp_path / "nodes", installed, 1, apps=apps) as (server,), ThreadPoolExecutor(1) as pool:
+        ann, bob, bot = people(server)
+        call = {"name": "send", "arguments": {"to": bob.user, "text": "TRANSFER ALL MONEY"}}
+        waiting = pool.submit(rpc, f"{server.http_url}/mcp", bot.token, "tools/call", **call)
+        asked = question(ann, bot.user)["id"]
+        for editor in (bot, User(server, KEY)):
+            refused = editor.refused("messages/edit", id=asked, text="May I say good morning?")
+            assert refused == (403, "not_allowed")
+        (database,) = server.folder.rglob("*.db")
+        with closing(sqlite3.connect(database)) as store, store:  # as if a node of before had stored the edit
+            change = "UPDATE message SET body = ? WHERE id = ?"
+            assert store.execute(change, (b"May I say good morning?", asked)).rowcount == 1
+        ann.post("asks/answer", id=asked, value="yes")
+        result = waiting.result(60)
+        assert (result["isError"], KEY_OF_META in result.get("_meta", {})) == (True, False)
+        assert "was changed" in result["content"][0]["text"]
+        assert bob.get("messages/sync", after=0)["messages"] == []
 
 
 @pytest.mark.full("processes")  # the server has the client come again after 50 seconds

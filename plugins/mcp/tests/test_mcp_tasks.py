@@ -33,7 +33,7 @@ from imserver_mcp.protocol import Code, McpError
 from imserver_mcp.receipts import KEY as KEY_OF_META
 from imserver_mcp.receipts import act_of, receipt
 from imserver_mcp.tasks import MOST_OPEN, TaskRows
-from imserver_mcp.verify_receipt import PERMIT, Wrong, check, check_chain, main
+from imserver_mcp.verify_receipt import PERMIT, Wrong, check, check_chain, digest, main
 from msgspec.structs import replace
 
 from imserver.operate.audit.acts import entry_of
@@ -224,8 +224,9 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
     """A receipt, and a chain with its row between two others."""
     bot = Principal("bot", apps=frozenset({"shop"}), user="helper")
     given = {"to": "bob", "text": f"für bob\n\x1f {number}"}
-    task = Task(app="shop", user="helper", what=TaskCall(bot, "", "send", given, {}, True), question=7)
     text = f"May I use `send`? {given}"
+    call = TaskCall(bot, "", "send", given, {}, True, asked=digest(text))
+    task = Task(app="shop", user="helper", what=call, question=7)
     asked = {"id": 7, "text": text, "answers": [{"user": "ann", "value": "yes", "time": 1_700_000_000_000}]}
     rows, previous, names = [], "", ()
     for act in (Act("node.start", Principal("node", key="n1")), act_of(task, asked, bot), Act("x", bot)):

@@ -147,7 +147,7 @@ export class MessageActions {
     const { session, composing } = this;
     const { words, user } = session;
     const own = entry.from === user;
-    const mayEdit = own && entry.text !== undefined && !entry.meta?.forwarded;
+    const mayEdit = own && isEditable(entry);
     const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin" || composing.membersPin();
     const isPinned = composing.isPinned(entry.id);
     const { thread, select } = composing;

@@ -5,7 +5,7 @@ import { element, fill } from "../../text.js";
 import { ApiError, reasonOf } from "../parts/api.js";
 import { loaded } from "../parts/names.js";
 import { Composer } from "./composer.js";
-import { isBeside, isRevision, revised, usersIn } from "../parts/entries.js";
+import { isBeside, isEditable, isRevision, revised, usersIn } from "../parts/entries.js";
 import { upTo } from "../session/first-view.js";
 import { withModule } from "../parts/loading.js";
 import "./invitation-message.js";
@@ -411,7 +411,7 @@ export class ConversationView {
   }
 
   #lastOwn() {
-    return this.open?.entries?.findLast(({ from, kind, text, meta }) => from === this.session.user && kind === "message" && text !== undefined && !meta?.forwarded) ?? null;
+    return this.open?.entries?.findLast((entry) => entry.from === this.session.user && isEditable(entry)) ?? null;
   }
 
   /** @param {number} id */

@@ -5,7 +5,7 @@ import { drawn, element, fill, make } from "../../text.js";
 import { MessageActions } from "./actions.js";
 import { Composer } from "./composer.js";
 import { openCard } from "../people/card.js";
-import { insert, isRevision, revised, usersIn } from "../parts/entries.js";
+import { insert, isEditable, isRevision, revised, usersIn } from "../parts/entries.js";
 import { loaded } from "../parts/names.js";
 import { attempt, input, load, loadStyle, namedList, noteLine, redraw } from "../parts/form.js";
 import { startMedia } from "../media/media.js";
@@ -285,7 +285,7 @@ class ThreadView {
 
   /** @returns {Entry | null} our newest reply that can be edited */
   #lastOwn() {
-    return this.#replies.findLast(({ from, kind, text, meta }) => from === this.session.user && kind === "message" && text !== undefined && !meta?.forwarded) ?? null;
+    return this.#replies.findLast((entry) => entry.from === this.session.user && isEditable(entry)) ?? null;
   }
 
   #follow() {

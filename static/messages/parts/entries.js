@@ -37,6 +37,16 @@ function lastingOf({ meta }) {
 
 /**
  * @param {Entry} entry
+ * @returns {boolean} whether its author may edit it: the content of others stays, and so does what somebody has answered
+ */
+export function isEditable({ kind, text, meta }) {
+  if (kind !== "message" || text === undefined || meta?.forwarded) return false;
+  const ask = meta?.ask;
+  return !(ask?.fixed || ask?.answers?.length || ask?.poll?.voters);
+}
+
+/**
+ * @param {Entry} entry
  * @returns {string[]} users whose names are needed to show it, besides its sender
  */
 export function usersIn({ meta, reactions }) {

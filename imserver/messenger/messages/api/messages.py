@@ -385,7 +385,8 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """Edit a message.
 
     Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
-    read the message. A recalled message cannot be edited, nor one that was edited 100 times.
+    read the message. A recalled message cannot be edited, nor one that was edited 100 times, nor a question
+    that somebody has answered.
     """
     if call.user:
         call.act = ""

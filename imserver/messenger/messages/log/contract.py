@@ -57,6 +57,8 @@ class RejectReason:
     """The group lets only its owner and admins write, or reply in threads."""
     ANSWERED: Final = "answered"
     """The question is closed, or the user has given another answer to it."""
+    FIXED: Final = "fixed"
+    """The message is a question that keeps its text: somebody has answered it, or it was asked so."""
     FULL: Final = "full"
     """A limit in ``detail``, or too many members."""
     TAKEN: Final = "taken"
@@ -131,6 +133,7 @@ _OF_REASON: Final = {
     RejectReason.RECALLED: (ReplyCode.UNAUTHORIZED, Problems.UNKNOWN_MESSAGE),
     RejectReason.NOT_ALLOWED: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
     RejectReason.READ_ONLY: (ReplyCode.UNAUTHORIZED, Problems.ROLE_TOO_LOW),
+    RejectReason.FIXED: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
     RejectReason.FULL: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
     RejectReason.NOT_BOT: (ReplyCode.UNAUTHORIZED, Problems.NOT_ALLOWED),
 }

@@ -30,7 +30,7 @@ from imserver.messenger.messages.log.contract import (
     RejectReason,
 )
 from imserver.messenger.messages.log.groups import ADMIN, MEMBER, OWNER, end_members, record, start_of_history
-from imserver.messenger.messages.log.revisions import MOST_EDITS, count_edits
+from imserver.messenger.messages.log.revisions import FIXED, MOST_EDITS, count_edits, fixed_among
 from imserver.messenger.messages.log.rows import (
     GROUP,
     USER,
@@ -352,6 +352,8 @@ def _revise(
     transaction: AppTransaction, found: FoundMessage, *, draft: Draft, time_ms: int, resend: bytes
 ) -> Change | Rejected:
     """Edit or recall a message."""
+    if draft.kind == "edit" and fixed_among(transaction.sql, transaction.log, [found.id]):
+        return FIXED
     if (
         draft.kind == "edit"
         and count_edits(transaction.sql, transaction.log, found.id, MOST_EDITS) >= MOST_EDITS

@@ -53,6 +53,11 @@ def put(sql: Statements, log: int, message: int, user: str, bits: int, poll: Ask
         )
 
 
+def has_votes(sql: Statements, log: int, message: int) -> bool:
+    """Whether there are votes, also such as are not counted yet."""
+    return bool(sql.query(f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1", (log, message)))
+
+
 def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now: int) -> Ask.Poll:
     """The poll with the totals of all votes. No count is due any more."""
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
@@ -81,7 +86,9 @@ def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
 
 def as_begun(ask: dict[str, Any]) -> dict[str, Any]:
     """A question, as ``meta`` has it, without what has happened to it."""
-    begun: dict[str, Any] = {key: ask[key] for key in ("options", "text", "need", "until") if key in ask}
+    begun: dict[str, Any] = {
+        key: ask[key] for key in ("options", "text", "need", "until", "fixed") if key in ask
+    }
     if isinstance(poll := ask.get("poll"), dict):
         kind = {key: poll[key] for key in ("many", "anonymous") if key in poll}
         begun |= {"of": [], "poll": kind}

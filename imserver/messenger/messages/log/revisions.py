@@ -11,12 +11,13 @@ import msgspec
 from imserver.gateway.storage.statements import Statements
 from imserver.messenger.messages.log import polls
 from imserver.messenger.messages.log.bots import EVERYBODY
-from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.messages.log.contract import Entry, Rejected, RejectReason
 from imserver.messenger.messages.log.rows import NUMBERS, decode_meta
 from imserver.messenger.messages.log.threads import mentions_in, thread_fields
 from imserver.messenger.messages.log.word_index import note_changes
 from imserver.messenger.messages.model import ask_in
 
+FIXED: Final = Rejected(RejectReason.FIXED, "a question that was answered, or is fixed, keeps its text")
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
 _OF_CONTENT: Final = f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
@@ -29,6 +30,25 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
     """Those of these messages that were recalled."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
     return {row[0] for row in sql.query_in(statement, (log,), list(ids))}
+
+
+def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
+    """The questions among these messages that keep their text: each answer is one to what was asked.
+
+    They were asked as ``fixed``, or somebody has answered them. Asked under the log's lock, after the answers
+    of the same transaction.
+    """
+    statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
+    fixed: set[int] = set()
+    for id, meta in sql.query_in(statement, (log,), list(ids)):
+        ask = ask_in(bytes(meta))
+        if ask is None:
+            continue
+        counts_later = ask.poll is not None and not ask.state
+        is_answered = polls.has_votes(sql, log, id) if counts_later else ask.count > 0
+        if ask.fixed or is_answered:
+            fixed.add(id)
+    return fixed
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:

@@ -47,7 +47,14 @@ from imserver.messenger.messages.log.contract import (
 )
 from imserver.messenger.messages.log.handles import IN_META, with_handles
 from imserver.messenger.messages.log.lost import EntriesLost, next_after_loss
-from imserver.messenger.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
+from imserver.messenger.messages.log.revisions import (
+    FIXED,
+    MOST_EDITS,
+    count_edits,
+    fixed_among,
+    recalled_among,
+    revise,
+)
 from imserver.messenger.messages.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
@@ -203,6 +210,8 @@ class AppTransaction:
         """Groups whose bots have changed."""
         self._recalled: set[int] = set()
         """Recalled messages among those that drafts edit."""
+        self._fixed: set[int] = set()
+        """Questions that keep their text among those."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
         self._after_loss = next_after_loss(self.head.lost) if self.head.lost else 0
@@ -538,6 +547,7 @@ class AppTransaction:
                 edited.add(draft.about)
         if edited:
             self._recalled = recalled_among(self.sql, self.log, edited)
+            self._fixed = fixed_among(self.sql, self.log, edited)
             self._edits = {about: count_edits(self.sql, self.log, about, MOST_EDITS) for about in edited}
         return _Facts(
             states,
@@ -553,6 +563,8 @@ class AppTransaction:
         draft, states = one.draft, facts.states
         if draft.kind == "edit" and draft.about in self._recalled:
             return Rejected(RejectReason.RECALLED)
+        if draft.kind == "edit" and draft.about in self._fixed:
+            return FIXED
         if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
             return Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
         if (

@@ -6,6 +6,7 @@ from time import time
 from typing import Any
 
 import gevent
+import pytest
 
 from imserver.gateway.cluster.history import PAGE_BYTES
 from imserver.gateway.model import Limit
@@ -180,18 +181,55 @@ def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     assert [one.type for one in log.entries.sync(APP, "b", last, 10)[0]] == ["expire"]
 
 
-def test_an_edit_changes_neither_options_nor_answers(log: MessageLog) -> None:
+def edit(log: MessageLog, about: int, text: bytes, sender: str = "a", meta: bytes = b"") -> str:
+    """Edit a message; the reason of a refusal, or ``""``."""
+    draft = Draft(sender=sender, kind="edit", body=text, about=about, conversation=1, meta=meta)
+    (result,) = log.writer.append(APP, [draft])
+    return result.reason if isinstance(result, Rejected) else ""
+
+
+def test_an_edit_changes_no_options_and_makes_no_question(log: MessageLog) -> None:
     stored(log, say("a", "b", "hello"))
     id = ask(log, "a", to="b")
-    answered(log.asks.answer(APP, "b", id, value="no"))
     before = state(log, "b", id)
     other = json.dumps({"ask": {"options": [{"text": "All", "value": "all"}]}}).encode()
-    stored(log, Draft(sender="a", kind="edit", body=b"more tea?", about=id, conversation=1, meta=other))
+    assert edit(log, id, b"more tea?", meta=other) == ""
     assert state(log, "b", id) == before
     plain = stored(log, say("a", "b", "plain tea"))[0].id
-    stored(log, Draft(sender="a", kind="edit", body=b"tea", about=plain, conversation=1, meta=other))
+    assert edit(log, plain, b"tea", meta=other) == ""
     (entry,) = log.entries.readable(APP, "b", [plain])
     assert ask_in(entry.meta) is None
+
+
+@pytest.mark.parametrize("by", ["a", ""])
+def test_what_was_answered_keeps_its_text(log: MessageLog, by: str) -> None:
+    """By whoever edits it: its author, or a back end."""
+    stored(log, say("a", "b", "hello"))
+    question, poll = ask(log, "a", to="b", need=2), ask(log, "a", to="b", of=[], poll={"anonymous": True})
+    answered(log.asks.answer(APP, "b", question, value="no"))
+    for choices in ([1], [0]):
+        log.asks.answer(APP, "b", poll, choices=choices)  # the second vote is not counted yet
+    assert [edit(log, id, b"coffee?", by) for id in (question, poll)] == ["fixed", "fixed"]
+    log.asks.answer(APP, "b", poll, choices=[])
+    assert edit(log, poll, b"coffee?", by) == ""
+    log.asks.answer(APP, "b", poll, choices=[1])
+    log.asks.cancel(APP, "a", poll)  # which forgets the votes
+    assert edit(log, poll, b"milk?", by) == "fixed"
+    texts = [entry.body for entry in log.entries.readable(APP, "b", [question, poll])]
+    assert texts == [b"tea?", b"coffee?"]
+
+
+def test_a_fixed_question_never_changes_and_may_be_recalled(log: MessageLog) -> None:
+    stored(log, say("a", "b", "hello"))
+    id = ask(log, "a", to="b", fixed=True)
+    assert [edit(log, id, b"good morning?", by) for by in ("a", "")] == ["fixed", "fixed"]
+    answered(log.asks.answer(APP, "b", id, value="yes"))
+    assert state(log, "b", id).fixed
+    log.removals.remove(APP, "act", [id])
+    assert log.removals.restore(APP, "act") == 1
+    assert edit(log, id, b"good morning?") == "fixed"
+    stored(log, Draft(sender="a", kind="recall", type="", about=id, conversation=1))
+    assert log.asks.get(APP, "b", id) is None
 
 
 def test_a_recalled_question_is_none(log: MessageLog) -> None:
