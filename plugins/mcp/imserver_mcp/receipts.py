@@ -37,8 +37,8 @@ def audit_of(core: Core) -> AuditLog | None:
 
 
 def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
-    """That a person has permitted a call. ``asked``: the question as it is now, with its answer. The digest is
-    that of the text that was asked."""
+    """That a person has permitted a call. ``asked``: the question with its answer. The digest is that of the
+    text that was asked."""
     (answer,) = asked["answers"]
     facts = {
         "message": asked["id"],

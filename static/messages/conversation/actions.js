@@ -5,6 +5,7 @@ import { copyText } from "../../page-parts.js";
 import { drawn, make } from "../../text.js";
 import { added, addFeatures } from "../parts/additions.js";
 import { reasonOf } from "../parts/api.js";
+import { isEditable } from "../parts/entries.js";
 import { attempt, withModule } from "../parts/form.js";
 import { closeMenu, openMenu } from "../parts/menu.js";
 import { button, confirm, openDialog, toast } from "../parts/panel.js";
