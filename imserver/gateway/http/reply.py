@@ -19,6 +19,7 @@ from imserver.gateway.logging import RequestLog
 from imserver.gateway.model import encode_json
 from imserver.gateway.transport.gate import Head
 from imserver.gateway.transport.http1 import (
+    SANDBOX,
     HttpRequest,
     HttpResponse,
     challenged,
@@ -176,7 +177,9 @@ def stream_head(log: RequestLog, head: Head, host: str, content_type: str, by: s
     the label of the principal; ``""``: it is not known yet."""
     request = stream_request(head, host)
     _log_stream(log, request, 200, 0, by)
-    headers = (("Content-Type", content_type), *_STREAM_HEADERS, ("X-Request-Id", request.id))
+    # No browser shows events as a page.
+    sandbox = () if content_type.startswith("text/event-stream") else (SANDBOX,)
+    headers = (("Content-Type", content_type), *_STREAM_HEADERS, *sandbox, ("X-Request-Id", request.id))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return status_line(200) + f"{lines}\r\n".encode("latin-1")
 

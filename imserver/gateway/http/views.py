@@ -14,7 +14,14 @@ from imserver.gateway.errors import Problems
 from imserver.gateway.http.call import Api, Endpoint, admit, answer, body_limit
 from imserver.gateway.http.reply import PREFLIGHT
 from imserver.gateway.transport.gate import Head
-from imserver.gateway.transport.http1 import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
+from imserver.gateway.transport.http1 import (
+    HEADER_LIST,
+    HttpRequest,
+    HttpResponse,
+    patterns_of,
+    phrase_of,
+    typed_headers,
+)
 from imserver.gateway.transport.stream import Streams
 
 
@@ -73,6 +80,8 @@ def to_response(finished: HttpResponse) -> Response:
         response.headers.extend(HEADER_LIST)
     if finished.content_type:
         response.headers["Content-Type"] = finished.content_type
+        if not finished.page:
+            response.headers.extend(typed_headers(finished.content_type))
     response.headers.extend(finished.headers)
     response.content_length = len(finished.body)
     return response

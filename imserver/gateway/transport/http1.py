@@ -20,6 +20,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -545,11 +546,64 @@ HEADERS: Final = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for na
 _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 
 
+SHOWN_TYPES: Final = frozenset(
+    {
+        *("text/plain", "application/json", "application/x-ndjson", "text/event-stream"),
+        *("image/jpeg", "image/png", "image/gif", "image/webp"),
+        *("audio/aac", "audio/amr", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/wav"),
+        *("audio/webm", "video/3gpp", "video/mp4", "video/ogg", "video/quicktime", "video/webm"),
+        "video/x-matroska",
+    }
+)
+"""What browsers only show or play. All else is a download: it may be a page, or a picture with scripts."""
+DOWNLOADED_TYPES: Final = frozenset({"application/pdf", "application/zip"})
+"""Types of downloads that keep their type."""
+BINARY: Final = "application/octet-stream"
+SANDBOX: Final = ("Content-Security-Policy", "default-src 'none'; sandbox")
+"""Even if a browser shows an answer as a page, it runs no script, and is of no origin."""
+
+
+def content_headers(content_type: str, name: str = "", *, keeps_type: bool = False) -> Headers:
+    """The headers of an answer whose type or bytes a user has chosen: it can never run as a page of ours.
+
+    A type that is neither in :data:`SHOWN_TYPES` nor in :data:`DOWNLOADED_TYPES` becomes
+    :data:`BINARY`. ``keeps_type``: it stays, because clients of another server need the type that they gave;
+    the answer is a download all the same. ``name``: of the file.
+    """
+    plain_type = content_type.partition(";")[0].strip().lower()
+    is_shown = plain_type in SHOWN_TYPES
+    if not (is_shown or keeps_type or plain_type in DOWNLOADED_TYPES):
+        content_type = BINARY
+    disposition = "inline" if is_shown else "attachment"
+    if name:
+        disposition += f"; filename*=UTF-8''{quote(name, safe='')}"
+    return (
+        ("Content-Type", content_type),
+        ("X-Content-Type-Options", "nosniff"),
+        SANDBOX,
+        ("Content-Disposition", disposition),
+    )
+
+
+def typed_headers(content_type: str) -> Headers:
+    """What an answer that is neither JSON nor a page of ours has besides :data:`HEADER_LIST`."""
+    *_, disposition = content_headers(content_type, keeps_type=True)
+    return (SANDBOX,) if disposition[1] == "inline" else (SANDBOX, disposition)
+
+
+@lru_cache(256)
+def _typed_block(content_type: str) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in typed_headers(content_type))
+    return b"Content-Type: %b\r\n%b%b" % (content_type.encode("latin-1"), _OTHER_HEADERS, lines.encode())
+
+
 class HttpResponse(Struct, frozen=True):
     """A finished response with :data:`HEADERS` and its own ``headers``.
 
-    ``content_type``: set if the body is not JSON. ``page``: a page of ours. It has only its own headers, so
-    pages of other origins cannot read it. ``whole``: see :func:`constant`.
+    ``content_type``: set if the body is not JSON. A browser that shows such a body as a page runs nothing of
+    it, and what is no text, picture, sound or video is a download (:func:`content_headers`). ``page``: a page
+    of ours. It has only its own headers, so pages of other origins cannot read it. ``whole``: see
+    :func:`constant`.
     """
 
     status: int
@@ -571,8 +625,9 @@ def header_block(response: HttpResponse) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode("latin-1")
     if not response.content_type:
         return HEADERS + lines
-    others = b"" if response.page else _OTHER_HEADERS
-    return b"Content-Type: %b\r\n%b%b" % (response.content_type.encode("latin-1"), others, lines)
+    if response.page:
+        return b"Content-Type: %b\r\n%b" % (response.content_type.encode("latin-1"), lines)
+    return _typed_block(response.content_type) + lines
 
 
 @lru_cache(1024)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -22,7 +21,16 @@ from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
-from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    RequestRefused,
+    content_headers,
+)
 from imserver.plugin.views import as_request, to_response
 
 
@@ -166,17 +174,11 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    disposition = "inline" if thumbnail or row.kind in ("picture", "voice", "video") else "attachment"
-    if row.name and not thumbnail:
-        disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
-    # Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked.
+    content_type = row.thumbnail_type if thumbnail else row.type
     return {
-        "Content-Type": row.thumbnail_type if thumbnail else row.type,
-        "Content-Disposition": disposition,
+        **dict(content_headers(content_type, "" if thumbnail else row.name)),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=86400, immutable",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",

@@ -64,6 +64,19 @@ def test_what_is_appended_is_published_to_the_channel(streams: Streams) -> None:
     assert json.loads(streams.ask("GET", values).body) == [{"a": 1}, [1], "b"]
 
 
+@pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8", "image/svg+xml", "text/plain"])
+def test_the_type_of_a_client_comes_back_and_runs_nowhere(streams: Streams, kind: str) -> None:
+    name = new_name()
+    made = streams.ask("PUT", name, "<script>alert(1)</script>", Content_Type=kind)
+    read = [streams.ask(method, name, node=node) for method in ("GET", "HEAD") for node in (0, -1)]
+    for answer in (made, *read):
+        headers = answer.headers
+        assert headers["Content-Type"] == kind
+        assert headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers.get("Content-Disposition") == (None if kind == "text/plain" else "attachment")
+
+
 def test_a_stored_channel_is_read_as_a_stream(streams: Streams) -> None:
     name = new_name()
     assert streams.ask("GET", name).status == 404
