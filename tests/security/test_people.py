@@ -17,6 +17,7 @@ from imserver.people.accounts import cards
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.rows import AccountStore
+from imserver.plugin.http import read_cursor
 from tests.rows import DOCUMENTED
 from tests.users import PASSWORD, User
 
@@ -121,6 +122,9 @@ def test_an_invalid_identifier_is_refused(node: Harness) -> None:
     for given in (
         *({}, {"login": "张三"}, {"login": "a b"}, {"email": "ann"}, {"name": "9lives"}, {"name": "an"}),
         *({"login": "eve", "name": "dan"}, {"email": "x@" + "e" * 253}),
+        # Limits of mails count addresses: these would be others of the same mailbox.
+        *({"email": "<x@y.example>"}, {"email": "a,x@y.example"}, {"login": "x@y.example."}),
+        *({"login": '"x"@y.example'}, {"email": "x(1)@y.example"}, {"email": "x@y.example;"}),
     ):
         refused = anybody.refused("accounts/register", password=PASSWORD, **given)
         assert refused == (400, "invalid_request"), given
@@ -246,6 +250,7 @@ def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(node: Harne
         page = back_end.get("accounts/directory", user=ada.user, limit=5, cursor=cursor)
         pages.append([card["nickname"] for card in page["cards"]])
         cursor = page["next"]
+        assert "hidden" not in (read_cursor(cursor) or ""), "it names nobody whom the page does not show"
     in_order = ["Bob", "bob a", "émile", "Żoë", "米丽"]
     assert list(chain.from_iterable(pages)) == in_order, "nobody twice, nobody left out"
     assert len(ada.get("accounts/directory")["cards"]) == len(people)

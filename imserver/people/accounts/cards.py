@@ -143,8 +143,8 @@ class Cards(Service, dict=True):
         the next page begins; None: there is none. ``after``: where this one begins; ``("", 0)``: the first.
         Counts as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
         self._search(app, by)
-        accounts, following = self.rows.listed(app, after, limit, int(time()))
-        return self._cards(app, by, self._findable(by, accounts), found=True), following
+        accounts, following = self.rows.listed(app, after, limit, int(time()), id_of(by))
+        return self._cards(app, by, accounts, found=True), following
 
     def online(self, app: str, by: str) -> list[Card]:
         """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees online, in the order of their

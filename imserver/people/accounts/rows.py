@@ -60,6 +60,12 @@ guests, however few ids are wanted."""
 _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
 """Whom a directory has: the first columns of its index, so that guests, of whom an app may have very many,
 cost a page nothing."""
+_NO_BLOCK: Final = (
+    "AND NOT EXISTS (SELECT 1 FROM relation r "
+    "WHERE r.account = account.id AND r.other = %s AND r.state = 'blocked') "
+    "AND NOT EXISTS (SELECT 1 FROM relation r "
+    "WHERE r.account = %s AND r.other = account.id AND r.state = 'blocked')"
+)
 _LOGINS: Final = RowsOf(Device, "account_device")
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
@@ -200,12 +206,15 @@ class AccountStore(Store.Rows):
         return accounts, rows[-1][0] - 1 if len(rows) == limit else after
 
     def listed(
-        self, app: str, after: tuple[str, int], limit: int, now: int
+        self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
     ) -> tuple[list[Account], tuple[str, int] | None]:
-        """A page of the accounts that others may find, in the order of their folded names, and where the next
-        page begins; None: there is none. No bots, no guests, and none that is locked now.
+        """A page of the accounts that ``by`` (0: a back end) may find, in the order of their folded names,
+        and where the next page begins; None: there is none. No bots, no guests, none that is locked now, and
+        nobody with a block between them and ``by``.
 
-        ``after``: the folded name and the id of the last account of the page before; ``("", 0)``: none.
+        All conditions are in the statement: a page begins after an account that the page before has shown, so
+        its cursor names nobody whom the reader must not find. ``after``: the folded name and the id of the
+        last account of the page before; ``("", 0)``: none.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
@@ -213,14 +222,14 @@ class AccountStore(Store.Rows):
             index = "FORCE INDEX (account_by_folded)" if sql.engine == "mysql" else ""
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s AND (folded > %s OR id > %s) "
-                "ORDER BY folded, id LIMIT %s"
+                f"AND locked_until <= %s AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
             )
-            return sql.query(statement, (app, after[0], *after, limit))
+            return sql.query(statement, (app, after[0], *after, now, by, by, by, limit))
 
         if after == ("", 0):
             self._fold_rest(app)
         rows: list[Row] = self._store.read_or([], work)
-        accounts = [each for each in map(_account, rows) if not each.is_locked(now)]
+        accounts = list(map(_account, rows))
         return accounts, (text_of(rows[-1][-2]), rows[-1][0]) if len(rows) == limit else None
 
     def _fold_rest(self, app: str) -> None:

@@ -620,7 +620,7 @@ def test_the_directory_goes_on_where_a_page_has_ended(url: str, open_store: Open
     while after is not None:
         page, after = accounts.listed("gochat", after, 2, 10)
         pages.append([each.nickname or each.name for each in page])
-    assert pages == [["ann", "Ann"], ["Bob"], ["cyd", "Dan"], ["Émile"]]
+    assert pages == [["ann", "Ann"], ["Bob", "cyd"], ["Dan", "Émile"], []]
     assert [each.nickname for each in accounts.listed("gochat", ("", 0), 9, 30)[0]][3] == "Cat"
 
 
