@@ -97,8 +97,23 @@ class PeopleStore(Store.Rows):
         values = [wanted.app, after, before, *values, limit]
         return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
 
-    @Store.writing_or(None)
     def set_role(
+        self,
+        app: str,
+        id: int,
+        role: StoredRole,
+        may: Callable[[Account], bool],
+        record: RecordEvent | None,
+    ) -> Account | None:
+        """Give an account a role, if ``may`` permits it. None: it does not exist. With the role of an owner
+        the keys end that the account has made, at once on this node. Raises NotBelow and NoRole."""
+        changed = self._set_role(app, id, role, may, record)
+        if changed is not None and role != "owner":
+            self._store.try_refresh()
+        return changed
+
+    @Store.writing_or(None)
+    def _set_role(
         self,
         sql: PooledStatements,
         app: str,
@@ -107,8 +122,6 @@ class PeopleStore(Store.Rows):
         may: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        """Give an account a role, if ``may`` permits it. None: it does not exist. Raises NotBelow and
-        NoRole."""
         if (before := _permitted(sql, app, id, may)) is None:
             return None
         if role and (before.guest or before.bot):

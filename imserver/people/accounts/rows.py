@@ -372,9 +372,16 @@ class AccountStore(Store.Rows):
             reported(sql, record, "logged_out", app, id)
         return ended
 
+    def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
+        """Delete an account and its relations; False if it does not exist. The keys that it has made end, at
+        once on this node."""
+        is_removed: bool = self._remove(app, id, record)
+        if is_removed:
+            self._store.try_refresh()
+        return is_removed
+
     @Store.writing_or(False)
-    def remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations; False if it does not exist."""
+    def _remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
         if record is not None and _by_id(sql, app, id) is not None:  # it has no name any more
             _report(sql, record, "removed", Account(id, app, ""))
         if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
