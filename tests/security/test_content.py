@@ -22,7 +22,7 @@ OURS = ("application/json; charset=utf-8", "application/json", "text/event-strea
 
 
 @pytest.mark.parametrize(
-    ("given", "kept", "is_shown"),
+    ("given", "served", "is_shown"),
     [
         ("image/png", "image/png", True),
         ("Text/Plain; charset=utf-8", "Text/Plain; charset=utf-8", True),
@@ -35,11 +35,11 @@ OURS = ("application/json; charset=utf-8", "application/json", "text/event-strea
         ("", "application/octet-stream", False),
     ],
 )
-def test_only_what_a_browser_shows_or_plays_keeps_its_type(given: str, kept: str, is_shown: bool) -> None:
+def test_only_what_a_browser_shows_or_plays_keeps_its_type(given: str, served: str, is_shown: bool) -> None:
     headers = dict(content_headers(given, "a b.html"))
     disposition = "inline" if is_shown else "attachment"
     assert headers == {
-        "Content-Type": kept,
+        "Content-Type": served,
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": POLICY,
         "Content-Disposition": f"{disposition}; filename*=UTF-8''a%20b.html",
@@ -83,7 +83,7 @@ def person(node: NodeProcess) -> str:
     return token
 
 
-MADE: dict[str, Callable[[NodeProcess], tuple[str, str]]] = {
+ADDRESS_OF: dict[str, Callable[[NodeProcess], tuple[str, str]]] = {
     "/api/v1/uploads/{id}": lambda node: (upload(node, PAGE, "a.html")["url"], ""),
     "/api/v1/uploads/{id}/thumbnail": lambda node: (upload(node, picture(), "a.png")["thumbnail"]["url"], ""),
     "/api/v1/exports/file": lambda node: (export(node, "", KEY), KEY),
@@ -93,12 +93,12 @@ MADE: dict[str, Callable[[NodeProcess], tuple[str, str]]] = {
 
 
 def test_each_route_that_serves_what_users_gave_is_known() -> None:
-    assert {row.path for row in DOCUMENTED if row.content_type not in OURS} == MADE.keys()
+    assert {row.path for row in DOCUMENTED if row.content_type not in OURS} == ADDRESS_OF.keys()
 
 
-@pytest.mark.parametrize("route", MADE)
+@pytest.mark.parametrize("route", ADDRESS_OF)
 def test_what_users_gave_never_runs(node: NodeProcess, route: str) -> None:
-    address, key = MADE[route](node)
+    address, key = ADDRESS_OF[route](node)
     given = Request(url_of(node, address), headers={"Authorization": f"Bearer {key}"} if key else {})
     with urlopen(given, timeout=60) as answer:
         assert answer.headers["Content-Security-Policy"] == POLICY

@@ -114,14 +114,14 @@ def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: st
 def test_keys_of_an_owner_end_with_the_role(node: Harness, end: str) -> None:
     """At once on the node that has taken it; on the others when they look."""
     owner = person(node, "owner")
-    made = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])
-    key = back_end(node, made["secret"])
+    created = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])
+    key = back_end(node, created["secret"])
     assert key.ask("GET", "accounts/list", {})[0] == 200
     role = {"role": "moderator"} if end == "role" else {}
     back_end(node).post(f"accounts/{end}", user=owner.user, **role)
     assert key.ask("GET", "accounts/list", {})[0] == 401
     keys = back_end(node).get("keys", ended="true")["keys"]
-    assert [each["state"] for each in keys if each["id"] == made["key"]["id"]] == ["revoked"]
+    assert [each["state"] for each in keys if each["id"] == created["key"]["id"]] == ["revoked"]
 
 
 def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:

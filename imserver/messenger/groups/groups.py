@@ -25,7 +25,7 @@ from imserver.messenger.groups.wire import (
     UpdateGroup,
 )
 from imserver.messenger.messages.log.contract import Everybody
-from imserver.messenger.messages.log.handles import is_handle, spelled
+from imserver.messenger.messages.log.handles import has_one_alphabet, is_handle, spelled
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import (
@@ -753,6 +753,8 @@ def _check_texts(given: Mapping[str, str]) -> None:
     handle = given.get("handle")
     if handle and (not is_handle(handle) or handle in ("all", "everyone", "here")):
         raise BadGroup("handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody")
+    if handle and not has_one_alphabet(handle):
+        raise BadGroup("handle: expected letters of one alphabet")
 
 
 def _done(change: T | Rejected) -> T:

@@ -98,12 +98,7 @@ class PeopleStore(Store.Rows):
         return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
 
     def set_role(
-        self,
-        app: str,
-        id: int,
-        role: StoredRole,
-        may: Callable[[Account], bool],
-        record: RecordEvent | None,
+        self, app: str, id: int, role: StoredRole, may: Callable[[Account], bool], record: RecordEvent | None
     ) -> Account | None:
         """Give an account a role, if ``may`` permits it. None: it does not exist. With the role of an owner
         the keys end that the account has made, at once on this node. Raises NotBelow and NoRole."""

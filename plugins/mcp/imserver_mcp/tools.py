@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from time import time
@@ -28,6 +29,8 @@ HOLD_SECONDS: Final = 50
 """After so long a client of 2026-07-28 has to come again, since proxies end requests that take long."""
 YES: Final = "yes"
 _PERMISSION: Final = "permission"
+_turning: Final = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""Signs that nobody sees, and that change the order in which others are seen."""
 _OTHER_QUESTION: Final = "The text of the question was changed: a yes to it does not permit this call."
 MOST: Final = 20
 """Conversations in one answer of ``read``."""
@@ -244,6 +247,7 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
         # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
         shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
+        shown = _turning.sub(lambda match: f"\\u{ord(match[0]):04x}", shown)
         names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
         text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
         options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]

@@ -155,11 +155,12 @@ def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path
         assert got == ["shall be sent after yes"]
         person = rpc(url, ann.token, "tools/call", name="send", arguments={"to": bob.user, "text": "x"})
         assert person["isError"]  # nobody can be asked
-        call = {"name": "send", "arguments": {"to": bob.user, "text": f"{'a' * 2000} the end"}}
+        call = {"name": "send", "arguments": {"to": bob.user, "text": f"{'a' * 2000} the end \u202eyenom"}}
         waiting = pool.submit(rpc, url, bot.token, "tools/call", **call)
         asked = question(ann, bot.user)
         assert "the end" in asked["text"]  # all of what is done
         assert f"{bob.user}: Bob" in asked["text"]
+        assert r"\u202eyenom" in asked["text"]  # what would be seen in another order
         ann.post("asks/answer", id=asked["id"], value="no")
         waiting.result(60)
         call["arguments"]["text"] = "a" * 100_000

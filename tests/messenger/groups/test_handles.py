@@ -129,9 +129,9 @@ def test_admins_choose_a_handle_that_no_other_group_has(groups: Groups, log: Mes
     with pytest.raises(HandleTaken):
         groups.describe(APP, group, "bob", {"handle": "DESIGN", "name": "unchanged"})
     assert groups.show(APP, group, "ann").name == "Tea"
-    assert groups.describe(APP, group, "bob", {"handle": "Τea_設計"}).handle == "τea_設計"
+    assert groups.describe(APP, group, "bob", {"handle": "Tea_設計"}).handle == "tea_設計"
     entry = log.entries.history(APP, "ann", group, 0, 10)[0][-1]
-    assert json.loads(entry.meta) == {"change": "handle", "handle": "τea_設計"}
+    assert json.loads(entry.meta) == {"change": "handle", "handle": "tea_設計"}
     groups.describe(APP, other, "ann", {"handle": ""})
     assert groups.describe(APP, group, "bob", {"handle": "design"}).handle == "design"
 
@@ -160,6 +160,32 @@ def test_a_search_of_groups_to_mention_takes_time_of_who_searches(store: Store) 
 
 
 @pytest.mark.sqlite_first
+@pytest.mark.parametrize("look", ["dеsign", "ｄesign", "ԁеѕіɡո", "ᴅesign"])
+def test_no_handle_looks_like_another(groups: Groups, log: MessageLog, look: str) -> None:
+    """Letters of other scripts, and other letters of the same, in place of Latin ones."""
+    named(groups, "design")
+    other = groups.create(APP, "ann", "another", [])[0].id
+    with pytest.raises((BadGroup, HandleTaken)):
+        groups.describe(APP, other, "ann", {"handle": look})
+
+
+@pytest.mark.parametrize(("one", "same"), [("scope", "ѕсоре"), ("oiko", "οικο"), ("tea", "ｔｅａ")])
+def test_a_handle_in_one_script_that_looks_like_one_in_another_is_taken(
+    groups: Groups, one: str, same: str
+) -> None:
+    for first, second in ((one, same), (f"{same}2", f"{one}2")):
+        named(groups, first)
+        with pytest.raises(HandleTaken):
+            named(groups, second)
+
+
+@pytest.mark.parametrize("handle", ["tea_設計", "команда", "ομάδα", "ティーteam", "équipe-2"])
+def test_a_handle_may_have_letters_of_one_alphabet_beside_those_of_east_asia(
+    groups: Groups, handle: str
+) -> None:
+    assert groups.describe(APP, named(groups, handle), "ann", {}).handle == handle
+
+
 def test_clients_on_all_nodes_get_whom_a_handle_mentions() -> None:
     with Node() as one, Node(one.file) as two:
         one.others, two.others = [two], [one]

@@ -26,7 +26,7 @@ from imserver.messenger.messages.log.contract import (
     openness_of,
     options_of,
 )
-from imserver.messenger.messages.log.handles import MOST_HANDLES
+from imserver.messenger.messages.log.handles import MOST_HANDLES, look_of
 from imserver.messenger.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart, in_transaction
@@ -495,7 +495,8 @@ def _wrong_handle(transaction: AppTransaction, conversation: int, handle: str) -
     rows = transaction.sql.query(statement, (transaction.log, conversation))
     if len(rows) >= MOST_HANDLES:
         return Rejected(RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles")
-    taken = any(text_of(row[1]) == handle for row in rows)
+    look = look_of(handle)
+    taken = any(look_of(text_of(row[1])) == look for row in rows)
     return Rejected(RejectReason.TAKEN, handle) if taken else None
 
 

@@ -5,9 +5,10 @@ transaction that stores the message: so whatever knows mentions of users knows t
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +39,38 @@ _TOO_MANY: Final = Rejected(
 def spelled(handle: str) -> str:
     """A handle as it is stored: case makes no difference."""
     return normalize("NFC", handle.lower())
+
+
+_BESIDE_OTHERS: Final = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC")
+"""How the names of letters begin that look like none of an alphabet, and are written beside Latin ones."""
+_SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
+_LOOKS_LIKE: Final = str.maketrans(
+    # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below each what it looks like.
+    "аеорсухіјѕһӏԁԛԝѵүмктнвгпουνρικχγτμαεωօոսցıɑɡɩ",
+    "aeopcyxijshldqwvymktnbrnouvpikxytmaewonugiagi",
+)
+
+
+def has_one_alphabet(handle: str) -> bool:
+    """Whether all its letters are of one alphabet, but those of East Asia: no word is written in two, and
+    their letters look alike."""
+    scripts: set[str] = set()
+    for sign in normalize("NFKC", handle):
+        if category(sign).startswith("L"):
+            script = unicodedata.name(sign, sign).partition(" ")[0]
+            if not script.startswith(_BESIDE_OTHERS):
+                scripts.add(script)
+    return len(scripts) <= 1
+
+
+def look_of(handle: str) -> str:
+    """What handles have in common that look alike: Latin letters in place of those that look like them."""
+    signs = []
+    for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
+        known_as = unicodedata.name(sign, "")
+        is_small_capital = known_as.startswith(_SMALL_CAPITAL)
+        signs.append(known_as.removeprefix(_SMALL_CAPITAL).lower() if is_small_capital else sign)
+    return "".join(signs)
 
 
 def reached(sql: Statements, log: int, group: int, conversation: int) -> Sequence[str] | None:
