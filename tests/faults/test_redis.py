@@ -100,9 +100,14 @@ def read_only(redis: Any) -> None:
     redis.execute_command("REPLICAOF", "127.0.0.1", free_ports())
 
 
+def emptied(redis: Any) -> None:
+    """Redis loses all data; no connection is lost."""
+    redis.flushall()
+
+
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", [no_memory, read_only])
-def test_nobody_is_called_absent_while_redis_takes_no_writes(
+@pytest.mark.parametrize("fault", [no_memory, read_only, emptied])
+def test_nobody_is_called_absent_while_redis_takes_no_writes_or_lacks_data(
     cluster: Launch, fault: Callable[[Any], None]
 ) -> None:
     nodes = cluster(2, cluster=QUICK)

@@ -55,6 +55,9 @@ class Lease(Struct, frozen=True):
     """The id of its database; empty if it has none."""
     features: str = ""
     """Empty: nodes of the release before compare it with the names of their features, which are fewer."""
+    marks: bool = False
+    """Whether it says in Redis that it has registered all its sessions: users whom the registry does not know
+    are absent only if it does. Older versions do not."""
     second_fingerprint: str = ""
     """That of the second secret that it accepts; empty: none, or an older version."""
     file: str = ""
@@ -95,12 +98,21 @@ class Session(Struct, gc=False, eq=False):
 
 
 class SessionRef(Struct, frozen=True, gc=False):
-    """A user's addressed session: ``id`` on the node with ``epoch``."""
+    """A user's addressed session: ``id`` on the node with ``epoch``.
+
+    ``id`` 0: that node may have sessions of the user that the registry does not know. It has not registered
+    all sessions yet since Redis may have lost some.
+    """
 
     epoch: int
     id: int
     number: int
     device: str = ""
+
+
+def is_found(refs: Iterable[SessionRef]) -> bool:
+    """Whether there is a session among these."""
+    return any(ref.id for ref in refs)
 
 
 class ReportedMembers(Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from imserver.gateway.clock import retry_pause
 from imserver.gateway.cluster.nodes import NodeMessages, ToApp, ToUser
-from imserver.gateway.cluster.registry import SessionRef
+from imserver.gateway.cluster.registry import SessionRef, is_found
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.metrics import Metrics
@@ -44,6 +44,7 @@ class ClusterReach(Service):
     """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users in the registry.
 
     While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
+    So is that of users whom it does not know, until all nodes have registered their sessions again.
     """
 
     registry: RedisRegistry
@@ -194,7 +195,8 @@ class ClusterReach(Service):
         """Deliver to the user's nodes, or to one device. ``refs`` None: the registry does not answer.
 
         After a flush of Redis or a lost lease, a user without sessions in the registry may still have one
-        here.
+        here, or on a node that has not registered all of its sessions yet. Such nodes get the push, too, if
+        it is sent at all: otherwise nobody knows whether one of them has the user.
         """
         number = next(self._numbers)
         own = self.registry.lease.epoch
@@ -206,27 +208,31 @@ class ClusterReach(Service):
                 self.reorder_guard.reached(app, user, self._origin, number)
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
+        epochs = {ref.epoch for ref in refs or () if ref.id and (device is None or ref.device == device)}
+        unsure = {ref.epoch for ref in refs or () if not ref.id}
         reached = failed = 0
-        here = own in epochs or not refs
+        here = own in epochs or refs is None or not is_found(refs)
         if not here:  # the user may have a session here that the registry does not know yet
             sessions = (each.session for each in self.hub.sessions_of(app, user))
             here = any(each is not None and not self.registry.registered(each) for each in sessions)
         if here and self.fanout.to_sessions(app, user, event, device):
             reached += 1
             self.reorder_guard.reached(app, user, self._origin, number)
+        if epochs or reached:
+            epochs |= unsure
         for epoch in epochs - {own}:
             if device is not None:
                 # It follows the device, also if the user has others elsewhere. A later push must note itself.
                 self._routes.wait_seconds(app, user, epoch)
-            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
+            alone = len(epochs) == 1 and not unsure
+            item = ToUser(app, user, event, 0, alone, self._origin, number, device)
             sent = self.node_messages.send(epoch, item)
             reached += sent
             failed += not sent
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
+        if refs is None or unsure:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN
         return Outcome.FAILED if failed else Outcome.NOT_SENT
 

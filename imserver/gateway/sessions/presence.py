@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from msgspec import Struct
 
 from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, Registry, read
-from imserver.gateway.cluster.registry import Lease
+from imserver.gateway.cluster.registry import Lease, SessionRef, is_found
 from imserver.gateway.config.declared import about
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.model import SYSTEM_PREFIX, Service, is_of_device
@@ -117,8 +117,8 @@ class UserPage(Struct, frozen=True):
 
 
 class Presence(Service):
-    """Which users are online, on all nodes. Stateless. While the registry does not answer, the nodes are
-    asked.
+    """Which users are online, on all nodes. Stateless. While the registry does not answer, or does not know
+    all sessions of some nodes, these nodes are asked.
 
     ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
     and the nodes know their names. The registry does not know the users of the client dialect: the id of each
@@ -150,7 +150,10 @@ class Presence(Service):
             return True
         if self.others is None or not user or not apps:
             return False
-        return any(self.others.registry.find_in_apps(apps, user) or ())
+        by_app = dict(zip(apps, self.others.registry.find_in_apps(apps, user) or (), strict=False))
+        if any(map(is_found, by_app.values())):
+            return True
+        return any(self.online(app, [user]).users[0] for app, refs in by_app.items() if refs)
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         """Whether each of many users of one app has a session anywhere, as far as nodes answer."""
@@ -162,14 +165,19 @@ class Presence(Service):
         away = [user for user, known in zip(users, here, strict=True) if not known and user]
         if self.others is None or not away:
             return Online(here)
-        missing: tuple[str, ...] = ()
-        found: Sequence[object] | None = None
+        found: Sequence[tuple[SessionRef, ...]] | None = None
         if not app.startswith(SYSTEM_PREFIX):
             found = self.others.registry.find(app, away)
-        if found is None:
-            sessions = self.sessions(app, away)
-            found, missing = sessions.sessions, sessions.missing
-        elsewhere = {user for user, refs in zip(away, found, strict=False) if refs}
+        elsewhere: set[str] = set()
+        unsure = away
+        if found is not None:
+            elsewhere = {user for user, refs in zip(away, found, strict=True) if is_found(refs)}
+            unsure = [user for user, refs in zip(away, found, strict=True) if refs and user not in elsewhere]
+        missing: tuple[str, ...] = ()
+        if unsure:
+            there = self.sessions(app, unsure)
+            missing = there.missing
+            elsewhere.update(user for user, some in zip(unsure, there.sessions, strict=False) if some)
         return Online([known or user in elsewhere for user, known in zip(users, here, strict=True)], missing)
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:

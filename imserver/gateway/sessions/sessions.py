@@ -18,6 +18,7 @@ from imserver.gateway.auth.rates import LOGIN_NOTICES, Buckets
 from imserver.gateway.auth.rules import LoginDecision
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, read
+from imserver.gateway.cluster.registry import is_found
 from imserver.gateway.errors import CloseCode, LoginRefusal, ReplyCode, StorageUnavailable
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import App, Hub
@@ -424,7 +425,7 @@ class Sessions:
             closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
         else:
             nodes = self._others.registry.find(app, users) if users else []
-            online = [user for user, refs in zip(users, nodes or [()] * len(users), strict=True) if refs]
+            online = [user for user, refs in zip(users, nodes or (), strict=False) if is_found(refs)]
             query = CloseSessions(app, users, device, ban_seconds, online, reason)
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)

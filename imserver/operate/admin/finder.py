@@ -164,7 +164,7 @@ class Finder:
         online = [app for app in apps if self._core.hub.is_online(app, text)]
         others = self._core.others
         if others is not None and (found := others.registry.find_in_apps(apps, text)) is not None:
-            online += [app for app, refs in zip(apps, found, strict=True) if refs]
+            online += [app for app, refs in zip(apps, found, strict=True) if any(ref.id for ref in refs)]
         sessions = self._core.sessions
         for app in dict.fromkeys(online):
             yield text, app, text, "online"

@@ -112,6 +112,8 @@ class Book:
         self.history = SharedHistory(1_000_000)
         self.life = 1
         """Grows with every flush."""
+        self.unmarked: set[int] = set()
+        """The nodes that may have sessions which are not in ``refs``."""
         self.is_late = False  # logins are carried out behind those that came after them
         self._numbers = count(1)
         self._tokens = count(1)
@@ -239,15 +241,19 @@ class FakeRegistry:
                 return
             yield session, begun
 
+    def _refs(self, app: str, user: str) -> tuple[SessionRef, ...]:
+        unsure = sorted(self.book.unmarked - {self.lease.epoch})
+        return (*self.book.live(app, user), *(SessionRef(epoch, 0, 0) for epoch in unsure))
+
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        return self._ask("find", lambda: [tuple(self.book.live(app, user)) for user in users])
+        return self._ask("find", lambda: [self._refs(app, user) for user in users])
 
     def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        return self._ask("find_in_apps", lambda: [tuple(self.book.live(app, user)) for app in apps])
+        return self._ask("find_in_apps", lambda: [self._refs(app, user) for app in apps])
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
         def do() -> tuple[tuple[SessionRef, ...], Claim]:
-            refs = tuple(self.book.live(app, user))
+            refs = self._refs(app, user)
             return refs, self.book.claim(key) if refs else Claim(key, "mine")
 
         return self._ask("find_and_claim", do)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imserver.gateway.model import Event, Outcome
 from imserver.gateway.push import idempotency, routing
 from imserver.gateway.push.push import UserPush
-from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
+from tests.gateway.core.cluster_harness import HELLO, MULTI, NEWEST, ClusterHarness, Several
 from tests.gateway.transport.harness import until
 
 SENT, NOT_SENT, REPEATED = Outcome.SENT, Outcome.NOT_SENT, Outcome.REPEATED
@@ -103,6 +103,26 @@ def test_while_the_registry_is_away_users_of_this_node_are_reached(pair: Several
     assert [push(pair[1], how, "ann", msg_id) for msg_id in ("", "m1", "m1")] == [SENT, SENT, REPEATED]
     assert [push(pair[1], how, "bob", msg_id) for msg_id in ("", "m2")] == [UNKNOWN] * 2
     assert pair.texts(ann) == [["hello", "hello"]]
+
+
+@ways
+def test_until_all_nodes_have_registered_again_nobody_is_absent_and_every_device_is_reached(
+    pair: Several, how: str
+) -> None:
+    _, ann = pair[2].login(NEWEST, "ann")
+    phone, laptop = pair[1].login(MULTI, "eve")[1], pair[2].login(MULTI, "eve")[1]
+    ref_of_phone = pair.book.refs[MULTI, "eve"][0]
+    pair.book.flush()
+    pair.book.unmarked.add(2)
+    pair.book.refs[MULTI, "eve"] = [ref_of_phone]
+    assert [push(pair[1], how, user, "m1") for user in ("ann", "nobody")] == [UNKNOWN] * 2
+    assert push(pair[1], how, "eve", "m2", app=MULTI) == SENT
+    assert pair.texts(ann, phone, laptop) == [[], ["hello"], ["hello"]]
+    assert pair[1].reach.to_user(MULTI, "eve", HELLO, "tablet") == UNKNOWN, (
+        "no session of this device is known"
+    )
+    pair.book.unmarked.clear()
+    assert push(pair[1], how, "ann", "m1") == NOT_SENT, "the id is free"
 
 
 @pytest.mark.parametrize("lost", ["login", "flush", "refs"])

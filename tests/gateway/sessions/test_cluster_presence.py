@@ -60,6 +60,22 @@ def test_while_the_registry_is_away_nodes_are_asked_and_silent_ones_named_unless
         nodes.book.leases.pop(2, None)
 
 
+def test_nodes_that_have_not_registered_all_sessions_again_are_asked(nodes: Several) -> None:
+    for epoch, user in ((2, "bob"), (3, "cid")):
+        nodes[epoch].login(NEWEST, user)
+    del nodes.book.refs[NEWEST, "bob"]
+    nodes.book.unmarked.add(2)
+    presence = nodes[1].presence
+    assert presence.are_online(NEWEST, ["bob", "cid", "nobody"]) == [True, True, False]
+    assert [presence.is_online([MULTI, NEWEST], user) for user in ("bob", "cid", "nobody")] == [
+        True,
+        True,
+        False,
+    ]
+    nodes[1].rpc.cut.add(2)
+    assert presence.online(NEWEST, ["bob"]).missing == ("127.0.0.1:9002",)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     users=st.lists(st.tuples(st.integers(1, 3), st.text("abcé你", min_size=1, max_size=3)), max_size=25),

@@ -199,6 +199,12 @@ class LeaseKeeper(Service):
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
+    def report_marks(self) -> None:
+        """Publish that this node leaves marks, with the next refresh. Never switches."""
+        if not self.lease.marks:
+            self._renewed_at = -math.inf
+            self.lease = msgspec.structs.replace(self.lease, marks=True)
+
     def refresh(self) -> bool:
         """Read the leases, and renew the own one if due. True if other epochs are live now. Switches. Raises
         RedisUnavailable and :class:`LeaseLost`."""

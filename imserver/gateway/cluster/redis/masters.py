@@ -15,11 +15,14 @@ from msgspec.structs import replace
 
 from imserver.gateway.cluster.redis.connection import ErrorReply, RedisAddress, RedisUnavailable, TrackedKeys
 from imserver.gateway.cluster.redis.link import Command, Done, RedisLink, ServerLink, ask_first
+from imserver.gateway.cluster.redis.scripts import MARKS, MARKS_IN_CLUSTER
 from imserver.gateway.cluster.registry import RegistryCounters
 
 log = logging.getLogger(__name__)
 
 _SLOTS: Final = 16_384
+_MARKS_SLOTS: Final = 256
+"""So far apart are the slots of the marks: a master with twice as many in a row has marks."""
 _NO_SLOT: Final = -1
 """Of a command for all masters (the probe), or for one after the other."""
 _REDIRECT: Final = re.compile(r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?")
@@ -33,7 +36,8 @@ def open_link(
     """A link whose exchanges take at most ``seconds``; it reports changes of ``tracked`` keys if it can."""
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters, tracked is not None)
-    return ServerLink(address, seconds, counters, tracked)
+    marks = () if tracked is None else (MARKS,)
+    return ServerLink(address, seconds, counters, tracked, lambda: marks)
 
 
 def slot_of_key(key: bytes) -> int:
@@ -42,6 +46,17 @@ def slot_of_key(key: bytes) -> int:
     if start and (end := key.find(b"}", start)) > start:
         key = key[start:end]
     return crc_hqx(key, 0) & 16_383
+
+
+def _keys_of_marks() -> list[str]:
+    """Keys of marks whose slots are spread over all."""
+    keys: dict[int, str] = {}
+    for number in count():
+        if len(keys) * _MARKS_SLOTS == _SLOTS:
+            break
+        key = MARKS_IN_CLUSTER % number
+        keys.setdefault(slot_of_key(key.encode()) // _MARKS_SLOTS, key)
+    return list(keys.values())
 
 
 def slot_of(command: Command) -> int:
@@ -99,6 +114,9 @@ class ClusterLink(RedisLink):
         self._absent: dict[Server, RedisUnavailable] = {}
         """The masters that are left out, and why."""
         self._closed_connects = 0
+        self.marks = _keys_of_marks() if shared else ()
+        self._marks_at: dict[Server, list[str]] = {}
+        """The keys of the marks on each master."""
         # The exchange that was begun.
         self._replies: list[Any] = []
         self._parts = 0
@@ -116,6 +134,23 @@ class ClusterLink(RedisLink):
     @property
     def whole(self) -> bool:  # type: ignore[override]
         return not self._absent
+
+    @property
+    def first_marks(self) -> list[str]:  # type: ignore[override]
+        return [keys[0] for keys in self._marks_at.values()]
+
+    def mark_of(self, command: Command) -> str:
+        server = self._slots[slot_of(command)] if self._slots else None
+        keys = self._marks_at.get(server) if server is not None else None
+        return keys[0] if keys else ""
+
+    def _map_marks(self) -> None:
+        """Note which marks each master has, by the map of slots."""
+        self._marks_at = {}
+        for key in self.marks:
+            server = self._slots[slot_of_key(key.encode())]
+            if server is not None:
+                self._marks_at.setdefault(server, []).append(key)
 
     # --- without waiting ------------------------------------------------------------------------------------
 
@@ -290,6 +325,8 @@ class ClusterLink(RedisLink):
         for slot, server in moved.items():
             self._link(server)
             self._slots[slot] = server
+        if moved:
+            self._map_marks()
 
     def restore(self) -> None:
         try:
@@ -316,6 +353,7 @@ class ClusterLink(RedisLink):
     def close(self) -> None:
         self._gone += self._links.values()
         self._links, self._masters, self._slots = {}, {}, []
+        self._marks_at = {}
         self._absent.clear()
         self._close_gone()
 
@@ -350,11 +388,16 @@ class ClusterLink(RedisLink):
             keys = (b"imserver:probe:%d" % number for number in count())
             masters[server] = "EXISTS", next(key for key in keys if slots[slot_of_key(key)] == server)
         self._slots, self._masters = slots, masters
+        self._map_marks()
 
     def _link(self, server: Server) -> ServerLink:
         if server not in self._links:
-            self._links[server] = ServerLink(self._at(server), self.seconds, self.counters, None)
+            marks_here = partial(self._marks_of, server)
+            self._links[server] = ServerLink(self._at(server), self.seconds, self.counters, None, marks_here)
         return self._links[server]
+
+    def _marks_of(self, server: Server) -> Collection[str]:
+        return self._marks_at.get(server, ())
 
     def _at(self, server: Server) -> RedisAddress:
         return replace(self._address, hosts=(server,))

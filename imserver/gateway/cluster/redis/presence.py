@@ -21,6 +21,7 @@ import msgspec
 from imserver.gateway.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseTable, written_key
 from imserver.gateway.cluster.redis.link import Command, RedisLink
+from imserver.gateway.cluster.redis.marks import OtherMarks, questions
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
 from imserver.gateway.cluster.registry import (
@@ -261,12 +262,14 @@ class Lookup:
         keeper: LeaseKeeper,
         recovery: Recovery,
         tracked: TrackedKeys,
+        marks: OtherMarks,
         dedupe_seconds: float,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = keeper
         self._recovery = recovery
         self._tracked = tracked
+        self._marks = marks
         self._known: dict[tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]] = {}
         """The sessions of users who were found, as long as their bucket is unchanged."""
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
@@ -279,7 +282,8 @@ class Lookup:
         The next claim of this node has the same token, so the id is not taken."""
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of each user on live nodes, in the order of ``users``."""
+        """The addressed sessions of each user on live nodes, in the order of ``users``; behind them the nodes
+        that may have more."""
         refs: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
@@ -293,8 +297,45 @@ class Lookup:
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
-        replies = self._pipeline.execute(commands)
-        return None if replies is None else self._live([_refs(reply) for reply in replies])
+        """What look-ups find. Those without a result are repeated behind the marks of their servers."""
+        marks = self._marks
+        keys = marks.unproven(commands)
+        found = self._find_behind(keys, commands)
+        if found is None or all(found) or not marks.expected:
+            return found
+        missed = [
+            index
+            for index, refs in enumerate(found)
+            if not refs and marks.mark_of(commands[index]) not in keys
+        ]
+        if missed:
+            again = [commands[index] for index in missed]
+            found_now = self._find_behind(marks.beside(again), again)
+            if found_now is None:
+                return None
+            for index, refs in zip(missed, found_now, strict=True):
+                found[index] = refs
+        return found
+
+    def _find_behind(
+        self, keys: Sequence[str], commands: Sequence[Command]
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """What look-ups find that come after these marks, and the nodes without a mark there."""
+        if not keys:  # most look-ups
+            replies = self._pipeline.execute(commands)
+            return None if replies is None else self._live([_refs(reply) for reply in replies])
+        expected = self._marks.expected
+        replies = self._pipeline.execute([*questions(keys, expected), *commands])
+        if replies is None:
+            return None
+        without = self._marks.unmarked(keys, expected, replies[: len(keys)])
+        found = self._live([_refs(reply) for reply in replies[len(keys) :]])
+        if not without:
+            return found
+        mark_of = self._marks.mark_of
+        return [
+            refs + without.get(mark_of(command), ()) for refs, command in zip(found, commands, strict=True)
+        ]
 
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
@@ -305,18 +346,23 @@ class Lookup:
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
-        """Find a user and claim a message id in one round trip. For a user without sessions the state is
-        ``mine``, but nothing stays claimed."""
+        """Find a user as :meth:`find` does, and claim a message id, in one round trip if all nodes have left
+        their marks. For a user without sessions the state is ``mine``, but nothing stays claimed."""
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
         who = app, user
         bucket, refs = self._known.get(who, _UNKNOWN)
         lookup: Sequence[Command] = ()
+        marks = self._marks
+        keys: Sequence[str] = ()
+        expected: Sequence[int] = ()
         if not bucket.unchanged:
             bucket, lookup = _UNKNOWN[0], (_lookup(app, user),)
             if self._tracked.enabled:  # Redis watches the bucket from then on
-                bucket, lookup = self._tracked.key(bucket_of(app, encoded(user))), (CACHING, *lookup)
+                keys, expected = marks.beside(lookup), marks.expected
+                bucket = self._tracked.key(bucket_of(app, encoded(user)))
+                lookup = (*questions(keys, expected), CACHING, *lookup)
         # The script is needed only if the id is taken.
         replies = self._pipeline.execute([*lookup, _plain_claim(key, token)])
         if replies is not None and replies[-1] is None:
@@ -326,7 +372,7 @@ class Lookup:
             return None
         if lookup:
             refs = _refs(replies[-2])
-            if bucket.unchanged and refs and replies[0] == b"OK":
+            if bucket.unchanged and refs and replies[len(keys)] == b"OK":
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[who] = bucket, refs
@@ -341,6 +387,16 @@ class Lookup:
             if ref.epoch not in live:
                 refs = self._live([refs])[0]
                 break
+        if keys:
+            without = marks.unmarked(keys, expected, replies[: len(keys)])
+            refs += without.get(keys[0], ())
+        elif marks.expected and not (refs and marks.are_all_proven):
+            command = _lookup(app, user)
+            found = self._find_behind(marks.beside((command,)), (command,))
+            if found is None:
+                self._remember((key,), (token,))
+                return None
+            refs = found[0]
         reply = replies[-1]
         claim = Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
         if not refs and claim.state == "mine":

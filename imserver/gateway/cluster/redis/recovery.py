@@ -192,6 +192,8 @@ class RegistryRecovery(Service, dict=True):
     apps: Collection[str]
     reregister: Callable[[Extent], None]
     leases_changed: Callable[[], object]
+    marks_are_lost: Callable[[], bool]
+    """Whether a server was flushed. May switch."""
 
     def __post_init__(self) -> None:
         self.generation = 0
@@ -296,6 +298,10 @@ class RegistryRecovery(Service, dict=True):
         if not data_link.whole:
             return
         self._check_restart()
+        if data_link.is_cluster and self.marks_are_lost():
+            log.warning("a master of the Redis Cluster has lost data: registering all sessions again")
+            self.generation += 1
+            self.request(EVERYTHING)
         if self.pending:
             self._job("re-registration", self._run_reregistration)
         if keeper.cleans_up:

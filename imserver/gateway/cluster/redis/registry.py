@@ -17,6 +17,7 @@ import gevent
 from imserver.gateway.cluster.redis.connection import RedisUnavailable, TrackedKeys, address_of
 from imserver.gateway.cluster.redis.history import RedisHistory
 from imserver.gateway.cluster.redis.lease import LeaseKeeper
+from imserver.gateway.cluster.redis.marks import OtherMarks, OwnMarks
 from imserver.gateway.cluster.redis.masters import open_link
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import (
@@ -95,10 +96,13 @@ class RedisRegistry:
             apps=apps,
             reregister=self._reregister,
             leases_changed=lambda: gevent.spawn(self._events.leases_changed),
+            marks_are_lost=lambda: self._marks.are_lost(),
         )
+        self._marks = OwnMarks(self.pipeline, self.keeper, data_link, self.recovery)
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
-        lookup = Lookup(self.pipeline, self.keeper, self.recovery, tracked, dedupe_seconds)
+        marks = OtherMarks(self.keeper, data_link, self.recovery)
+        lookup = Lookup(self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds)
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
@@ -144,6 +148,9 @@ class RedisRegistry:
             self._end_greenlets()
             raise
         self._channels.started()
+        if self.pipeline.closed:
+            self._marks.begin()
+            self._marks.set()  # it has no sessions
         self.recovery.start()
         self._recorder = gevent.spawn(self._extend_records)
         return self.lease
@@ -307,7 +314,10 @@ class RedisRegistry:
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
         batch is sent. Stops early if Redis becomes unavailable.
         """
-        waiting, extent, refused = iter(sessions), self._extent, False
+        waiting, refused = iter(sessions), False
+        extent, self._extent = self._extent, UNREGISTERED
+        if extent == EVERYTHING:
+            self._marks.begin()
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started, generation = monotonic(), self.recovery.generation
             written = self._written.commands_before(batch, generation)
@@ -331,6 +341,8 @@ class RedisRegistry:
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
         if refused:
             self.recovery.request(UNREGISTERED)
+        if extent == EVERYTHING and not self._marks.set():
+            self.recovery.request(EVERYTHING)
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""
@@ -341,7 +353,7 @@ class RedisRegistry:
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
             gevent.sleep(_REREGISTER_PAUSE_SECONDS)
-        self._extent = extent
+        self._extent = max(self._extent, extent)
         self._events.reregister(extent == EVERYTHING)
 
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:

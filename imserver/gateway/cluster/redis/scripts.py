@@ -24,6 +24,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:life``
     Hash: ``life`` of the data, a name that is never given twice; ``run`` and ``replication``, the ids of the
     server that has it; a field for each id of a server that had it.
+``{imserver}:registered``, in a Redis Cluster ``imserver:registered:n``, of which each master has some
+    Hash: the marks. Field epoch → ``1``: that node has registered all its sessions since the hash began.
+    ``life``, ``run`` and ``replication`` as above: a hash begins anew when its server may have lost data.
 ``{imserver}:left``
     Set: the epochs of nodes that have ended in good order. A lease that was live and is neither live nor
     here has run out; its node may still live.
@@ -52,6 +55,10 @@ DEAD_EPOCHS: Final = "{imserver}:dead-epochs"
 EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 LIFE: Final = "{imserver}:life"
+MARKS: Final = "{imserver}:registered"
+"""The marks, where one server has all keys."""
+MARKS_IN_CLUSTER: Final = "imserver:registered:%d"
+"""The marks of some slots of a Redis Cluster."""
 CLEANER: Final = "{imserver}:cleaner"
 LEFT: Final = "{imserver}:left"
 REPLACED: Final = "{imserver}:replaced:"
@@ -424,20 +431,32 @@ return 1
 """)
 
 
-_LIFE: Final = """
--- The life of the data of this server. Another one begins if the data may lack what was written before: the
--- server was restarted, or it is a replica that has become the master, also one that was the master before.
--- A server gets another replication id, too, when its first replica comes and an hour after its last one has
--- gone. Then it has no second id, as a former replica has, and the life goes on. The first life of a server
--- has its id as its name, as nodes of the version before expect. A replica fails here: it takes no writes.
-local function life_of(key, name)
+_SERVER_IDS: Final = """
+-- The ids of this server, of its data, and whether these were the data of another server before; or '' if it
+-- does not tell them. A server gets another id of its data, too, when its first replica comes and an hour
+-- after its last one has gone. Then it has no second id, as a former replica has, and the life goes on.
+local function ids_of_server()
   local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
   local run = type(server) == 'string' and string.match(server, 'run_id:(%w+)')
-  if not run or type(replication) ~= 'string' then return '' end
+  if not run or type(replication) ~= 'string' then return '', '', false end
   local id = string.match(replication, 'master_replid:(%w+)') or ''
+  return run, id, string.match(replication, 'master_replid2:0*[1-9a-f]') ~= nil
+end
+"""
+
+_LIFE: Final = (
+    _SERVER_IDS
+    + """
+-- The life of the data of this server. Another one begins if the data may lack what was written before: the
+-- server was restarted, or it is a replica that has become the master, also one that was the master before.
+-- The first life of a server has its id as its name, as nodes of the version before expect. A replica fails
+-- here: it takes no writes.
+local function life_of(key, name)
+  local run, id, was_replica = ids_of_server()
+  if run == '' then return '' end
   local found = redis.call('HMGET', key, 'life', 'run', 'replication')
   local life = found[1]
-  if found[2] ~= run or found[3] ~= id and string.match(replication, 'master_replid2:0*[1-9a-f]') then
+  if found[2] ~= run or found[3] ~= id and was_replica then
     life = redis.call('HSETNX', key, run, '') == 1 and run or run .. '.' .. name
   elseif found[3] == id then
     return life
@@ -446,6 +465,7 @@ local function life_of(key, name)
   return life
 end
 """
+)
 
 BEGIN_LIFE: Final = script(
     _LIFE
@@ -454,6 +474,40 @@ BEGIN_LIFE: Final = script(
 return life_of(KEYS[1], ARGV[1])
 """
 )
+
+BEGIN_MARKS: Final = script(
+    _SERVER_IDS
+    + """
+-- KEYS: marks. ARGV: the name of a new life. Returns the life of the marks. They begin anew if the server may
+-- have lost data since they began, as far as it tells its ids.
+local run, id, was_replica = ids_of_server()
+local found = redis.call('HMGET', KEYS[1], 'life', 'run', 'replication')
+local life = found[1]
+if not life or found[2] ~= run or found[3] ~= id and was_replica then
+  life = ARGV[1]
+  redis.call('DEL', KEYS[1])
+elseif found[3] == id then
+  return life
+end
+redis.call('HSET', KEYS[1], 'life', life, 'run', run, 'replication', id)
+return life
+"""
+)
+
+SET_MARK: Final = script("""
+-- KEYS: marks. ARGV: the life of them in which the node has registered its sessions, its epoch,
+--       the highest epoch that it knows, ',epochs of reachable nodes,'.
+-- Returns 0 if the marks have begun anew meanwhile. Removes marks of nodes that are no more.
+if redis.call('HGET', KEYS[1], 'life') ~= ARGV[1] then return 0 end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local epoch = tonumber(field, 10)
+  if epoch and epoch <= tonumber(ARGV[3]) and not string.find(ARGV[4], ',' .. field .. ',', 1, true) then
+    redis.call('HDEL', KEYS[1], field)
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[2], '1')
+return 1
+""")
 
 
 def lease_keys(epoch: int) -> tuple[int | str, ...]:
