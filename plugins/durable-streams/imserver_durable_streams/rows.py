@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -16,6 +17,14 @@ LIVE, DELETED, GONE = 0, 1, 2
 """States of a row. A deleted one is still read by forks. A gone one only says that its channel was a
 stream, as long as the log has something of the channel."""
 FOREVER: Final = 2**62
+MOST_PRODUCERS: Final = 1000
+"""Producers whose numbers a stream remembers."""
+_DROPPED_PRODUCERS: Final = 100
+"""How many of them it forgets together when there are more: those that have not appended for the longest."""
+PRODUCER_SECONDS: Final = 7 * 86_400
+"""For so long after its last append a producer is remembered."""
+_USE_SECONDS: Final = 60
+"""How exactly the time of its last append is stored."""
 MOST_FORKS: Final = 32
 """Streams of a chain of forks."""
 
@@ -146,11 +155,11 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
 
 class Verdict(Struct, frozen=True):
     """What was decided about an append: the status of its answer, 0: it is stored. ``text`` says why.
-    ``number``: the highest number of its producer, its epoch or the number that was expected."""
+    ``number``: the highest number of its producer, its epoch or the number that was expected; -1: none."""
 
     status: int = 0
     text: str = ""
-    number: int = 0
+    number: int = -1
     row: StreamRow | None = None
 
 
@@ -216,7 +225,7 @@ class Append(Struct):
             if by is not None and row.closed_by == f"{by.id}\n{by.epoch}\n{by.seq}":
                 return Verdict(204, "", by.seq, row)
             if by is None and self.ends and not self.content:
-                return Verdict(204, "", 0, row)
+                return Verdict(204, row=row)
             return Verdict(409, "the stream is closed", row=row)
         if self.content_type and plain_type(self.content_type) != plain_type(row.content_type):
             return Verdict(409, f"the stream has the content type {row.content_type}")
@@ -243,12 +252,31 @@ class Append(Struct):
         if late is not None:
             return late
         if rows:
-            statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s {where}"
-            sql.execute_many(statement, [(by.epoch, by.seq, *key)])
+            statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s, used = %s {where}"
+            sql.execute_many(statement, [(by.epoch, by.seq, _use_time(), *key)])
         else:
-            row = (*key, by.epoch, by.seq)
-            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq", [row])
+            _drop_producers(sql, self.app, self.name)
+            row = (*key, by.epoch, by.seq, _use_time())
+            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq, used", [row])
         return None
+
+
+def _use_time() -> int:
+    """Now, in Unix seconds by the clock of this node: producers are remembered for days."""
+    return int(time()) // _USE_SECONDS * _USE_SECONDS
+
+
+def _drop_producers(sql: Statements, app: str, name: str) -> None:
+    """Make room for another producer of a stream."""
+    ((count,),) = sql.query(f"SELECT COUNT(*) FROM durable_streams_producer WHERE {_KEY}", (app, name))
+    if count < MOST_PRODUCERS:
+        return
+    oldest = f"WHERE {_KEY} ORDER BY used, producer LIMIT %s"
+    rows = sql.query(
+        f"SELECT producer FROM durable_streams_producer {oldest}", (app, name, _DROPPED_PRODUCERS)
+    )
+    statement = f"DELETE FROM durable_streams_producer WHERE {_KEY} AND producer = %s"
+    sql.execute_many(statement, [(app, name, producer) for (producer,) in rows])
 
 
 class StreamRows(Store.Rows):
@@ -291,12 +319,20 @@ class StreamRows(Store.Rows):
             _remove(sql, row)
 
     def sweep(self) -> None:
-        """Let expired streams be gone, with the rows of their producers; and forget those that are gone when
-        the log has nothing of their channels."""
+        """Let expired streams be gone, with the rows of their producers; forget those that are gone when the
+        log has nothing of their channels, and producers that append nothing any more."""
+        self._forget_producers()
         while rows := self._due():
             for app, name in rows:
                 page = self.log.channel_page(app, name, None, 0)
                 self._end(app, name, page.last > page.extent.floor)
+
+    @Store.writing
+    def _forget_producers(self, sql: PooledStatements) -> None:
+        now = _use_time()
+        # Rows of the version before, which did not store the time.
+        sql.execute("UPDATE durable_streams_producer SET used = %s WHERE used = 0", (now,))
+        sql.execute("DELETE FROM durable_streams_producer WHERE used < %s", (now - PRODUCER_SECONDS,))
 
     @Store.reading
     def _due(self, sql: PooledStatements) -> list[tuple[str, str]]:
@@ -343,7 +379,8 @@ TABLES: Final = (
     ),
     Table(
         name="durable_streams_producer",
-        types="app name500*, name name255* out, producer name500* out, epoch big out, seq big out",
+        types="""app name500*, name name255* out, producer name500* out, epoch big out, seq big out,
+            used big""",
         of_user=_OF_APP,
     ),
     """
@@ -352,5 +389,10 @@ TABLES: Final = (
         expires_at string64, expires_ms big, closed_at big, closed_by text, seq name500
       index durable_streams_by_parent: app parent
     ordered durable_streams_producer: app name500*, name name255*, producer name500*, epoch big, seq big
+    """,
+    """
+    # When it has appended last, in Unix seconds; 0: not known.
+    columns durable_streams_producer: used big=0
+      index durable_streams_producer_by_used: used
     """,
 )

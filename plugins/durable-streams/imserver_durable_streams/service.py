@@ -467,7 +467,7 @@ class DurableStreams:
             return respond(200 if by is not None and entry is not None and body else 204, *more)
         if verdict.status == 403:
             more.append(("Producer-Epoch", str(verdict.number)))
-        if by is not None and verdict.status == 409 and verdict.row is None and verdict.number:
+        if by is not None and verdict.status == 409 and verdict.number >= 0:
             more += [("Producer-Expected-Seq", str(verdict.number)), ("Producer-Received-Seq", str(by.seq))]
         raise bad(verdict.status, verdict.text, *more)
 

@@ -7,7 +7,7 @@ from gevent.event import AsyncResult
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import Producer
 from imserver_durable_streams.reading import StreamReader
-from imserver_durable_streams.rows import DELETED, GONE, LIVE, Append, StreamRow, StreamRows
+from imserver_durable_streams.rows import DELETED, GONE, LIVE, PRODUCER_SECONDS, Append, StreamRow, StreamRows
 from msgspec.structs import replace
 
 from imserver.gateway.storage.tables import StoreTables
@@ -65,6 +65,42 @@ def test_numbers_of_producers_are_judged_in_their_order(store: Store, rows: Stre
     again = of("p", 0, 0), of("p", 1, 1), of("p", 1, 0), of("p", 0, 2), of("p", 1, 1)
     assert append(store, *again) == [204, 400, 0, 403, 0]
     assert again[3].verdict.number == 1
+
+
+def test_a_stream_forgets_the_producers_that_have_not_appended_for_the_longest(
+    store: Store, rows: StreamRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver_durable_streams.rows.MOST_PRODUCERS", 3)
+    monkeypatch.setattr("imserver_durable_streams.rows._DROPPED_PRODUCERS", 1)
+    now = [1_000_000_000]
+    monkeypatch.setattr("imserver_durable_streams.rows.time", lambda: now[0])
+
+    def append_later(id: str, seq: int) -> int:
+        now[0] += 3600
+        return append(store, of(id, 0, seq))[0]
+
+    create(rows)
+    assert [append_later(id, 0) for id in "abc"] == [0, 0, 0]
+    assert append_later("a", 1) == 0
+    assert append_later("d", 0) == 0
+    assert [append_later(id, 2) for id in "a"] == [0]
+    assert append_later("c", 0) == 204
+    assert append_later("b", 1) == 409, "it begins anew"
+    rows.sweep()
+    assert append_later("c", 0) == 204
+    now[0] += PRODUCER_SECONDS
+    rows.sweep()
+    assert store.rows("SELECT producer FROM durable_streams_producer", ()) == []
+
+
+def test_producers_of_the_version_before_are_remembered_from_the_first_sweep_on(
+    store: Store, rows: StreamRows
+) -> None:
+    create(rows)
+    append(store, of("p", 0, 0))
+    store.execute("UPDATE durable_streams_producer SET used = 0", ())
+    rows.sweep()
+    assert append(store, of("p", 0, 0)) == [204]
 
 
 def test_what_is_refused_leaves_no_trace(store: Store, rows: StreamRows) -> None:

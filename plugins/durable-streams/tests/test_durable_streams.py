@@ -173,6 +173,18 @@ def test_an_append_has_a_limit(streams: Streams) -> None:
     assert streams.ask("GET", name).body == whole
 
 
+def test_a_missing_append_is_named_also_if_it_is_the_first(streams: Streams) -> None:
+    name = new_name()
+    streams.create(name)
+    for last in (0, 1):
+        producer = {"Producer_Id": "p", "Producer_Epoch": 0}
+        refused = streams.ask("POST", name, "x", Content_Type="text/plain", Producer_Seq=last + 4, **producer)
+        assert refused.status == 409
+        assert refused.headers["Producer-Expected-Seq"] == str(last)
+        assert refused.headers["Producer-Received-Seq"] == str(last + 4)
+        streams.append(name, "x", Producer_Seq=last, **producer)
+
+
 def test_one_number_of_a_producer_is_stored_once_by_all_nodes(streams: Streams) -> None:
     name = new_name()
     streams.create(name)
@@ -412,7 +424,8 @@ def test_its_rows_go_with_their_app() -> None:
         values = (app, user, 0, "text/plain", 0, 0, 0, "", "", 0, -1, "", 0, -1, "", "")
         marks = ", ".join(["%s"] * len(values))
         store.execute(f"INSERT INTO durable_streams_stream ({columns}) VALUES ({marks})", values)
-        producer = "INSERT INTO durable_streams_producer VALUES (%s, %s, %s, %s, %s)"
+        columns = "(app, name, producer, epoch, seq)"
+        producer = f"INSERT INTO durable_streams_producer {columns} VALUES (%s, %s, %s, %s, %s)"
         store.execute(producer, (app, user, "p", 0, 1))
 
     check_tables(FEATURE, fill)
