@@ -90,7 +90,9 @@ def erase(
     more = {"seconds": seconds, "reason": reason}
     answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
     if not answer["erased"]:
-        _wait(server, whom, f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back")
+        later = f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+        goes_on = f"something does not answer; the erasure of {shown} has begun, and goes on by itself"
+        _wait(server, whom, later if "ends" in answer else goes_on)
     if not is_stored:  # a node may have had something in its memory
         fail(f"the database had nothing of {shown}: look whether app and id are right")
     click.echo(f"{shown} is erased")

@@ -23,7 +23,7 @@ from imserver.operate.erasure.waiting import (
     facts_of,
 )
 from imserver.plugin import Parts
-from imserver.plugin.errors import Problems
+from imserver.plugin.errors import Problems, Unavailable
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Act, Needs, Principal
 from imserver.plugin.runtime import every
@@ -113,7 +113,15 @@ class UserErasure:
         who = call.principal, call.app, user, call.request.host, call.request.id
         self._core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
         call.act = ""  # it was told
-        self.erase(call.app, user, reason)
+        if self._core.store.has_database:
+            self._core.user_erasures.begin(call.app, user)  # from here on it goes on by itself
+        try:
+            self.erase(call.app, user, reason)
+        except Unavailable as error:
+            if not self._core.store.has_database:
+                raise
+            log.warning("an erasure in %s goes on later: %s", call.app, error)
+            return ErasedAnswer(False)
         return ErasedAnswer()
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
@@ -178,7 +186,13 @@ def _proof_of(core: Core) -> Proof:
 class ErasedAnswer(Struct):
     """Nothing of the user is left, or soon will be."""
 
-    erased: Annotated[bool, about("False: the erasure begins later.")] = True
+    erased: Annotated[
+        bool,
+        about(
+            "False: the erasure begins later, at `ends`; without `ends` it has begun, something does not "
+            "answer, and the server goes on by itself, after ten minutes at the latest."
+        ),
+    ] = True
     ends: Annotated[
         int | UnsetType, about("When the erasure begins, in Unix seconds. Until then it can be undone.")
     ] = UNSET
@@ -215,8 +229,8 @@ def erase(
 ) -> ErasedAnswer:
     """Erase a user: their account, texts, files, reactions, and their name.
 
-    Entries keep their ids, without content. Others see a deleted user. A ban ends. A request that failed may
-    be repeated, and goes on.
+    Entries keep their ids, without content. Others see a deleted user. A ban ends. If something does not
+    answer, the erasure goes on by itself. 503: it has not begun; repeat the request.
 
     With `seconds` the user is locked out at once, and `users/erase/undo` takes it back until then.
     """

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from imserver.gateway.config.settings import JwtSettings, TenantSettings
+from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.storage.erasures import JOURNAL, read_journal
 from imserver.messenger.messages.log.contract import Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -59,6 +62,26 @@ def test_an_interrupted_erasure_goes_on(tmp_path: Path) -> None:
     assert [each.name for each in read_journal(tmp_path / JOURNAL)] == [row.name]
     acts = User(node, ALL.key, app="201").get("audit", name="users.erase.end")["acts"]
     assert [(act["by"]["kind"], act["user"]) for act in acts] == [("node", None)]
+    node.close()
+
+
+def test_who_asks_hears_that_an_erasure_goes_on_if_something_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Harness(config(tmp_path, of_features=REGISTRATION))
+    core, ann = node.node.core, person(node, "ann")
+    boss = User(node, ALL.key, app="201")
+
+    def fail(app: str, user: str) -> None:
+        raise StorageUnavailable("Redis does not answer")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(core.registry, "forget_user", fail)
+        assert boss.post("users/erase", user=ann.user) == {"erased": False}
+    assert boss.get("users/erase/show", user=ann.user)["state"] == "under way"
+    core.store.execute("UPDATE erasure SET leased = 0")
+    core.service(UserErasure).look()
+    assert boss.get("users/erase/show", user=ann.user)["state"] == "ended"
     node.close()
 
 
