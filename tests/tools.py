@@ -28,6 +28,24 @@ _NPM_PROGRAMS: Final = {
 }
 """Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 
+_DEBIAN_PACKAGES: Final = {
+    "cc": "gcc",
+    "chromedriver": "chromium-driver",
+    "initdb": "postgresql",
+    "kubectl": "kubernetes-client",
+    "mariadb": "mariadb-client",
+    "mariadb-binlog": "mariadb-client",
+    "mariadb-dump": "mariadb-client",
+    "mariadb-install-db": "mariadb-server-core",
+    "mariadbd": "mariadb-server-core",
+    "promtool": "prometheus",
+    "sha256sum": "coreutils",
+    "sysctl": "procps",
+    "systemd-analyze": "systemd",
+    "unshare": "util-linux",
+}
+"""Program → the package of Debian that has it, where its name is another."""
+
 
 def leave_out(reason: str) -> NoReturn:
     """Skip a test; fail it where the environment says ``CI=true``, where nothing may be left out."""
@@ -48,8 +66,15 @@ def require(*names: str) -> str:
             path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
         if path:
             return path
-    how = " (make sdk installs it)" if _NPM_PROGRAMS.keys() & set(names) else ""
-    leave_out(f"this test needs {' or '.join(names)}, which is not installed here{how}")
+    leave_out(f"this test needs {' or '.join(names)}, which is not installed here ({_source_of(names)})")
+
+
+def _source_of(names: tuple[str, ...]) -> str:
+    """What installs one of these programs."""
+    if _NPM_PROGRAMS.keys() & set(names):
+        return "make sdk installs it"
+    package = _DEBIAN_PACKAGES.get(names[0], names[0])
+    return f"on Debian: apt-get install {package}"
 
 
 def _pinned(name: str) -> str:
