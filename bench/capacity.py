@@ -17,6 +17,10 @@ from bench.session_scenarios import beat, subscribe, warm_up
 WITHOUT_NOTICES = 1100
 RECEIVERS = 500
 SENDERS = 100
+LEAST_KERNEL_BYTES = 500
+MOST_KERNEL_BYTES = 30_000
+"""What the kernel takes for a connection lies between these. The figure is a difference of all that the
+kernel of this machine has, so what other programs open or close meanwhile is in it, too."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,13 @@ class CapacityOptions:
         return more if self.stored else {}
 
 
+def kernel_bytes_of_one(before: int, after: int, connections: int) -> float | None:
+    """What the kernel takes for a connection, by all its memory for structures before and after; None: other
+    programs have changed it too much."""
+    bytes_of_one = (after - before) / 2 / connections  # both ends are here
+    return bytes_of_one if LEAST_KERNEL_BYTES <= bytes_of_one <= MOST_KERNEL_BYTES else None
+
+
 def capacity(context: RunContext, options: CapacityOptions) -> Figures:
     """Measure logins, heartbeats, channels, pushes and stored messages one after the other, each flat out."""
     worker, other = context.start_workers(2)
@@ -47,7 +58,8 @@ def capacity(context: RunContext, options: CapacityOptions) -> Figures:
     with context.measured() as logins:
         context.open([other], options.connections - first, first=first)
     context.rest()
-    opened, kernel = memory(context.pids).rss_bytes, slab_bytes() - kernel
+    opened = memory(context.pids).rss_bytes
+    kernel_of_one = kernel_bytes_of_one(kernel, slab_bytes(), options.connections)
     with context.measured() as beats:
         beaten = context.ask([worker, other], beat, seconds=options.seconds)
     context.ask([worker, other], subscribe, **how)
@@ -63,7 +75,7 @@ def capacity(context: RunContext, options: CapacityOptions) -> Figures:
         "rss_empty_mb": empty / 1e6,
         "rss_opened_bytes": (opened - before) / options.connections,
         "rss_connection_bytes": (subscribed - before) / options.connections,
-        "kernel_connection_bytes": kernel / 2 / options.connections,  # both ends are here
+        "kernel_connection_bytes": kernel_of_one,
         "login_cpu_us": logins.cost(options.connections - first)["cpu_us"],
         "beat_cpu_us": beats.cost(sum(answer["answered"] for answer in beaten))["cpu_us"],
         "push_cpu_us": pushes["cpu_us"],

@@ -10,10 +10,10 @@ from typing import Any, Final
 import click
 
 from imserver.gateway import assets
-from imserver.gateway.config.load import dump, settings_file
+from imserver.gateway.config.load import dump, read_value, settings_file
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import CLOSE, REPLY_TEXT, StartError
-from imserver.gateway.terminal import fail, table
+from imserver.gateway.terminal import CommandGroup, CommandLine, fail, table
 from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
@@ -45,10 +45,16 @@ SETTING_OF_OPTION: Final = {
 """Options of serve → settings, which check their values."""
 
 
+_OF_PACKAGES: Final = {"arrive": "imserver-arrivals", "depart": "imserver-arrivals"}
+"""Command → the package beside the server that brings it, for whoever lacks it."""
+
+_OF_CLIENT: Final = ("bot", "outbox")
+"""Commands of the package of the client. They ask the server of the settings, too."""
+
 _FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """Loads the commands of ``_LAZY`` and of features only when they are called."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -74,6 +80,12 @@ class _Commands(click.Group):
                 name, command = [*name, word], command.get_command(ctx, word)
                 moved = [] if word in ctx.help_option_names else moved
         return super().parse_args(ctx, [*name, *moved, *rest] if name else args)
+
+    def hint(self, ctx: click.Context, name: str) -> str:
+        """A command may also be one of a package that is not installed."""
+        if package := _OF_PACKAGES.get(name):
+            return f" The package {package} brings it: pip install {package}"
+        return super().hint(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_LAZY, *_of_features()})
@@ -129,6 +141,22 @@ def _of_features(wanted: str = "") -> dict[str, click.Command]:
     return rows
 
 
+def _defaults_of_client(context: click.Context) -> dict[str, Any]:
+    """The address of the server for commands of the client, whose package knows no settings of a server."""
+    command = main.get_command(context, context.invoked_subcommand or "")
+    address = {"url": _url_of_settings}
+    return {**address, **dict.fromkeys(getattr(command, "commands", ()), address)}
+
+
+def _url_of_settings() -> str:
+    from imserver.gateway.offline import load_settings, url_of
+
+    try:
+        return url_of(load_settings(None, None))
+    except StartError as error:
+        fail(error)
+
+
 _config_option = click.option(
     "-c",
     "--config",
@@ -162,6 +190,10 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.pass_context
 def main(context: click.Context, path: str | None) -> None:
     """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
+    if context.invoked_subcommand in _OF_CLIENT:
+        context.default_map = {context.invoked_subcommand: _defaults_of_client(context)}
     if context.invoked_subcommand is None:
         if path is None:
             click.echo(context.get_help())
@@ -208,6 +240,7 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
 @click.option(
     "--production", is_flag=True, help="List insecure settings instead; exit with status 1 if there are any."
 )
+@CommandLine.prints_data
 @click.argument("file", required=False)
 def check_config(path: str | None, defaults: bool, production: bool, file: str | None) -> None:
     """Check the settings and print them as the server would use them.
@@ -245,7 +278,8 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         _check_production(path)
     else:
         features = feature_list.load_features(settings)
-        click.echo(dump(settings, feature_list.declarations_of(features)), nl=False)
+        text = dump(settings, feature_list.declarations_of(features))
+        CommandLine.data(read_value(text, "the settings"), text.rstrip("\n"))
 
 
 def _manual(path: str | None) -> str:
@@ -271,31 +305,37 @@ def _check_production(path: str | None) -> None:
         file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
-        for setting, what in findings:
-            click.echo(f"{setting}: {what}")
+    lines = [f"{setting}: {what}" for setting, what in findings]
+    rows = [{"setting": setting, "finding": what} for setting, what in findings]
+    CommandLine.data(rows, "\n".join(lines) or "nothing is open")
     if findings:
         sys.exit(1)
-    click.echo("nothing is open")
 
 
 @main.command()
+@CommandLine.prints_data
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
     from imserver.gateway.node.feature_list import load_features, problems_of  # as for serve
 
     closes = {True: "reconnect", False: "stay away"}.__getitem__
     temporary = {True: "yes", False: "no"}.__getitem__
+    problems = problems_of(load_features(Config()))
+    if CommandLine.wants_json():
+        tables = {"close_codes": [*CLOSE.values()], "reply_codes": REPLY_TEXT, "problems": problems}
+        CommandLine.data(tables, "")
+        return
     click.echo("WebSocket close codes\n")
     click.echo(table("code, name, client may: reconnect, meaning", CLOSE.values(), reconnect=closes))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")
     click.echo("\nHTTP problems outside the dialects' routes\n")
-    problems = problems_of(load_features(Config()))
     click.echo(table("status, code, temporary, message", problems, temporary=temporary))
 
 
 @main.command()
+@CommandLine.prints_data
 def version() -> None:
     """Print the version; of what is no release, with its commit."""
-    click.echo(full_version())
+    CommandLine.data({"version": full_version()}, full_version())

@@ -27,9 +27,9 @@ from imserver.gateway.node.feature_list import (
     tables_of,
 )
 from imserver.gateway.storage.store import Store
+from imserver.gateway.terminal import Command as Command
 from imserver.gateway.terminal import fail
 
-Command = TypeVar("Command", bound=Any)
 S = TypeVar("S")
 Opened = tuple[Config, Store, Tenants]
 
@@ -45,6 +45,21 @@ def settings_options(command: Command) -> Command:
 def load_settings(path: str | None, data_dir: str | None) -> Config:
     """The settings under these options. Raises ConfigError."""
     return load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+
+
+def host_of(settings: Config) -> str:
+    """The address at which the server of these settings answers on this machine."""
+    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return everywhere.get(settings.server.host, settings.server.host)
+
+
+def url_of(settings: Config) -> str:
+    """Where commands on this machine ask the server of these settings. Without a port the command ends."""
+    port = settings.app.http_port
+    if not port:
+        fail("app.http_port is 0, so the server has any free port: name it by --url")
+    host = host_of(settings)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Input and output of commands: arguments, files, tables and errors."""
 
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -14,8 +16,32 @@ import msgspec
 from imserver.gateway.config.load import ENVIRONMENT_KEY
 from imserver.gateway.logging import shown
 
+Command = TypeVar("Command", bound=Any)
 
-class GroupWithFeatures(click.Group):
+
+class CommandGroup(click.Group):
+    """A group of commands. It says which one somebody has meant who mistyped its name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click. An unknown command is an error with the names that are like it."""
+        name = args[0]
+        is_option = name.startswith("-")
+        if not is_option and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            raise click.UsageError(f"No such command {name!r}.{self.hint(ctx, name)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def hint(self, ctx: click.Context, name: str) -> str:
+        """What helps somebody who wrote this name, behind a space; ``""``: nothing does."""
+        likely = get_close_matches(name, self.list_commands(ctx))
+        return f" Did you mean {' or '.join(likely)}?" if likely else ""
+
+
+CommandGroup.group_class = CommandGroup
+
+
+class GroupWithFeatures(CommandGroup):
     """Its commands, and those that features add to it: in their rows, the names begin with its own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -28,6 +54,66 @@ class GroupWithFeatures(click.Group):
         root = ctx.find_root()
         assert isinstance(root.command, click.Group)
         return super().get_command(ctx, cmd_name) or root.command.get_command(root, f"{self.name} {cmd_name}")
+
+
+def deprecated_form(old: str, new: str) -> None:
+    """Say that a form of a command goes with 2.0, and what replaces it."""
+    click.echo(f"imserver: {old} is deprecated until 2.0: use {new}", err=True)
+
+
+def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
+    """App and user in ``APP/USER``. Two words are the form of before. ``expected``: what the command takes,
+    for the error. An id may have a slash, a name of an app has none."""
+    if len(words) == 2:
+        app, user = words
+        deprecated_form("APP USER", "APP/USER")
+    else:
+        app, _, user = (words[0] if words else "").partition("/")
+    if not (app and user) or len(words) > 2:
+        raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
+    return app, user
+
+
+class Duration(click.ParamType[int]):
+    """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of a number without a letter,
+    which is the form of before; 0: there is none."""
+
+    name = "time"
+    _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+    def __init__(self, least: int = 0, most: int | None = None, unit: int = 0) -> None:
+        self._least = least
+        self._most = most
+        self._unit = unit
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click."""
+        if isinstance(value, int):
+            return value  # a default
+        seconds = self._read(value, param, ctx)
+        if seconds < self._least:
+            self.fail(f"{value}: expected at least {in_words(self._least)}", param, ctx)
+        if self._most is not None and seconds > self._most:
+            self.fail(f"{value}: expected at most {in_words(self._most)}", param, ctx)
+        return seconds
+
+    def _read(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        given = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
+        if given is None or not (given[2] or self._unit or value == "0"):
+            self.fail(f"{value}: expected a number with s, m, h, d or w, as 90d", param, ctx)
+        if given[2] or value == "0":
+            return int(given[1]) * self._SECONDS[given[2] or "s"]
+        seconds = int(given[1]) * self._unit
+        deprecated_form(f"{value} without a letter", in_words(seconds))
+        return seconds
+
+
+def in_words(seconds: int) -> str:
+    """A time span as :class:`Duration` reads it."""
+    for letter, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length}{letter}"
+    return f"{seconds}s"
 
 
 def fail(error: object) -> NoReturn:
@@ -134,3 +220,101 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+_AS_JSON: Final = "imserver.json"
+"""Where the context of a command notes ``--json``."""
+
+
+def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    context.meta[_AS_JSON] = wanted
+
+
+class CommandLine:
+    """What commands have in common: options, and how they print data."""
+
+    @staticmethod
+    def prints_data(command: Command) -> Command:
+        """A decorator: the command gets the option ``--json``, which :meth:`data` and :meth:`rows` obey."""
+        return click.option(
+            "--json", is_flag=True, expose_value=False, callback=_note_json, help="Print JSON, for programs."
+        )(command)
+
+    @staticmethod
+    def wants_json() -> bool:
+        """Whether the command was called with ``--json``."""
+        context = click.get_current_context(silent=True)
+        return context is not None and bool(context.meta.get(_AS_JSON))
+
+    @staticmethod
+    def data(value: Any, text: str) -> None:
+        """Print a value as JSON with ``--json``, else this text."""
+        if CommandLine.wants_json():
+            click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+        elif text:
+            click.echo(text)
+
+    @staticmethod
+    def rows(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> None:
+        """Print rows, which are structs, as aligned columns with a head, or as JSON: an array of objects with
+        the fields that are columns.
+
+        ``columns``: the fields in order, as ``id, first failed, from: used_from``. The head of a column is
+        the name of its field, with spaces, or stands before it. ``texts``: field → what makes a text of its
+        value for people."""
+        rows = list(rows)
+        fields = [each.rpartition(": ")[2].replace(" ", "_") for each in columns.split(", ")]
+        plain = [{field: getattr(row, field) for field in fields} for row in rows]
+        CommandLine.data(plain, table(columns, rows, **texts))
+
+    @staticmethod
+    def duration(
+        name: str,
+        field: str,
+        text: str,
+        default: str | None = None,
+        least: int = 1,
+        most: int | None = None,
+        old: str = "",
+        unit: int = 1,
+    ) -> Callable[[Command], Command]:
+        """A decorator: the command gets the option ``name``, a time span as ``10m``, ``12h`` or ``90d``, in
+        seconds under the name of this ``field``. ``old``: the deprecated option with a number of units, which
+        are so many seconds; without it, ``name`` itself takes such a number."""
+        kind = Duration(least, most, 0 if old else unit)
+        given = f"{__name__}.{field}"
+
+        def note_old(context: click.Context, option: click.Parameter, number: int | None) -> None:
+            if number is not None:
+                seconds = kind.convert(in_words(number * unit), option, context)
+                deprecated_form(old, f"{name} {in_words(seconds)}")
+                context.meta[given] = seconds
+
+        def prefer_old(context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
+            return context.meta.pop(given, value)
+
+        def add(command: Command) -> Command:
+            option = click.option(
+                name,
+                field,
+                type=kind,
+                default=default,
+                show_default=default is not None,
+                metavar="TIME",
+                help=text,
+                callback=prefer_old,
+            )
+            if not old:
+                return option(command)
+            hidden = click.option(
+                old,
+                f"old_{field}",
+                type=int,
+                hidden=True,
+                is_eager=True,
+                expose_value=False,
+                callback=note_old,
+            )
+            return option(hidden(command))
+
+        return add

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -27,10 +28,15 @@ HEARTBEAT_SECONDS: Final = 30
 """A connected client sends a heartbeat so often."""
 SHARE: Final = 0.5
 """The share of the processor, and of the commits, that is planned for: the rest is for peaks."""
+STOP_SECONDS: Final = 30
+"""Time for an interrupted measurement to end its server."""
 COMMITTED_TOGETHER: Final = 100
 """So many messages wait for a commit of a busy node. The measurement has as many senders."""
 ENOUGH_USERS: Final = 1000
 """So many users of a running node say what each of them takes."""
+TYPICAL_KERNEL_BYTES: Final = 4000
+"""What Linux takes for a connection, where it could not be measured: a TCP socket with its inode, its file
+and its entry in epoll."""
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
 """Settings of the node that the measured server has, too. They name no person, secret or other machine."""
@@ -51,12 +57,13 @@ class Behaviour(Struct, frozen=True):
 
 
 class Costs(Struct, frozen=True):
-    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing was stored."""
+    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing was stored.
+    ``kernel_connection_bytes`` None: not measured, because other programs changed it meanwhile."""
 
     rss_empty_mb: float
     rss_opened_bytes: float
     rss_connection_bytes: float
-    kernel_connection_bytes: float
+    kernel_connection_bytes: float | None
     login_cpu_us: float
     beat_cpu_us: float
     push_cpu_us: float
@@ -90,9 +97,25 @@ class UserLimit(Struct, frozen=True):
     mend: str
 
 
+def check(costs: Costs) -> Costs:
+    """Raises RuntimeError if a figure is impossible, as on a machine that had no time for the measurement."""
+    never_zero = ("rss_empty_mb", "rss_connection_bytes", "login_cpu_us", "beat_cpu_us", "push_cpu_us")
+    for name in never_zero:
+        value = getattr(costs, name)
+        if not (isfinite(value) and value > 0):
+            raise RuntimeError(
+                f"the measurement failed: {name} is {value:,.1f}. Run it again while this machine does less"
+            )
+    return costs
+
+
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
     """What limits the number of connected users, the smallest number first."""
     own, kernel = costs.rss_connection_bytes, costs.kernel_connection_bytes
+    of_kernel = "of the kernel"
+    if kernel is None:
+        kernel = TYPICAL_KERNEL_BYTES
+        of_kernel += " (usual: not measured, as other programs changed it)"
     if resources.users >= ENOUGH_USERS:
         own = max(own, resources.users_bytes / resources.users)
     free = max(
@@ -113,7 +136,7 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
     each = f"{resources.connections:,} for each of {resources.processes}"
     memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
-    memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} of the kernel"
+    memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} {of_kernel}"
     share = f"{SHARE:.0%} of {working} for {busy:.2f} µs a second"
     rows = [
         UserLimit(int(free / (own + kernel)) + resources.users, "memory", memory, "more memory"),
@@ -215,20 +238,22 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
             subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
                 preexec_fn=bounded,
                 env={**os.environ, "TMPDIR": own},
             ) as bench,
         ):
             try:
-                answer, _ = bench.communicate()
+                answer, problems = bench.communicate()
             except BaseException:
                 bench.send_signal(signal.SIGINT)
-                bench.wait(30)
+                bench.communicate(timeout=STOP_SECONDS)  # what it says of that is this command's to say
                 raise
     try:
-        return msgspec.convert(json.loads(answer)["figures"], Costs)
+        return check(msgspec.convert(json.loads(answer)["figures"], Costs))
     except (ValueError, KeyError):
+        click.echo(problems, nl=False, err=True)
         raise RuntimeError("the measurement failed") from None
 
 

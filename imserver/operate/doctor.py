@@ -32,7 +32,7 @@ from imserver.gateway.config.declared import marked
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import load_features, offered_commands
-from imserver.gateway.offline import load_settings, opened, settings_options
+from imserver.gateway.offline import host_of, load_settings, opened, settings_options
 from imserver.gateway.process import (
     RESTORING,
     SPARE_FILES_OF_A_CLUSTER,
@@ -232,7 +232,7 @@ def running_server(config: Config) -> Findings:
     own = server_at(config.server.data_dir, port) if port else 0
     if not own:
         return
-    host = _local(config)
+    host = host_of(config)
     try:
         status, answer = _get(host, port, "/ready", "")
         version = _version(config, host, port)
@@ -252,11 +252,6 @@ def running_server(config: Config) -> Findings:
         f"/ready says: {answer.get('reason', '')}",
         "see the finding about it, or the log of the server",
     )
-
-
-def _local(config: Config) -> str:
-    """The address at which the server of this machine answers."""
-    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)
 
 
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
@@ -626,6 +621,9 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 
 def _beside_users(config: Config, own: int) -> Iterator[str]:
     """What limits a node and is no number of users, in sentences. ``own``: its process, or 0."""
+    load, _, _ = os.getloadavg()
+    if load > 2 * cores():
+        yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
     if own:
         yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
     if config.clustered and not capacity.has_redis(config):
@@ -693,7 +691,7 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
     if counts:
         own, state = server_at(config.server.data_dir, config.app.http_port), {}
         with suppress(OSError, ValueError):
-            state = _state(config, _local(config), config.app.http_port, "") if own else {}
+            state = _state(config, host_of(config), config.app.http_port, "") if own else {}
         capacity.show(config, user, own, state, _beside_users(config, own))
         return
     given = {name: value for name, value in given.items() if value is not None}

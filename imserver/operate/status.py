@@ -10,11 +10,12 @@ import click
 
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.terminal import fail, given_once
-from imserver.plugin.commands import ServerApi
+from imserver.plugin.commands import CommandLine, ServerApi
 
 
 @click.command()
 @ServerApi.options
+@CommandLine.prints_data
 @click.option("--debug", is_flag=True, help="List connections and users too.")
 @click.argument("address", metavar="[URL]", required=False)
 def status(url: str, key_file: str | None, debug: bool, address: str | None) -> None:
@@ -34,9 +35,12 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     state_status, state = server.ask("GET", path, seconds=10)
     if isinstance(data := state.get("data"), dict):
         data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
-    click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
-    click.echo(f"ready   {_readiness(ready)}")
-    click.echo(json.dumps(state, ensure_ascii=False, indent=2))
+    lines = (
+        f"health  {'ok' if health == 200 else f'HTTP {health}'}",
+        f"ready   {_readiness(ready)}",
+        json.dumps(state, ensure_ascii=False, indent=2),
+    )
+    CommandLine.data({"health": health, "ready": ready, "state": state}, "\n".join(lines))
     if state.get("code") == ReplyCode.UNAUTHORIZED:
         fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
     if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:

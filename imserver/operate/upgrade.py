@@ -33,6 +33,8 @@ from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
 
 _READY_SECONDS: Final = 60.0
+SPACE_BYTES: Final = 400 << 20
+"""What a release needs with its packages, and while they are unpacked."""
 _UNFINISHED: Final = "unfinished"
 """The file in the folder of a release that is being installed."""
 _BEFORE: Final = ".before"
@@ -98,14 +100,44 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     lost = ", ".join(sorted(_plug_ins() - release.names))
     meaning, mend = "they are not in it", "add their wheels"
     yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
-    if release.home is None:
-        try:
-            # What a release needs with its packages, and while they are unpacked.
-            need_space(Path(sys.prefix).parent, 400 << 20)
-        except StartError as error:
-            yield Finding("fail", "space", str(error), "it cannot be installed", "make room")
+    yield from _obstacles(release, dist)
     if (dist / "SHA256SUMS").is_file():
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
+
+
+def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
+    """What keeps this release from being installed, or the link from naming it."""
+    home = Path(sys.prefix)
+    if release.home is not None and release.home == home.resolve():
+        return  # it is this one: whoever asks in its container wants to know of the database alone
+    try:
+        link = _link_of_this()
+        yield Finding("ok", "link", f"{link} names this release")
+        folder = link.parent
+    except StartError as error:
+        folder = home.parent
+        mend = "install with a link, as docs/operations.md says, or as you have installed this release"
+        yield Finding("fail", "link", str(error).partition(":")[0], "nothing can name another release", mend)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        meaning, mend = "the link cannot be changed", "run this as the owner of the folder"
+        yield Finding("fail", "folder", f"this user may not write to {folder}", meaning, mend)
+    if release.home is not None:
+        return
+    meaning = "it cannot be installed"
+    try:
+        need_space(home.parent, SPACE_BYTES)
+    except StartError as error:
+        yield Finding("fail", "space", str(error), meaning, "make room")
+    target = _home_of(release)
+    if target.exists() and not (target / _UNFINISHED).exists():
+        mend = f"name {target} in place of {dist}, or delete it"
+        yield Finding("fail", "target", f"{target} exists already", meaning, mend)
+    if dist.is_dir() and not _lists_of(dist):
+        text = f"{dist} has no imserver-*-requirements.txt"
+        yield Finding("fail", "requirements", text, meaning, "take all files of the release")
+    python = _python()
+    if shutil.which(python) is None:
+        yield Finding("fail", "Python", f"{python} is not there", meaning, "install this Python again")
 
 
 def _plug_ins() -> set[str]:
@@ -125,10 +157,25 @@ def _link_of_this() -> Path:
     raise StartError(f"no link names {home}: docs/operations.md says how to install with one")
 
 
+def _home_of(release: Release) -> Path:
+    """The folder beside this release into which one is installed."""
+    return Path(sys.prefix).with_name(f"imserver-{release.version}")
+
+
+def _lists_of(dist: Path) -> list[str]:
+    """The lists of packages among the files of a release."""
+    return [each.name for each in dist.glob("imserver-*-requirements.txt")]
+
+
+def _python() -> str:
+    """The Python that makes the environment of a release: the one that runs this."""
+    return f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+
+
 @long_work("installing")
 def _install(release: Release, dist: Path) -> Path:
     """Install a release into a new folder beside this one. Returns the folder. Raises StartError."""
-    home = Path(sys.prefix).with_name(f"imserver-{release.version}")
+    home = _home_of(release)
     mark = home / _UNFINISHED
     if mark.exists():  # a power cut ended the last run
         shutil.rmtree(home)
@@ -138,7 +185,7 @@ def _install(release: Release, dist: Path) -> Path:
     offline = ["--no-index"] if (dist / "wheels").is_dir() else []
     commands = [[*pip, str(dist.absolute())]]
     if dist.is_dir():
-        lists = [each.name for each in dist.glob("imserver-*-requirements.txt")]
+        lists = _lists_of(dist)
         wanted = [each.name for each in dist.glob("imserver_*.whl") if each.name.split("-")[0] in _plug_ins()]
         commands = [[*pip, *offline, "--require-hashes", "-r", *lists]]
         commands += [[*pip, *offline, *wanted]] if wanted else []
@@ -147,8 +194,7 @@ def _install(release: Release, dist: Path) -> Path:
     try:
         home.mkdir()
         mark.touch()
-        python = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-        _run([python, "-m", "venv", str(home)])
+        _run([_python(), "-m", "venv", str(home)])
         for command in commands:
             _run(command, dist if dist.is_dir() else None)
         os.sync()  # pip does not: after a power cut files would be empty

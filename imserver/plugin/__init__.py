@@ -17,8 +17,8 @@ SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),
     **dict.fromkeys(("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
-    **dict.fromkeys(("every", "table", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4),
-    **dict.fromkeys(("AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4),
+    **dict.fromkeys(("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4),
+    **dict.fromkeys(("CommandLine", "AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4),
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 

@@ -1,7 +1,7 @@
 """The face: commands of ``imserver``, which no node imports."""
 
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
 import click
@@ -9,19 +9,21 @@ import msgspec
 from msgspec import Struct
 
 from imserver.gateway.config.settings import Config
-from imserver.gateway.config.values import ConfigError
 from imserver.gateway.config.yaml import read_yaml as read_yaml
 from imserver.gateway.config.yaml import write_yaml as write_yaml
+from imserver.gateway.errors import StartError
 from imserver.gateway.notify import PushService
-from imserver.gateway.offline import Command, load_settings
+from imserver.gateway.offline import load_settings, url_of
 from imserver.gateway.offline import offline_parts as offline_parts
 from imserver.gateway.offline import opened as opened
 from imserver.gateway.offline import record_act as record_act
 from imserver.gateway.offline import settings_options as settings_options
 from imserver.gateway.process import DataDirectory
+from imserver.gateway.terminal import Command, person_of, read_key, request_json, server_address
+from imserver.gateway.terminal import CommandLine as CommandLine
 from imserver.gateway.terminal import fail as fail
-from imserver.gateway.terminal import read_key, request_json, server_address
-from imserver.gateway.terminal import table as table
+from imserver.gateway.terminal import table as _table
+from imserver.gateway.transport.proxies import is_here
 
 
 class Finding(Struct, frozen=True):
@@ -42,13 +44,14 @@ class ServerApi:
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
-        settings = _settings()
-        self._url = server_address(url or f"http://127.0.0.1:{settings.app.http_port}")
-        is_here = (urlsplit(self._url).hostname or "localhost") in ("localhost", "127.0.0.1", "::1")
-        keys = settings.api.keys if is_here else ()
-        own = (each.key for each in keys if "admin" in each.scopes and not each.apps)
+        settings = None if url else _settings()
+        self._url = server_address(url_of(settings) if settings is not None else url)
         given = read_key(key_file)
-        self._key = given or next(own, "")
+        own = ""
+        # A key of the settings is for the server that they describe, and for no other machine.
+        if not given and (settings is not None or is_here(urlsplit(self._url).hostname or "localhost")):
+            own = _key_of(settings or _settings())
+        self._key = given or own
         self._whose = "--key-file" if key_file else "IMSERVER_KEY" if given else "the settings"
 
     @staticmethod
@@ -62,6 +65,12 @@ class ServerApi:
             command = add(command)
         command = click.option("--key-file", metavar="FILE", help=key_file)(command)
         return click.option("--url", default="", metavar="URL", help=url)(command)
+
+    @staticmethod
+    def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
+        """App and user of a person whom a command takes as ``APP/USER``. Two words are the form of before.
+        ``expected``: all that the command takes, for its error."""
+        return person_of(words, expected)
 
     def ask(self, method: str, path: str, body: bytes = b"", seconds: float = 30) -> tuple[int, Any]:
         """The status and the JSON of the answer to any request."""
@@ -112,13 +121,19 @@ def _note(context: click.Context, _option: click.Parameter, path: str | None) ->
 
 
 def _settings() -> Config:
-    """Those that the command names; else those of this folder, or the defaults if they cannot be read."""
+    """Those that the command names, else those of this folder. Broken ones end the command: the defaults
+    would name another server."""
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
         return load_settings(path, None)
-    except ConfigError as error:
-        return Config() if path is None else fail(error)
+    except StartError as error:
+        fail(error)
+
+
+def _key_of(settings: Config) -> str:
+    """The first key of the settings that may do everything in all apps; ``""``: there is none."""
+    return next((each.key for each in settings.api.keys if "admin" in each.scopes and not each.apps), "")
 
 
 def key_for(settings: Config, purpose: str) -> bytes:
@@ -131,11 +146,18 @@ def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]
         return tuple(service for _, service in parts)  # which the caller closes
 
 
+_OF_BEFORE: Final[Mapping[str, tuple[Any, str]]] = {
+    "push_services_of": (_push_services_of, "use offline_parts"),
+    "table": (_table, "use CommandLine.rows"),
+}
+"""Name of an earlier version, until 2.0 → what it was, and what to do."""
+
+
 def __getattr__(name: str) -> Any:
-    """``push_services_of`` of version 3, until 2.0."""
-    if name != "push_services_of":
+    if name not in _OF_BEFORE:
         raise AttributeError(name)
     from imserver.plugin import deprecated
 
-    deprecated.warn(f"{__name__}.{name} is deprecated: use offline_parts")
-    return _push_services_of
+    form, instead = _OF_BEFORE[name]
+    deprecated.warn(f"{__name__}.{name} is deprecated: {instead}")
+    return form

@@ -13,14 +13,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from bench.capacity import kernel_bytes_of_one
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.engines import make_engine
 from imserver.operate.capacity import (
+    TYPICAL_KERNEL_BYTES,
     Behaviour,
     Costs,
     Resources,
     UserLimit,
+    check,
     files_of_server,
     free_memory,
     limits,
@@ -142,12 +145,32 @@ def test_a_commit_is_measured_and_its_table_is_gone(empty_url: str, tmp_path: Pa
     engine.dispose()
 
 
+def test_what_other_programs_do_to_the_kernel_is_no_figure() -> None:
+    assert kernel_bytes_of_one(10**9, 10**9 + 8 * 10**6, 1000) == 4000
+    assert kernel_bytes_of_one(10**9, 9 * 10**8, 1000) is None, "they closed much meanwhile"
+    assert kernel_bytes_of_one(10**9, 2 * 10**9, 1000) is None, "they opened much"
+    usual = msgspec.structs.replace(COSTS, kernel_connection_bytes=None)
+    row = next(each for each in limits(usual, Behaviour(), RESOURCES) if each.limit == "memory")
+    assert row.users == 1_000_000_000 // (2000 + TYPICAL_KERNEL_BYTES)
+    assert "not measured" in row.found
+
+
+@pytest.mark.parametrize("name", ["rss_connection_bytes", "login_cpu_us", "beat_cpu_us"])
+def test_an_impossible_figure_is_an_error_that_names_it(name: str) -> None:
+    assert check(COSTS) is COSTS
+    with pytest.raises(RuntimeError, match=f"{name} is -3.0"):
+        check(msgspec.structs.replace(COSTS, **{name: -3.0}))
+
+
 @pytest.mark.linux
 def test_an_interrupted_measurement_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imserver", "doctor", "--capacity", "--data-dir", str(tmp_path)]
-    process = spawn(command, env=clean_environment())
+    said = tmp_path.with_name("said")
+    with said.open("wb") as output:
+        process = spawn(command, env=clean_environment(), stderr=output)
     eventually(lambda: [*tmp_path.glob("capacity-*/imserver-bench-*/data/imserver.db")], what="a server")
     assert end(process, signal.SIGINT) == 1
+    assert said.read_text("utf-8").count("Aborted!") == 1
     assert not [*tmp_path.iterdir()]
 
 

@@ -76,6 +76,21 @@ def test_it_names_the_step_for_which_it_waits(tmp_path: Path) -> None:
     assert step_in_work(gone, imserver.__file__) == ""
 
 
+def test_a_check_fails_where_an_upgrade_would(tmp_path: Path) -> None:
+    """This installation has no link, as one from a package index, and its folder may be another's."""
+    config = Config(app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path)))
+    file = wheel(tmp_path, "1.1.0", 1)
+    (tmp_path / "release").mkdir()
+    wheel(tmp_path / "release", "1.1.0", 1)
+    with ExitStack() as stack:
+        of_wheel = {each.name: each for each in findings(config, read_release(file, stack), file)}
+        folder = tmp_path / "release"
+        of_folder = {each.name: each for each in findings(config, read_release(folder, stack), folder)}
+    assert (of_wheel["link"].level, of_folder["requirements"].level) == ("fail", "fail")
+    assert of_wheel["link"].found == f"no link names {sys.prefix}"
+    assert "requirements" not in of_wheel
+
+
 def test_the_link_names_a_release_wherever_it_is(tmp_path: Path) -> None:
     (tmp_path / "opt" / "imserver-1").mkdir(parents=True)
     link = tmp_path / "opt" / "imserver"

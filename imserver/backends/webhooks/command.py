@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver.backends.webhooks.dead_events import list_retries, next_try, send_again
+from imserver.backends.webhooks.dead_events import list_retries, next_try, send_again, waiting
 from imserver.backends.webhooks.declared import secret_of
 from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
-from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options, table
+from imserver.plugin.commands import CommandLine, Finding, fail, opened, record_act, settings_options
 from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
@@ -22,14 +22,15 @@ from imserver.plugin.storage import Store
 
 @click.command()
 @settings_options
+@CommandLine.prints_data
 @click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")
 @click.option("--replay", metavar="ID", help="Send an event again at once, or all of them (all).")
 @click.argument("name")
 def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
-    """List or replay events that a webhook refused.
+    """List or replay events that a webhook refused, and say what waits for it.
 
     Without --dead it lists the oldest 1000 that were refused and are tried again. While the receiver does not
-    answer at all, events wait in order and are not listed here: GET /api/v1/webhooks says how many.
+    answer at all, events wait in order, and are counted. GET /api/v1/webhooks has its last answers.
     """
     with opened(path, data_dir) as (settings, store, tenants):
         if tenants.get(name) is None:
@@ -46,9 +47,17 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
         counted = store.rows("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,))
         aside = sum(count for (count,) in counted)
         following = store.read(lambda sql: next_try(sql, app)) if aside else 0
-    click.echo(table("event, user, attempts, first failed", rows, first_failed=_time))
-    if aside and not dead:
+        behind, entries = store.read_or((0, 0), lambda sql: waiting(sql, app))
+    CommandLine.rows("event, user, attempts, first failed", rows, first_failed=_time)
+    if dead or CommandLine.wants_json():
+        return
+    if aside:
         click.echo(f"put aside: {aside}, the next is tried {_time(following) or 'at once'}")
+    if behind or entries:
+        click.echo(
+            f"waiting until the receiver answers: {behind} events, and at most {entries} messages; "
+            f"to try it: imserver doctor --webhook {name}"
+        )
 
 
 def _time(seconds: int) -> str:

@@ -55,6 +55,21 @@ def next_try(sql: Statements, app: str) -> int:
     return rows[0][0] if rows else 0
 
 
+def waiting(sql: Statements, app: str) -> tuple[int, int]:
+    """What waits until the receiver answers: how many events (at most MOST_COUNTED count), and how many
+    entries of the log, of which the receiver may want some only. Positions are stored after a batch, so a
+    receiver that answers may have had some of them."""
+    feeds = sql.query("SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0", (app,))
+    if not feeds:
+        return 0, 0
+    entry, event = feeds[0]
+    behind = "SELECT id FROM event WHERE app = %s AND id > %s LIMIT %s"
+    ((events,),) = sql.query(f"SELECT count(*) FROM ({behind}) e", (app, event, MOST_COUNTED))
+    logs = sql.query("SELECT last_id FROM log WHERE part = 0 AND app = %s", (app,))
+    last = logs[0][0] if logs else entry
+    return events, max(0, last - entry)
+
+
 def counts(sql: Statements, app: str) -> tuple[int, int, int]:
     """How many events wait that were put aside, how many are dead (of both at most MOST_COUNTED count), and
     :func:`next_try`."""

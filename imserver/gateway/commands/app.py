@@ -10,7 +10,7 @@ from imserver.gateway.config.load import dump, read_value
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.config.values import fold
 from imserver.gateway.offline import opened, record_act, settings_options
-from imserver.gateway.terminal import GroupWithFeatures, fail, read_text, table
+from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, read_text
 
 
 @click.group(cls=GroupWithFeatures)
@@ -42,16 +42,18 @@ def create(path: str | None, data_dir: str | None, name: str, settings: tuple[st
 
 @app.command("list")
 @settings_options
+@CommandLine.prints_data
 def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
     with opened(path, data_dir) as (_, _, tenants):
         rows = list(tenants.all())
     where = {True: "configuration", False: "database"}.__getitem__
-    click.echo(table("name, defined in: configured, login policy: policy, same as", rows, configured=where))
+    CommandLine.rows("name, defined in: configured, login policy: policy, same as", rows, configured=where)
 
 
 @app.command()
 @settings_options
+@CommandLine.prints_data
 @click.argument("name")
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Print an app's settings as YAML; secrets are hidden."""
@@ -59,7 +61,8 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
-    click.echo(dump(tenant, tenants.declared), nl=False)
+    text = dump(tenant, tenants.declared)
+    CommandLine.data(read_value(text, name), text.rstrip("\n"))
 
 
 @app.command("set")

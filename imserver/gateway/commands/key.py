@@ -1,6 +1,5 @@
 """``imserver key``: the keys with which back ends call the HTTP API."""
 
-import re
 from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final
@@ -13,7 +12,7 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.offline import day, opened, record_act, settings_options
 from imserver.gateway.storage.contract import KeyRow
 from imserver.gateway.storage.store import Store
-from imserver.gateway.terminal import GroupWithFeatures, fail, lines_of, table
+from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, lines_of
 
 _Scope: Final = click.Choice(tuple(SCOPES))
 _CLOSED_SHOWN: Final = 20
@@ -23,19 +22,6 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "apps": lambda apps: ",".join(apps) or "all",
     **dict.fromkeys(("created", "expires", "revoked", "used"), day),
 }
-
-
-class _Time(click.ParamType[int]):
-    """A time span, as ``90d``, in seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "0" or isinstance(value, int):
-            return int(value)
-        if (given := re.fullmatch(r"(\d{1,6})([mhdw])", value)) is None:
-            self.fail(f"{value}: expected a number with m, h, d or w, as 90d", param, ctx)
-        return int(given[1]) * {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}[given[2]]
 
 
 @click.group(cls=GroupWithFeatures)
@@ -50,7 +36,7 @@ def key() -> None:
 )
 @click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
 @click.option("--note", default="", help="A note for people.")
-@click.option("--expires", type=_Time(), metavar="TIME", help="It ends after this time: 90d, 12h, 4w.")
+@CommandLine.duration("--expires", "expires", "It ends after this time: 90d, 12h, 4w.")
 @click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
 def create(
     path: str | None,
@@ -70,8 +56,6 @@ def create(
         raise click.UsageError("Missing argument 'SCOPE...': push, read, metrics or admin.")
     if scopes == ("metrics",) and apps:
         fail("--app: the figures that metrics reads are those of all apps: leave --app out")
-    if expires == 0:
-        fail("--expires: expected a time such as 90d")
     if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
         fail(f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters")
     with opened(path, data_dir) as (settings, store, tenants):
@@ -106,15 +90,17 @@ def create(
 
 @key.command("list")
 @settings_options
+@CommandLine.prints_data
 def list_keys(path: str | None, data_dir: str | None) -> None:
     """List all keys, also those that were revoked or have expired."""
     with opened(path, data_dir) as (settings, store, _):
         rows = _keys(settings, store)
-    click.echo(table(_COLUMNS, rows, **_TEXTS))
+    CommandLine.rows(_COLUMNS, rows, **_TEXTS)
 
 
 @key.command()
 @settings_options
+@CommandLine.prints_data
 @click.argument("name", metavar="ID")
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Show the key with this id, one line for each of its fields."""
@@ -128,20 +114,15 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     used = "" if row.id.startswith(CONFIGURED) else used
     state = "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
     lines = {"id": row.id, "state": state, **lines, "expires": expires, "last used": used}
-    click.echo("\n".join(f"{label:<11}{text}" for label, text in lines.items() if text))
+    text = "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
+    fields = ("id", "scopes", "apps", "created", "expires", "revoked", "used", "used_from", "note")
+    CommandLine.data({"state": state, **{each: getattr(row, each) for each in fields}}, text)
 
 
 @key.command()
 @settings_options
-@click.option(
-    "--grace",
-    type=_Time(),
-    default="1d",
-    show_default=True,
-    metavar="TIME",
-    help="The old key ends after this time; 0: at once.",
-)
-@click.option("--expires", type=_Time(), metavar="TIME", help="The new key ends after this time: 90d.")
+@CommandLine.duration("--grace", "grace", "The old key ends after this time; 0: at once.", "1d", least=0)
+@CommandLine.duration("--expires", "expires", "The new key ends after this time: 90d.")
 @click.argument("name", metavar="ID")
 def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str) -> None:
     """Replace the key with this id, and print the new one once.

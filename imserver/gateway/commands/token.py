@@ -24,7 +24,7 @@ from imserver.gateway.config.settings import Config, JwtSettings
 from imserver.gateway.errors import IssuerUnavailable
 from imserver.gateway.offline import opened, record_act, settings_options
 from imserver.gateway.process import DataDirectory, Secret
-from imserver.gateway.terminal import fail, required_once
+from imserver.gateway.terminal import CommandLine, deprecated_form, fail, given_once, person_of, required_once
 from imserver.gateway.transport.outgoing import Outgoing
 
 _app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
@@ -37,28 +37,32 @@ def token() -> None:
 
 @token.command()
 @settings_options
-@_app_option
-@click.option("--user", "option", metavar="ID", help="The same as the argument USER.")
+@click.option("--app", "name", metavar="NAME", hidden=True)
+@click.option("--user", "option", metavar="ID", hidden=True)
 @click.option("--channel", default="", metavar="NAME", help="Create a channel token, to subscribe to NAME.")
-@click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime.")
+@CommandLine.duration("--expires", "seconds", "It ends after this time.", default="1h", old="--seconds")
 @click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
 @click.option(
     "--key-file", metavar="FILE", help="File with the private key (PEM), unless the key is a secret."
 )
-@click.argument("user", required=False)
+@click.argument("person", metavar="APP/USER", required=False)
 def create(
     path: str | None,
     data_dir: str | None,
-    name: str,
+    name: str | None,
     option: str | None,
     channel: str,
     seconds: int,
     kid: str | None,
     key_file: str | None,
-    user: str | None,
+    person: str | None,
 ) -> None:
-    """Create a session token for USER and print it."""
-    user = required_once("USER", user, option)
+    """Create a session token for a user of an app, and print it."""
+    if name is None:
+        name, user = person_of(_words(person, option), "APP/USER")
+    else:
+        user = required_once("APP/USER", person, option)
+        deprecated_form("--app NAME USER", "APP/USER")
     with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
@@ -106,6 +110,7 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
 
 @token.command()
 @settings_options
+@CommandLine.prints_data
 @_app_option
 @click.argument("shown", metavar="TOKEN")
 def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None:
@@ -119,10 +124,12 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         tenant = _tenant(tenants, name)
         if not tenant.jwt:
             fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
+        parts: list[str] = []
         with suppress(ValueError):  # it is no token
             header, payload, _ = shown.split(".")
-            parts = f"header: {bytes_of(header).decode()}\nclaims: {bytes_of(payload).decode()}"
-            click.echo(parts)
+            parts = [f"header: {bytes_of(header).decode()}", f"claims: {bytes_of(payload).decode()}"]
+        if parts and not CommandLine.wants_json():
+            click.echo("\n".join(parts))
         outgoing = Outgoing()
         try:
             rows = [row for row in tenant.jwt if row.issuer]
@@ -138,7 +145,14 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         finally:
             outgoing.close()
     seconds = claims.expires_at - int(time())
-    click.echo(f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds")
+    text = f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds"
+    CommandLine.data({"app": tenant.name, "user": claims.user, "expires_at": claims.expires_at}, text)
+
+
+def _words(person: str | None, option: str | None) -> list[str]:
+    """The argument of ``create``, which somebody may have given as ``--user``."""
+    word = given_once("APP/USER", person, option)
+    return [] if word is None else [word]
 
 
 def _tenant(tenants: Tenants, name: str) -> Tenant:

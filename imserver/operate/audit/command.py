@@ -11,7 +11,7 @@ import msgspec
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, page_of
 from imserver.operate.audit.verification import verify
-from imserver.plugin.commands import fail, opened, settings_options, table
+from imserver.plugin.commands import CommandLine, ServerApi, fail, opened, settings_options
 from imserver.plugin.progress import long_work
 
 _PAGE: Final = 500
@@ -39,10 +39,9 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 
 @audit.command("list")
 @settings_options
-@click.option("--app", default="", metavar="NAME", help="Acts in this app.")
-@click.option(
-    "--user", default="", metavar="USER", help="Acts of this user of --app, or on them (id or login)."
-)
+@CommandLine.prints_data
+@click.option("--app", default="", metavar="NAME", help="The same as the argument APP.")
+@click.option("--user", default="", hidden=True)
 @click.option(
     "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
 )
@@ -53,12 +52,18 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option("--since", type=_Moment(), default=0, metavar="TIME", help="The first moment, in UTC.")
 @click.option("--until", type=_Moment(), default=0, metavar="TIME", help="The last moment, in UTC.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most acts.")
-def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, **wanted: Any) -> None:
-    """List acts, the newest first."""
+@click.argument("whom", metavar="[APP[/USER]]", default="")
+def list_acts(
+    path: str | None, data_dir: str | None, limit: int, message: str, whom: str, **wanted: Any
+) -> None:
+    """List acts, the newest first: of all apps, in APP, or of USER and on them (an id or a login)."""
+    if whom:
+        app, _, user = whom.partition("/")
+        wanted |= {"app": app, "user": user}
+    elif wanted["user"]:
+        ServerApi.person((wanted["app"], wanted["user"]))
     if message:
         wanted["about"] = f"message:{message}"
-    if wanted["user"] and not wanted["app"]:
-        fail("--user: name the --app, too")
     acts: list[ActShown] = []
     position: int | None = None
     with opened(path, data_dir) as (_, store, tenants):
@@ -75,7 +80,7 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
             rows, position = page_of(store, page)
             acts += [shown(row, names) for row, names in rows]
     if not acts:
-        click.echo("no act fits; what users do with their own messages leaves none")
+        CommandLine.data([], "no act fits; what users do with their own messages leaves none")
         return
     texts = {
         "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
@@ -83,7 +88,7 @@ def list_acts(path: str | None, data_dir: str | None, limit: int, message: str, 
         "facts": lambda facts: _left(facts and msgspec.json.encode(facts).decode()) or "",
         **dict.fromkeys(("user", "address"), _left),
     }
-    click.echo(table("number, time, act: name, by, app, user, address, facts", acts, **texts))
+    CommandLine.rows("number, time, act: name, by, app, user, address, facts", acts, **texts)
 
 
 def _left(text: Any) -> Any:
@@ -129,6 +134,7 @@ def _line(row: AuditRow, names: list[Name]) -> bytes:
 
 @audit.command("verify")
 @settings_options
+@CommandLine.prints_data
 @click.option(
     "--head", metavar="NUMBER:HASH", help="A head that was printed earlier: it must still be there."
 )
@@ -153,9 +159,19 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
         click.echo(text, err=True)
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
-    if result.anchor[0]:
-        click.echo(f"acts removed for their age: {result.anchor[0]}")
-    click.echo(f"acts {result.rows}, names {result.names}, erased {result.erased}")
-    click.echo(f"head {result.head[0]}:{result.head[1]}")
+    head = f"{result.head[0]}:{result.head[1]}"
+    lines = [f"acts removed for their age: {result.anchor[0]}"] if result.anchor[0] else []
+    lines += [f"acts {result.rows}, names {result.names}, erased {result.erased}", f"head {head}"]
+    if not result.wrong:
+        lines.append("ok: nothing was changed, removed or put in")
+    counts = {
+        "acts": result.rows,
+        "names": result.names,
+        "erased": result.erased,
+        "removed": result.anchor[0],
+    }
+    CommandLine.data(
+        {"ok": not result.wrong, **counts, "head": head, "wrong": result.wrong}, "\n".join(lines)
+    )
     if result.wrong:
         fail("the audit log was changed by somebody else than the server")

@@ -16,18 +16,27 @@ from msgspec.structs import asdict
 from imserver.operate.erasure.declared import MOST_SECONDS, NotWaiting
 from imserver.operate.erasure.deletion import AppDeletion
 from imserver.operate.erasure.waiting import DUE, due_runner, facts_of
-from imserver.plugin.commands import ServerApi, fail, offline_parts, opened, record_act, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    ServerApi,
+    fail,
+    offline_parts,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Erasure, Store
 
 _GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
 _UNDONE: Final = "the app is not deleted, and its users may log in again"
-_AFTER: Final = click.option(
+_AFTER: Final = CommandLine.duration(
     "--after",
-    type=click.IntRange(0, MOST_SECONDS),
-    metavar="SECONDS",
-    help="Begin then. By default at once, and after 60 for somebody at a terminal.",
+    "after",
+    "Begin then. By default at once, and after 60s for somebody at a terminal.",
+    least=0,
+    most=MOST_SECONDS,
 )
 
 

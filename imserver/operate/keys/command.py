@@ -9,7 +9,9 @@ import click
 from msgspec import convert
 
 from imserver.operate.keys.usage import DeprecatedUse, uses_of
-from imserver.plugin.commands import ServerApi, fail, opened, settings_options, table
+from imserver.plugin.commands import CommandLine, ServerApi, fail, opened, settings_options
+
+_HOUR: Final = 3600
 
 
 def _minute(seconds: int) -> str:
@@ -24,11 +26,12 @@ _TEXTS: Final[dict[str, Any]] = {
 
 @click.command()
 @settings_options
-@click.option(
-    "--hours", type=click.IntRange(1), default=24, show_default=True, help="What it did in so many hours."
+@CommandLine.prints_data
+@CommandLine.duration(
+    "--since", "seconds", "What it did in this time.", "1d", least=_HOUR, old="--hours", unit=_HOUR
 )
 @click.argument("name", metavar="ID")
-def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None:
+def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> None:
     """Show what the key with this id did, the newest first.
 
     A line is for a minute, an address, a route and an app. Of each minute the server stores 1000 rows at
@@ -39,11 +42,11 @@ def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None
         stored = store.keys()
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
-        rows = uses_of(store, name, now - hours * 60, now, 0, 1000)
+        rows = uses_of(store, name, now - seconds // 60, now, 0, 1000)
     if not rows:
-        click.echo("nothing is recorded; uses are recorded once a minute")
+        CommandLine.data([], "nothing is recorded; uses are recorded once a minute")
         return
-    click.echo(table("minute: time, address, route, app, answered, refused", rows, **_TEXTS))
+    CommandLine.rows("minute: time, address, route, app, answered, refused", rows, **_TEXTS)
 
 
 class _Row(DeprecatedUse, frozen=True):
@@ -53,6 +56,7 @@ class _Row(DeprecatedUse, frozen=True):
 
 @click.command(short_help="Show who uses what is deprecated.")
 @ServerApi.options
+@CommandLine.prints_data
 @click.option("--app", default="", metavar="NAME", help="Only uses in this app.")
 def deprecated(url: str, key_file: str | None, app: str) -> None:
     """Show which deprecated routes and forms of requests are used, by whom, and what replaces them.
@@ -69,10 +73,10 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     ]
     if rows:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
-        click.echo(table(columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS))
+        CommandLine.rows(columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS)
         fail("2.0 will refuse these requests")
     names = ", ".join(each["name"] for each in answer["deprecated"])
     if not answer["since"]:
         fail("no use of a key is stored yet, so it is not known who uses what is deprecated")
     since = f"since {_minute(answer['since'])}, on other nodes until a minute ago,"
-    click.echo(f"{since} nobody has used what is deprecated: {names}")
+    CommandLine.data([], f"{since} nobody has used what is deprecated: {names}")

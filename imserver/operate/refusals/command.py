@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from imserver.plugin.commands import ServerApi, fail
+from imserver.plugin.commands import CommandLine, ServerApi, fail
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -17,6 +17,7 @@ _KINDS: Final = {"ban": "banned", "mute": "muted", "lock": "locked", "erasure": 
 
 @click.command(short_help="Say why somebody was refused, and lift it.")
 @ServerApi.options
+@CommandLine.prints_data
 @click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
 @click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")
 @click.option("--lift", is_flag=True, help="Lift bans, mutes, locks and rates that refuse them now.")
@@ -73,8 +74,11 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
     """Print lines. They have texts of strangers, of which a terminal must obey none."""
-    for line in lines:
-        click.echo("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line))
+    safe = [
+        "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        for line in lines
+    ]
+    CommandLine.data(answer, "\n".join(safe))
     if missing := answer["missing_nodes"]:
         fail(f"these nodes did not answer: {', '.join(missing)}")
 

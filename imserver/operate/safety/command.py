@@ -10,13 +10,13 @@ import click
 from msgspec import Struct, convert
 
 from imserver.operate.safety.declared import Outcome
-from imserver.plugin.commands import ServerApi, fail, table
+from imserver.plugin.commands import CommandLine, ServerApi, fail
 
 _HOUR: Final = 3600
 _YEAR: Final = 366 * 24 * _HOUR
 _reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
 _app: Final = click.argument("app")
-_user: Final = click.argument("user")
+_person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
 
 
 @click.group(short_help="Delete messages, mute and ban users, list reports.")
@@ -75,20 +75,22 @@ def hide(app: str, messages: Sequence[int], reason: str) -> None:
 
 
 @_verb
-@click.option(
-    "--hours", type=click.IntRange(1, _YEAR // _HOUR), default=24, show_default=True, help="How far back."
+@CommandLine.duration(
+    "--since", "seconds", "How far back.", "1d", least=_HOUR, most=_YEAR, old="--hours", unit=_HOUR
 )
 @click.option("--count", is_flag=True, help="Only count them.")
+@CommandLine.prints_data
 @_reason
-@_app
-@_user
-def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
+@_person
+def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None:
     """Delete the messages of a user for everybody. They may come back for a minute."""
-    since = int(time()) - hours * _HOUR
+    app, user = ServerApi.person(person)
+    since = int(time()) - seconds
     if count:
         user, shown = _server().whom(app, user)
         wanted = {"app": app, "user": user, "since": str(since)}
-        click.echo(f"messages of {shown}: {_server().get('moderation/count', wanted)['count']}")
+        answer = _server().get("moderation/count", wanted)
+        CommandLine.data(answer, f"messages of {shown}: {answer['count']}")
     else:
         answer, shown = _ask_of("moderation/clear", app, user, since=since, reason=reason)
         _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
@@ -108,67 +110,74 @@ def undo(app: str, act: str) -> None:
 
 @_verb
 @click.option("--reason", required=True, help="What the user is told.")
-@_app
-@_user
-def warn(app: str, user: str, reason: str) -> None:
+@_person
+def warn(person: Sequence[str], reason: str) -> None:
     """Tell a user what they must not do."""
+    app, user = ServerApi.person(person)
     _, shown = _ask_of("moderation/warn", app, user, reason=reason)
     click.echo(f"{shown} is warned")
 
 
 @_verb
-@click.option("--seconds", type=click.IntRange(1, _YEAR), default=_HOUR, show_default=True)
+@CommandLine.duration("--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds")
 @_reason
-@_app
-@_user
-def mute(app: str, user: str, seconds: int, reason: str) -> None:
+@_person
+def mute(person: Sequence[str], seconds: int, reason: str) -> None:
     """Let a user send nothing in an app for a time."""
+    app, user = ServerApi.person(person)
     answer, shown = _ask_of("moderation/mute", app, user, seconds=seconds, reason=reason)
     click.echo(f"{shown} is muted until {_when(answer['until'])}")
 
 
 @_verb
-@_app
-@_user
-def unmute(app: str, user: str) -> None:
+@_person
+def unmute(person: Sequence[str]) -> None:
     """Let a muted user send again."""
+    app, user = ServerApi.person(person)
     _, shown = _ask_of("moderation/unmute", app, user)
     click.echo(f"{shown} may send")
 
 
 @_verb
 @_reason
-@_app
-@click.argument("group")
-@_user
-def remove(app: str, group: str, user: str, reason: str) -> None:
+@click.argument("words", nargs=-1, metavar="APP/USER GROUP")
+def remove(words: Sequence[str], reason: str) -> None:
     """Remove a user from a group, and from its invitation links."""
+    expected = "APP/USER GROUP"
+    if len(words) < 2:
+        raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
+    # APP GROUP USER is the form of before.
+    *person, group = words if len(words) == 2 else (words[0], *words[2:], words[1])
+    app, user = ServerApi.person(person, expected)
     _, shown = _ask_of("moderation/remove", app, user, group=group, reason=reason)
     click.echo(f"{shown} is no member of group {group} any more")
 
 
 @_verb
-@click.option("--seconds", type=click.IntRange(0, _YEAR), default=0, help="0, the default: for good.")
+@CommandLine.duration(
+    "--for", "seconds", "For how long; 0, the default: for good.", "0", least=0, most=_YEAR, old="--seconds"
+)
 @_reason
-@_app
-@_user
-def ban(app: str, user: str, seconds: int, reason: str) -> None:
+@_person
+def ban(person: Sequence[str], seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
+    app, user = ServerApi.person(person)
     answer, shown = _ask_of("moderation/ban", app, user, seconds=seconds, reason=reason)
     end = "for good" if answer["until"] is None else f"until {_when(answer['until'])}"
     click.echo(f"{shown} is banned {end}; sessions ended: {answer['closed']}")
 
 
 @_verb
-@_app
-@_user
-def unban(app: str, user: str) -> None:
+@_person
+def unban(person: Sequence[str]) -> None:
     """Let a banned user log in again."""
+    app, user = ServerApi.person(person)
     _, shown = _ask_of("moderation/unban", app, user)
     click.echo(f"{shown} may log in")
 
 
 @_verb
+@CommandLine.prints_data
 @_app
 def holds(app: str) -> None:
     """List who is banned or muted, until when and why."""
@@ -184,7 +193,7 @@ def holds(app: str) -> None:
         names |= answer["names"]
         cursor = answer["next"]
     if not rows:
-        click.echo("nobody is banned or muted")
+        CommandLine.data([], "nobody is banned or muted")
         return
 
     def user(id: str) -> str:
@@ -196,7 +205,7 @@ def holds(app: str) -> None:
     def until(seconds: int | None) -> str:
         return "for good" if seconds is None else _when(seconds)
 
-    click.echo(table("user, kind, until, by, reason", rows, user=user, by=by, until=until))
+    CommandLine.rows("user, kind, until, by, reason", rows, user=user, by=by, until=until)
 
 
 # --- reports ------------------------------------------------------------------------------------------------
@@ -215,21 +224,28 @@ class _ReportLine(Struct):
 
 
 @_verb
+@CommandLine.prints_data
 @_app
 def reports(app: str) -> None:
     """List the newest open reports and appeals of an app."""
     answer = _server().get("reports", {"app": app, "limit": "200"})
-    if answer["reports"]:
-        lines = [_report_line(row, answer["names"]) for row in answer["reports"]]
-        click.echo(table("id, kind, about, reasons, by, age, text", lines))
+    lines = [_report_line(row, answer["names"]) for row in answer["reports"]]
+    if lines:
+        CommandLine.rows("id, kind, about, reasons, by, age, text", lines)
+    else:
+        CommandLine.data([], "no report is open")
 
 
 @_verb
+@CommandLine.prints_data
 @_app
 @click.argument("report")
 def report(app: str, report: str) -> None:
     """Show a report or an appeal whole, with the messages around it."""
     row = _server().get("reports/show", {"app": app, "id": report})
+    if CommandLine.wants_json():
+        CommandLine.data(row, "")
+        return
     names, line = row["names"], _report_line(row, row["names"])
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")
     if row["ban"]:

@@ -7,8 +7,10 @@ import click
 from msgspec import convert
 
 from imserver.operate.watch.slow import Level, Order, Timing
-from imserver.plugin.commands import ServerApi, fail, table
+from imserver.plugin.commands import CommandLine, ServerApi, fail
 
+_MINUTE: Final = 60
+_DAY: Final = 24 * 60 * _MINUTE
 _TIMES: Final[dict[str, Any]] = {
     "slowest": lambda seconds: f"{seconds * 1000:.0f} ms" if seconds else "-",
     "seconds": lambda seconds: f"{seconds:.3f}",
@@ -20,6 +22,7 @@ _TIMES: Final[dict[str, Any]] = {
 
 @click.command(short_help="Show what took longest, on all nodes.")
 @ServerApi.options
+@CommandLine.prints_data
 @click.option(
     "--by",
     "order",
@@ -37,34 +40,38 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     """
     answer = ServerApi(url, key_file).get("nodes/timings", {"order": order, "limit": str(most)})
     columns = "node, kind, name, count, seconds, slowest, time, by, request"
-    click.echo(table(columns, convert(answer["timings"], list[Timing]), **_TIMES))
+    CommandLine.rows(columns, convert(answer["timings"], list[Timing]), **_TIMES)
     _end(answer)
 
 
 @click.command(short_help="Let the nodes log or trace more for a while.")
 @ServerApi.options
+@CommandLine.prints_data
 @click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
 @click.option("--name", default="", help='Only this route or command, as "imserver slow" names it.')
 @click.option("--share", type=click.FloatRange(0, 1), help="The share of requests with a line.")
 @click.option("--trace", type=click.FloatRange(0, 1), help="The share of calls with a trace.")
-@click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="For how long.")
+@CommandLine.duration(
+    "--for", "seconds", "For how long.", "10m", least=_MINUTE, most=_DAY, old="--minutes", unit=_MINUTE
+)
 @click.argument("level", type=click.Choice([*get_args(Level), "default"]), required=False)
-def log(url: str, key_file: str | None, minutes: int, **wish: Any) -> None:
+def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     """Let all nodes log from this level on, without a restart. Level "default": as the settings say.
 
     Without any wish it says what the nodes log now, and until when (UTC).
     """
-    server, end = ServerApi(url, key_file), f"for {minutes} min"
+    server, end = ServerApi(url, key_file), f"for {seconds // _MINUTE} min"
     if all(value in (None, "") for value in wish.values()):
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
         end = f"until {_TIMES['time'](wish.pop('until'))}" if wish else ""
     else:
         if wish["level"] == "default":
-            wish, minutes = {}, 0
-        answer = server.post("nodes/log", {**wish, "seconds": minutes * 60})
-    wishes = ", ".join(f"{key} {value}" for key, value in wish.items() if value not in (None, ""))
-    click.echo(f"{wishes}, {end}" if wishes else "as the settings say")
+            wish, seconds = {}, 0
+        answer = server.post("nodes/log", {**wish, "seconds": seconds})
+    given = {key: value for key, value in wish.items() if value not in (None, "")}
+    wishes = ", ".join(f"{key} {value}" for key, value in given.items())
+    CommandLine.data(given, f"{wishes}, {end}" if wishes else "as the settings say")
     _end(answer)
 
 

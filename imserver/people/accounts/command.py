@@ -18,7 +18,7 @@ from imserver.people.accounts.identifiers import BadField
 from imserver.people.accounts.passwords import Passwords
 from imserver.people.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
 from imserver.people.accounts.rows import AccountStore
-from imserver.plugin.commands import fail, opened, record_act, settings_options
+from imserver.plugin.commands import CommandLine, fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
@@ -86,8 +86,19 @@ def _kind_of(one: Account) -> str:
     return "bot" if one.bot else "guest" if one.guest else "person"
 
 
+class _Row(Struct):
+    """An account as ``list`` prints it."""
+
+    user: str
+    name: str
+    nickname: str
+    role: str
+    locked: str
+
+
 @account.command("list")
 @settings_options
+@CommandLine.prints_data
 @click.option("--app", default=GOCHAT, show_default=True, help="The app of the accounts.")
 @click.option("--text", default="", help="An id, or a part of a name, an e-mail address or a phone number.")
 @click.option("--role", type=_ROLE, help="Only accounts with this role.")
@@ -107,14 +118,19 @@ def list_accounts(
         name, now = _existing(tenants, app), int(time())
         stored = None if role is None else role_named(role)
         wanted = PeopleFilter(name, text, True, stored, None, locked or None)
-        for each in PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now):
-            words = (each.user, each.name or each.email or each.phone or "-", each.nickname or "-")
-            lock = f"  locked {_lock_of(each, now)}" if each.is_locked(now) else ""
-            click.echo(f"{words[0]:>8}  {words[1]:24}  {words[2]:24}  {name_of(each.role):9}{lock}".rstrip())
+        page = PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now)
+        rows = [_row_of(each, now) for each in page]
+    CommandLine.rows("id: user, login: name, nickname, role, locked", rows)
+
+
+def _row_of(one: Account, now: int) -> _Row:
+    login = one.name or one.email or one.phone or "-"
+    return _Row(one.user, login, one.nickname or "-", name_of(one.role), _lock_of(one, now))
 
 
 @account.command()
 @settings_options
+@CommandLine.prints_data
 @click.argument("target", metavar="APP/LOGIN")
 def show(path: str | None, data_dir: str | None, target: str) -> None:
     """Show an account: its role, lock, second factor and devices."""
@@ -122,7 +138,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
         one, now = named.account, time()
         confirmed = "confirmed" if one.email_confirmed else "not confirmed"
         devices = AccountStore(named.store).devices(one.id, int(now))
-        for name, value in (
+        fields = (
             ("id", one.user),
             ("app", one.app),
             ("kind", _kind_of(one)),
@@ -136,14 +152,16 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
             ("locked", _lock_of(one, now)),
             ("created", _time(one.created)),
             ("last seen", _time(one.last_seen)),
-            *(("device", f"{each.name or '-'}, since {_time(each.since)}") for each in devices),
-        ):
-            click.echo(f"{name:14} {value}")
+        )
+        names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
+    lines = [f"{name:14} {value}" for name, value in (*fields, *(("device", name) for name in names))]
+    document = {name.replace(" ", "_").replace("-", ""): value for name, value in fields}
+    CommandLine.data({**document, "devices": names}, "\n".join(lines))
 
 
 @account.command()
 @settings_options
-@click.option("--seconds", type=click.IntRange(1), help="For how long; without it for good.")
+@CommandLine.duration("--for", "seconds", "For how long; without it for good.", old="--seconds")
 @click.option("--reason", default="", help="Why. The owner of the account sees it at a login.")
 @click.argument("target", metavar="APP/LOGIN")
 def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: str, target: str) -> None:

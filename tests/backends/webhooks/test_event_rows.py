@@ -329,6 +329,7 @@ def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     events = EventStore(store)
     events.append([NewEvent("105", "ann", "account", b"{}")])
     events.claim({"105": None}, "node", 10)
+    assert "waiting until the receiver answers: 1 events, and at most 0 messages" in run("events", "105")
     dead = [RetryRow(0, f"event-{number}", "ann", 7, 1795155801, b"{}") for number in (1, 2)]
     events.advance("105", "node", 0, 1, dead, dead=True)
     assert events_of("105") == []
