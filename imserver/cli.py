@@ -28,6 +28,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.operate.copies.command", "restore", "Replace the database by a copy."),
     "status": ("imserver.operate.status", "status", "Show /health and /system/state of a running server."),
+    "support": ("imserver.operate.support", "support", "Write one file for whoever helps, without secrets."),
     "token": ("imserver.gateway.commands.token", "token", "Create session tokens of users."),
     "upgrade": ("imserver.operate.upgrade", "upgrade", "Take another release, or the one of before."),
 }

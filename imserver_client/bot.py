@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,7 +66,8 @@ def add(url: str, app: str, key_file: str | None, nickname: str, owner: str, nam
 
 @bot.command("list")
 @_options
-def list_bots(url: str, app: str, key_file: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     """List the bots of an app, or with an account token those of the account."""
     rows, cursor = [], ""
     with _server(url, key_file) as api:
@@ -74,6 +76,9 @@ def list_bots(url: str, app: str, key_file: str | None) -> None:
             rows += page["bots"]
             if not (cursor := page["next"]):
                 break
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
     lines = [("id", "name", "nickname", "owner", "created", "webhook")]
     for row in rows:
         created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")

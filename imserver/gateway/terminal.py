@@ -276,11 +276,11 @@ class CommandLine:
         least: int = 1,
         most: int | None = None,
         old: str = "",
-        unit: int = 1,
+        unit: int = 0,
     ) -> Callable[[Command], Command]:
         """A decorator: the command gets the option ``name``, a time span as ``10m``, ``12h`` or ``90d``, in
         seconds under the name of this ``field``. ``old``: the deprecated option with a number of units, which
-        are so many seconds; without it, ``name`` itself takes such a number."""
+        are so many seconds. With a ``unit`` alone, ``name`` itself took such a number."""
         kind = Duration(least, most, 0 if old else unit)
         given = f"{__name__}.{field}"
 

@@ -20,7 +20,7 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.node.feature_list import load_features
 from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, openable_files, plan_processes
 from imserver.gateway.storage.address import database_address
-from imserver.gateway.terminal import fail, table
+from imserver.gateway.terminal import CommandLine, fail, table
 from imserver.operate.database import commit_seconds
 from imserver.plugin.progress import long_work
 
@@ -287,21 +287,21 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
     first, *_ = rows = limits(costs, user, resources)
     everybody = _rounded(first.users * 100 / user.online)
     seconds = first.users * costs.login_cpu_us / 1e6 / min(resources.processes, resources.cores)
-    click.echo(table("connected users: users, what ends: limit, found", rows, users="{:,}".format))
-    for line in (
+    lines = [
+        table("connected users: users, what ends: limit, found", rows, users="{:,}".format),
         f"\nThis node holds about {_rounded(first.users)} connected users. What ends first: {first.limit}.",
         f"To get more: {first.mend}.",
         f"If {user.online:g} % of your users are connected at the same time, you have {everybody} users.",
         f"A connected user sends {user.messages:g} messages an hour, which {user.receivers:g} others get,",
         f"gets {user.pushes:g} pushes, logs in once, and sends a heartbeat every {HEARTBEAT_SECONDS} s.",
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
-    ):
-        click.echo(line)
+    ]
     if state:
         each = f": {resources.users_bytes / resources.users:,.0f} bytes each" if users >= ENOUGH_USERS else ""
-        click.echo(f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}.")
-    for note in notes:
-        click.echo(note)
+        lines.append(f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}.")
+    noted = list(notes)
+    document = {"users": first.users, "limits": rows, "costs": costs, "assumed": user, "notes": noted}
+    CommandLine.data(document, "\n".join([*lines, *noted]))
 
 
 def _rounded(number: float) -> str:

@@ -44,7 +44,7 @@ from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.damage import lost_commits
 from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
-from imserver.gateway.terminal import fail
+from imserver.gateway.terminal import CommandLine, fail
 from imserver.gateway.transport.listener import refuse_taken
 from imserver.operate import capacity
 from imserver.operate.database import damage_of, probe
@@ -671,6 +671,7 @@ def _of_capacity(name: str, default: float, text: str, most: float = 1e6) -> Cal
 
 @click.command(cls=_Doctor)
 @settings_options
+@CommandLine.prints_data
 @click.option("--capacity", "counts", is_flag=True, help="Say how many users this node can hold.")
 @_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
 @_of_capacity("--receivers", 5, "connected users who receive each of them.")
@@ -701,6 +702,10 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
 
 def show(findings: Iterable[Finding]) -> int:
     """Print findings. Returns how many of them are failures."""
+    if CommandLine.wants_json():
+        rows = list(findings)
+        CommandLine.data(rows, "")
+        return sum(row.level == "fail" for row in rows)
     failed = 0
     for finding in findings:
         failed += finding.level == "fail"

@@ -14,7 +14,7 @@ from imserver import FEATURES
 from imserver.gateway.config.load import DEFAULT_FILE
 from imserver.gateway.config.values import valid_name
 from imserver.gateway.terminal import fail, server_address
-from imserver.gateway.transport.proxies import is_loopback
+from imserver.gateway.transport.proxies import is_here, is_loopback
 
 _SETTINGS: Final = """\
 # Settings of this imserver. "imserver check-config --defaults" explains all that can be set;
@@ -76,7 +76,7 @@ _NEXT: Final = """\
 Wrote {file}: app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
   imserver serve{option}
-  imserver token create{option} --app {app} ann
+  imserver token create{option} {app}/ann
   curl -H 'Authorization: Bearer {key}' \\
     -d '{{"app":"{app}","user":"ann","text":"hello","store":true}}' http://127.0.0.1:{port}/api/v1/push
 """
@@ -119,7 +119,7 @@ def init(
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
     if app == _CHAT_APP:
         fail(f"the app {app} is that of --chat: give another name")
-    url = server_address(url).rstrip("/") if url else ""
+    url = server_address(_with_scheme(url)).rstrip("/") if url else ""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         fail("--url is where people open the server: http:// or https://")
@@ -164,6 +164,18 @@ def init(
         context.invoke(
             links, path=str(file), data_dir=None, group="Everybody", owner=False, previews=previews
         )
+
+
+def _with_scheme(url: str) -> str:
+    """The address with a scheme. On a network of one's own it is http; a name is that of a proxy with TLS."""
+    if "://" in url or url.startswith("unix:"):
+        return url
+    host, _, port = url.partition("/")[0].partition(":")
+    if is_here(host) or host.replace(".", "").isdecimal() or url.startswith("["):
+        return f"http://{url}"
+    if port:
+        fail(f"--url {url}: say whether it is http://{url} or https://{url}")
+    return f"https://{url}"
 
 
 def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:

@@ -25,7 +25,7 @@ from imserver.gateway.node.feature_list import GROUP
 from imserver.gateway.offline import load_settings, settings_options
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.storage.migrations import missing_steps, named, newer_steps, next_step, taken_steps
-from imserver.gateway.terminal import fail
+from imserver.gateway.terminal import CommandLine, fail
 from imserver.operate.database import probe
 from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
 from imserver.plugin.commands import Finding
@@ -291,6 +291,7 @@ def _program(_context: click.Context, _option: click.Parameter, text: str | None
 
 @click.command()
 @settings_options
+@CommandLine.prints_data
 @click.option("--check", "is_check", is_flag=True, help="Only say what speaks against it.")
 @click.option("--back", is_flag=True, help="Take the release that ran before this one, in place of DIST.")
 @click.option(
@@ -313,6 +314,8 @@ def upgrade(
     DIST is the folder of a release's files, a wheel, or the folder of an installed release. First the command
     says what speaks against it; a failure ends it, but not --back. Servers run on until they are restarted.
     """
+    if CommandLine.wants_json() and not is_check:
+        raise click.UsageError("--json goes with --check")
     try:
         if back == (dist is not None):
             raise StartError("name DIST, or give --back")

@@ -106,7 +106,7 @@ def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
         ("[{host: 127.0.0.1}]", own),
         ("[{port: 7800, ws_dialect: morse}]", "expected one of"),
         ("[{port: 7800, colour: red}]", "unknown key"),
-        ("[{port: 7800, path: /a/b}]", f"{own}.path: expected str matching regex"),
+        ("[{port: 7800, path: /a/b}]", f"{own}.path: expected a path of one name, as /chat"),
         ("[{port: 7800, path: /nothing}]", f"{own}.path: no feature serves anything under /nothing"),
         ("[{port: 7800, path: /api, ws_dialect: client}]", "there is no /ws under /api: no ws_dialect"),
         ("[{port: 7800, host: 0.0.0.0}]", f"{own}.host 0.0.0.0 is not a loopback"),

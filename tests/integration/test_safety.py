@@ -308,31 +308,34 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert "the message said:\n  spam 0\n" in listed[1]
     login = cid.get("accounts/show")["phone"]
     who = f"{login} ({cid.user})"
-    assert moderate("clear --count gochat", login) == f"messages of {who}: 3\n"
+    assert moderate("clear --count", f"gochat/{login}") == f"messages of {who}: 3\n"
     removed = moderate("delete gochat", *sent)
     assert removed.startswith("removed messages: 3; to undo it until ")
     assert texts(bob.get("messages", conversation=group)) == []
     assert moderate("undo gochat", removed.split()[-1]).startswith("the messages ")
     eventually(lambda: len(texts(bob.get("messages", conversation=group))) == 3)
-    assert f"removed messages of {who}: 3" in moderate("clear gochat", login)
+    assert f"removed messages of {who}: 3" in moderate("clear", f"gochat/{login}")
     data = str(locked.folder / "data")
     by_message = ("audit", "list", "--message", str(sent[0]), "--data-dir", data)
     eventually(lambda: "moderation.clear" in run_cli(*by_message).stdout, what="who has removed it")
     assert "moderation.clear" not in run_cli(*by_message[:3], str(sent[0] - 1), *by_message[4:]).stdout
-    assert moderate("warn --reason Calm gochat", cid.user) == f"{who} is warned\n"
-    assert f"{who} is muted until 20" in moderate("mute gochat", cid.user)
+    assert moderate("warn --reason Calm", f"gochat/{cid.user}") == f"{who} is warned\n"
+    assert f"{who} is muted until 20" in moderate("mute", f"gochat/{cid.user}")
     assert re.search(rf"\n{cid.user} +mute +20\S+ \S+ UTC +key:\S+\n", moderate("holds gochat"))
-    assert moderate("unmute gochat", cid.user) == f"{who} may send\n"
-    moderate("remove gochat", group, cid.user)
-    assert f"{who} is banned for good" in moderate("ban gochat", login)
-    assert moderate("unban gochat", cid.user) == f"{who} may log in\n"
+    assert moderate("unmute", f"gochat/{cid.user}") == f"{who} may send\n"
+    moderate("remove", f"gochat/{cid.user}", group)
+    assert f"{who} is banned for good" in moderate("ban", f"gochat/{login}")
+    assert moderate("unban", f"gochat/{cid.user}") == f"{who} may log in\n"
     moderate("close --outcome deleted gochat", report)
     assert moderate("reports gochat").find(report) == -1
     for words in ("ban", "mute", "warn --reason Calm", "clear", "unban"):
-        for typo in ("typo", ""):
-            command = ("moderate", "--url", locked.http_url, *words.split(), "gochat", typo)
-            done = run_cli(*command, IMSERVER_KEY=KEY)
-            assert (done.returncode, done.stdout) == (1, "")
-            assert f"app gochat has no account {typo}: nothing was done" in done.stderr
+        command = ("moderate", "--url", locked.http_url, *words.split())
+        done = run_cli(*command, "gochat/typo", IMSERVER_KEY=KEY)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "app gochat has no account typo: nothing was done" in done.stderr
+        done = run_cli(*command, "gochat", "", IMSERVER_KEY=KEY)
+        assert (done.returncode, done.stdout) == (2, ""), "a variable of a script that is empty"
+        old = run_cli(*command, "gochat", "typo", IMSERVER_KEY=KEY)
+        assert "APP USER is deprecated until 2.0: use APP/USER" in old.stderr
     moderator = User(locked, KEY)
     assert moderator.refused("moderation/ban", user="999999", seconds=0) == (404, "unknown_account")

@@ -64,7 +64,7 @@ def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
 
 def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
     run_init(tmp_path, "--app", "shop")
-    done = run_cli("token", "create", "--app", "shop", "--user", "ann", folder=tmp_path)
+    done = run_cli("token", "create", "shop/ann", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(".") == 2
     assert f"created the data folder {tmp_path / 'data'}" not in done.stderr
@@ -113,6 +113,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     [
         *(("--app", name) for name in ("a b", "", "x: y", "ü")),
         ("--url", "unix:/run/im.sock"),
+        ("--url", "chat.example.org:8443"),
         ("--chat", "--name", "x" * 41),
         ("--no-chat", "--name", "Tea"),
         ("--app", "gochat"),
@@ -121,6 +122,21 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 def test_what_the_file_could_not_hold_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run_cli("init", *arguments, folder=tmp_path).returncode == 1
     assert not (tmp_path / "imserver.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("chat.example.org", "https://chat.example.org"),
+        ("192.168.1.7:8089", "http://192.168.1.7:8089"),
+        ("localhost:8089", "http://localhost:8089"),
+    ],
+)
+def test_a_name_without_a_scheme_has_tls_and_a_machine_of_ones_own_has_not(
+    tmp_path: Path, written: str, url: str
+) -> None:
+    run_init(tmp_path, "--url", written)
+    assert load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app.http_url == url
 
 
 @pytest.mark.parametrize("name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"])
@@ -137,6 +153,7 @@ def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path
         ("http://192.168.1.7:8089", (8089, 8098)),
         ("http://192.168.1.7:65530", (65530, 65521)),
         ("http://chat.example.org", (80, 89)),
+        ("https://chat.example.org", (8080, 8089)),
         ("https://chat.example.org:8443", (8080, 8089)),
     ],
 )

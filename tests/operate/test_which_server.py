@@ -1,6 +1,6 @@
 """A command that asks a server asks that of the settings, or the one that is named, and never another."""
 
-import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,26 @@ def asks_a_server(command: click.Command) -> bool:
     return {"--url", "--key-file"} <= options
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The addresses to which this process connects. Nobody listens there."""
-    addresses: list[Any] = []
+WATCHED: list[list[Any]] = []
 
-    def connect(_: socket.socket, address: Any) -> None:
-        addresses.append(address)
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note a connection instead of making it. An audit hook stays, and does nothing between tests."""
+    if event == "socket.connect" and WATCHED:
+        _, address = arguments
+        WATCHED[-1].append(address)
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    return addresses
+
+sys.addaudithook(watch)
+
+
+@pytest.fixture
+def asked() -> Iterator[list[Any]]:
+    """The addresses to which this process connects. Nobody listens there."""
+    WATCHED.append([])
+    yield WATCHED[-1]
+    WATCHED.clear()
 
 
 def run(folder: Path, command: str, *more: str, **environment: str) -> str:

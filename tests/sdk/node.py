@@ -27,8 +27,9 @@ NODE_SECONDS: Final = 220
 """Time after which node's test runner ends a file, and says which tests have passed."""
 
 
-def run(command: Sequence[str], folder: Path | None = None, **environment: str) -> str:
-    """Run a program; a failure or a time-out shows what it printed. Returns its output."""
+def run(command: Sequence[str], folder: Path = ROOT, **environment: str) -> str:
+    """Run a program, in the source tree or in ``folder``; a failure or a time-out shows what it printed.
+    Returns its output."""
     try:
         done = subprocess.run(
             command,

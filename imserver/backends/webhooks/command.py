@@ -20,7 +20,7 @@ from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
 
-@click.command()
+@click.command(short_help="List or replay events that a webhook refused.")
 @settings_options
 @CommandLine.prints_data
 @click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, get_origin
 
 import click
+import msgspec
 
 from imserver.gateway.config.declared import bare, hints_of, marks_of, plain, struct_in
 from imserver.gateway.config.load import dump, read_value
 from imserver.gateway.config.settings import JwtSettings
 from imserver.gateway.config.values import fold
+from imserver.gateway.config.yaml import write_yaml
 from imserver.gateway.offline import opened, record_act, settings_options
 from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, read_text
 
@@ -67,15 +69,17 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
 
 @app.command("set")
 @settings_options
+@CommandLine.prints_data
 @click.option("--unset", multiple=True, metavar="SETTING", help="Reset a setting to its default; repeatable.")
 @click.argument("name")
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def change(
     path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
 ) -> None:
-    """Change settings of an app and print the result.
+    """Change settings of an app.
 
-    An example: quotas.pushes_per_day=1000. Apps of the configuration file are changed in that file.
+    It prints those that were set; "app show" prints all. An example:
+    quotas.pushes_per_day=1000. Apps of the configuration file are changed in that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
         given = {} if (before := tenants.get(name)) is None else plain(before)
@@ -83,7 +87,11 @@ def change(
         fields = _fields(settings, given, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, whole)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
-    click.echo(dump(tenant, tenants.declared), nl=False)
+    everything = read_value(dump(tenant, tenants.declared), name)
+    changed = {fold(each) for each in (*fields, *whole)}
+    shown = {each: value for each, value in everything.items() if fold(each) in changed}
+    shown = msgspec.to_builtins(shown)  # without the lines of the text
+    CommandLine.data(shown, write_yaml(shown).rstrip("\n"))
 
 
 Hints = Mapping[str, Any]

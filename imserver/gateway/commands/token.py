@@ -40,7 +40,9 @@ def token() -> None:
 @click.option("--app", "name", metavar="NAME", hidden=True)
 @click.option("--user", "option", metavar="ID", hidden=True)
 @click.option("--channel", default="", metavar="NAME", help="Create a channel token, to subscribe to NAME.")
-@CommandLine.duration("--expires", "seconds", "It ends after this time.", default="1h", old="--seconds")
+@CommandLine.duration(
+    "--expires", "seconds", "It ends after this time.", default="1h", old="--seconds", unit=1
+)
 @click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
 @click.option(
     "--key-file", metavar="FILE", help="File with the private key (PEM), unless the key is a secret."

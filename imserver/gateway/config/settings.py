@@ -26,7 +26,13 @@ Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
 """The type of a setting: a number of seconds above 0."""
 Text = Annotated[str, Meta(min_length=1)]
 """The type of a setting: a text that is not empty."""
-MountPath = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9_-]+)?$")]
+MountPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^(/[A-Za-z0-9_-]+)?$",
+        description="a path of one name, as /chat, of letters, digits, - and _",
+    ),
+]
 """The first segment of paths, under which a listener or a host is served."""
 Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
 """A number of processes; files may also write ``auto``, which is 0."""
@@ -67,8 +73,10 @@ class ListenSettings(Struct, frozen=True):
 
     port: Port = NO_PORT
     host: str = ""
-    socket: Annotated[str, Meta(pattern=r"^(/[^\0]{1,106})?$")] = ""
-    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")] = "660"
+    socket: Annotated[
+        str, Meta(pattern=r"^(/[^\0]{1,106})?$", description="an absolute path of at most 107 characters")
+    ] = ""
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$", description="three octal digits, as 660")] = "660"
     ws_dialect: Literal["", "client", "action", "protobuf"] = ""
     path: MountPath = ""
     proxy_protocol: bool = False
@@ -78,7 +86,7 @@ class HostSettings(Struct, frozen=True):
     """An entry of ``server.extra_hosts``: a host name that serves only what is under ``path``, which its
     clients leave out."""
 
-    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+$")]
+    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+$", description="the name of a host")]
     path: Annotated[MountPath, Meta(min_length=1)]
 
 

@@ -383,11 +383,19 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
     except msgspec.ValidationError as error:
         problem = str(error).replace("`", "").partition(" - at ")[0]
         expected = problem.partition(", got")[0]
+        if "matching regex" in expected and (words := _pattern_in_words(hint)):
+            problem = expected = f"expected {words}"
         # A scalar in place of a whole object or list may be the secret in it.
         whole = "object" in expected or "array" in expected
         if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
             problem = f"{expected}, got {value!r}"
         raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
+
+
+def _pattern_in_words(hint: Any) -> str:
+    """What a type with a pattern takes, for people; ``""``: its description does not say."""
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return next((meta.description for meta in metas if meta.pattern and meta.description), "")
 
 
 _SECRETS: Final = ("key", "secret", "password")

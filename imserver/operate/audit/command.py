@@ -57,6 +57,8 @@ def list_acts(
     path: str | None, data_dir: str | None, limit: int, message: str, whom: str, **wanted: Any
 ) -> None:
     """List acts, the newest first: of all apps, in APP, or of USER and on them (an id or a login)."""
+    if whom and (wanted["app"] or wanted["user"]):
+        raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
         app, _, user = whom.partition("/")
         wanted |= {"app": app, "user": user}

@@ -66,7 +66,11 @@ def backup(
             click.echo(whole.backup(settings, address, file, without))
             return
         if address.file is None:
-            raise StartError(f"{address.shown} is not a SQLite database: use {TOOLS[address.engine][0]}")
+            own = TOOLS[address.engine][0]
+            raise StartError(
+                f"{address.shown} is not a SQLite database: add --everything, which copies any database with "
+                f"secrets and files, or use {own}"
+            )
         copies.backup(address.file, file)
     except StartError as error:
         fail(error)
@@ -123,7 +127,9 @@ def _folder(settings: Config) -> Path:
     if not any(feature.name == "backups" for feature in load_features(settings)):
         raise StartError("name a FILE: the feature backups is not among features of the settings")
     if not (folder := settings_of(settings, BackupSettings).folder):
-        raise StartError("backups.folder is not set: name a FILE")
+        raise StartError(
+            "backups.folder is not set: set it in the settings, as /var/backups/imserver, or name a FILE"
+        )
     return Path(folder)
 
 

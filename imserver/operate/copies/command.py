@@ -82,6 +82,12 @@ def restore(
                 f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
+        archive: BackupArchive | None = None
+        # Nobody is asked about a copy that cannot be restored.
+        if file is not None and has_everything:
+            archive = BackupArchive(file)
+        elif file is not None:
+            copies.check(file)
         folder = Path(settings.server.data_dir)
         there = [address.file, folder / JOURNAL, folder / RESTORING, journal]
         if journal is not None and journal.stat().st_size and not read_journal(journal):
@@ -91,9 +97,9 @@ def restore(
         lock.start(restores=True)
         (folder / ID_FILE).unlink(missing_ok=True)
         click.get_current_context().call_on_close(lock.stop)
-        if file is not None and has_everything:
+        if archive is not None:
             finish = partial(_finish, settings, lock, journal)
-            done = [whole.restore(settings, address, BackupArchive(file), without, finish)]
+            done = [whole.restore(settings, address, archive, without, finish)]
         else:
             before: Path | None = None
             if address.file is None or file is None:

@@ -37,6 +37,7 @@ _AFTER: Final = CommandLine.duration(
     "Begin then. By default at once, and after 60s for somebody at a terminal.",
     least=0,
     most=MOST_SECONDS,
+    unit=1,
 )
 
 

@@ -119,7 +119,7 @@ def warn(person: Sequence[str], reason: str) -> None:
 
 
 @_verb
-@CommandLine.duration("--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds")
+@CommandLine.duration("--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds", unit=1)
 @_reason
 @_person
 def mute(person: Sequence[str], seconds: int, reason: str) -> None:
@@ -155,7 +155,14 @@ def remove(words: Sequence[str], reason: str) -> None:
 
 @_verb
 @CommandLine.duration(
-    "--for", "seconds", "For how long; 0, the default: for good.", "0", least=0, most=_YEAR, old="--seconds"
+    "--for",
+    "seconds",
+    "For how long; 0, the default: for good.",
+    "0",
+    least=0,
+    most=_YEAR,
+    old="--seconds",
+    unit=1,
 )
 @_reason
 @_person

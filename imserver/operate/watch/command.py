@@ -1,14 +1,23 @@
 """``imserver slow`` and ``imserver log``."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
 import click
 from msgspec import convert
+from msgspec.structs import replace
 
 from imserver.operate.watch.slow import Level, Order, Timing
 from imserver.plugin.commands import CommandLine, ServerApi, fail
 
+_WORDS: Final = {
+    "Store.rows": "a query of any part of the server",
+    "Runner._due": "look for work that is due",
+    "_read_changes": "look for changed apps, keys and bans",
+    "other": "anything else",
+}
+"""Names that say less than what happens."""
 _MINUTE: Final = 60
 _DAY: Final = 24 * 60 * _MINUTE
 _TIMES: Final[dict[str, Any]] = {
@@ -40,7 +49,10 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     """
     answer = ServerApi(url, key_file).get("nodes/timings", {"order": order, "limit": str(most)})
     columns = "node, kind, name, count, seconds, slowest, time, by, request"
-    CommandLine.rows(columns, convert(answer["timings"], list[Timing]), **_TIMES)
+    timings = convert(answer["timings"], list[Timing])
+    if not CommandLine.wants_json():
+        timings = [replace(each, name=_in_words(each)) for each in timings]
+    CommandLine.rows(columns, timings, **_TIMES)
     _end(answer)
 
 
@@ -73,6 +85,22 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     wishes = ", ".join(f"{key} {value}" for key, value in given.items())
     CommandLine.data(given, f"{wishes}, {end}" if wishes else "as the settings say")
     _end(answer)
+
+
+def _in_words(timing: Timing) -> str:
+    """What took long, for people. Requests and commands have names that people know."""
+    if timing.kind not in ("transactions", "jobs"):
+        return timing.name
+    *_, owner, work = ["", *timing.name.split(".")]
+    if known := _WORDS.get(f"{owner}.{work}".strip(".")):
+        return known
+    return " ".join(filter(None, (_words_of(owner) and f"{_words_of(owner)}:", _words_of(work))))
+
+
+def _words_of(name: str) -> str:
+    """The words of a name in the code, as ``PeopleStore`` or ``_read_changes``."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return " ".join(apart.lower().split("_")).strip()
 
 
 def _end(answer: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 
 @account.command()
 @settings_options
-@CommandLine.duration("--for", "seconds", "For how long; without it for good.", old="--seconds")
+@CommandLine.duration("--for", "seconds", "For how long; without it for good.", old="--seconds", unit=1)
 @click.option("--reason", default="", help="Why. The owner of the account sees it at a login.")
 @click.argument("target", metavar="APP/LOGIN")
 def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: str, target: str) -> None:

@@ -238,8 +238,9 @@ def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
         ("key", "create", "everything"),
         ("key", "create", "push", "--expires", "90"),
         ("key", "rotate", "4f1d", "--grace", "tomorrow"),
-        ("token", "create", "--app", "101"),
-        ("token", "create", "--app", "101", "ann", "--user", "bob"),
+        ("token", "create", "101"),
+        ("token", "create", "101/"),
+        ("token", "create", "101/ann", "--user", "bob"),
         ("token", "secret"),
         ("status", "http://127.0.0.1:1", "--url", "http://127.0.0.1:2"),
     ],
@@ -253,7 +254,7 @@ def test_what_is_missing_or_contradicts_is_a_wrong_use(arguments: tuple[str, ...
 
 SECRET = "a secret that is long enough to be one"
 OTHER = "another secret, which is as long as that"
-CREATE = ("token", "create", "--app", "101", "--user", "ann")
+CREATE = ("token", "create", "101/ann")
 
 
 def settings(folder: Path, *rows: dict[str, Any]) -> tuple[str, str]:
@@ -273,10 +274,10 @@ def claims_of(done: "subprocess.CompletedProcess[str]", key: Any = SECRET) -> di
 
 def test_a_token_is_for_its_user_app_and_time_names_its_key_and_is_checked(run: Run, tmp_path: Path) -> None:
     file = settings(tmp_path, {"key": SECRET})
-    claims = claims_of(run(*CREATE, *file, "--seconds", "90"))
+    claims = claims_of(run(*CREATE, *file, "--expires", "90s"))
     assert (claims["sub"], claims["app"]) == ("ann", "101")
     assert abs(claims["exp"] - time.time() - 90) < 30
-    token = run("token", "create", *file, "--app", "7", "--user", "ann")
+    token = run("token", "create", *file, "7/ann")
     assert claims_of(token)["app"] == "101"
     header, shown, result = run(
         "token", "check", *file, "--app", "7", token.stdout.strip()
@@ -332,19 +333,18 @@ ISSUER = {"issuer": "http://127.0.0.1:9/", "audience": "shop"}
 @pytest.mark.parametrize(
     ("row", "arguments", "why"),
     [
-        (KEY, "create --app 102 --user ann", "no key for session tokens"),
-        (KEY, "create --app 9 --user ann", "app 9 does not exist"),
-        (KEY, "create --app 101 --user ann --kid x", "kid x"),
-        (ISSUER, "create --app 101 --user ann", "app 101 takes tokens of its issuers only; they make them"),
-        (KEY, "create --app 101 ", "expected 1 to 19 bytes"),
-        (KEY, f"create --app 101 {'x' * 20}", "expected 1 to 19 bytes"),
-        (KEY, "create --app 101 " + os.fsdecode(b"\xff\xfe"), "bytes of UTF-8"),
-        ({"key": "short"}, "create --app 101 --user ann", "32 bytes"),
-        (KEY, "create --app 101 --user ann --key-file /no/file", "/no/file"),
+        (KEY, "create 102/ann", "no key for session tokens"),
+        (KEY, "create 9/ann", "app 9 does not exist"),
+        (KEY, "create 101/ann --kid x", "kid x"),
+        (ISSUER, "create 101/ann", "app 101 takes tokens of its issuers only; they make them"),
+        (KEY, f"create 101/{'x' * 20}", "expected 1 to 19 bytes"),
+        (KEY, "create 101/" + os.fsdecode(b"\xff\xfe"), "bytes of UTF-8"),
+        ({"key": "short"}, "create 101/ann", "32 bytes"),
+        (KEY, "create 101/ann --key-file /no/file", "/no/file"),
         (KEY, "secret --app 101", "without a key"),
         (KEY, "check --app 101 nonsense", "refused"),
         (KEY, "check --app 102 nonsense", "no key"),
-        ({"key_file": "/no/file"}, "create --app 101 --user ann", "/no/file"),
+        ({"key_file": "/no/file"}, "create 101/ann", "/no/file"),
     ],
 )
 def test_what_cannot_be_made_is_reported_in_one_line(

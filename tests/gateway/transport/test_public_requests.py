@@ -28,6 +28,7 @@ from imserver.gateway.transport.outgoing import (
 )
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
+from tests.support import ROOT
 
 NAME = "bot.example"
 
@@ -391,7 +392,7 @@ def test_names_are_looked_up_and_servers_that_hang_delay_nobody() -> None:
 
 
 def test_one_place_reads_names_and_bounds_them() -> None:
-    sources = [path for folder in ("imserver", "plugins") for path in Path(folder).rglob("*.py")]
+    sources = [path for folder in ("imserver", "plugins") for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in sources if 'encode("idna")' in path.read_text()] == ["outgoing.py"]
     for name in ("\u4e2d" * 64, "\ufdfa" * 20, "a." * 127, "\u4e2d..\u6587"):
         with pytest.raises(BadUrl):

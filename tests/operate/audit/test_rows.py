@@ -490,7 +490,7 @@ def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
     for command, more in changes.items():
         done = run_cli("account", command, *data, "gochat/7", *more, stdin="correct horse\n")
         assert done.returncode == 0, done
-    acts = ("audit", "list", *data, "--app", "gochat")
-    assert run_cli(*acts, "--user", "7").stdout.count(" accounts.") == 5
-    assert run_cli(*acts, "--user", "1").stdout.count(" accounts.") == 5, "by the phone number"
-    assert run_cli(*acts, "--user", "8").stdout.startswith("no act fits")
+    acts = ("audit", "list", *data)
+    assert run_cli(*acts, "gochat/7").stdout.count(" accounts.") == 5
+    assert run_cli(*acts, "gochat/1").stdout.count(" accounts.") == 5, "by the phone number"
+    assert run_cli(*acts, "gochat/8").stdout.startswith("no act fits")

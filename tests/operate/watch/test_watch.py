@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from imserver.gateway.config.settings import Config, KeySettings
 from imserver.gateway.metrics import Slow, Timings
+from imserver.gateway.terminal import table
 from imserver.operate.watch.api import TimingsAnswer
 from imserver.operate.watch.slow import SLOW_FOR, Watch
-from imserver.plugin.commands import table
 from tests.conftest import StartServer
 from tests.gateway.api.api_node import JSON, ApiNode, with_keys
 from tests.integration.clusters import name_of, nodes_of
@@ -56,6 +56,9 @@ def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
         assert found[name_of(there), "requests", "/api/v1/push"] == 1
         assert found[name_of(there), "commands", "Login"] == 1
         assert (name_of(here), "requests", "/api/v1/push") not in found
+        shown = run_cli("slow", "--most", "1000", "--url", here.http_url).stdout
+        assert re.search(r"jobs +catch up: check acks +\d", shown), "words in place of names in the code"
+        assert not re.search(r"[a-z]\._|Store\.", shown)
         eventually(lambda: 'route="/api/v1/push",le="+Inf"} 1' in str(there.get("/metrics")[1]))
         good(here.http, "nodes/log", {"share": 1, "name": "Login"})
         with logged_in(there.ws, "bob", 101):

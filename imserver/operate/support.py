@@ -1,0 +1,240 @@
+"""``imserver support``: one file for whoever helps, without secrets, names and messages."""
+
+import ast
+import json
+import os
+import platform
+import re
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from http.client import OK, HTTPConnection, HTTPException
+from importlib.metadata import distributions
+from pathlib import Path
+from time import gmtime, strftime
+from typing import Any, Final
+
+import click
+
+from imserver.gateway.config.declared import HIDDEN, plain
+from imserver.gateway.config.load import ENVIRONMENT_KEY, ENVIRONMENT_PREFIX, dump
+from imserver.gateway.config.settings import Config
+from imserver.gateway.errors import StartError
+from imserver.gateway.node.feature_list import declarations_of, load_features
+from imserver.gateway.offline import host_of, load_settings, settings_options
+from imserver.gateway.terminal import fail
+from imserver.operate.doctor import findings
+from imserver.plugin.progress import long_work
+from imserver.version import full_version
+
+LOG_BYTES: Final = 2 << 20
+"""So much of the end of the log is read."""
+ASK_SECONDS: Final = 5.0
+"""Time limit of the question to the running server."""
+LEAST_SECRET: Final = 6
+"""The least characters of a secret that is looked for in texts: a shorter one is in many words."""
+_PACKAGE: Final = Path(__file__).parents[1]
+_MAIL: Final = re.compile(r"[^\s<>\"'@=:,;/]+@[^\s<>\"'@,;/]+\.[a-z]{2,}")
+_PHONE: Final = re.compile(r"\+\d[\d ()-]{6,}\d")
+_TEXT_LINE: Final = re.compile(r"(\S+ (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) +[\w.]+: )(.*)")
+_FRAME: Final = re.compile(r'^\s+File "(?:.*/)?((?:imserver|site-packages|lib)[\w./-]*)", line \d+, in \w+$')
+_RAISED: Final = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt|Timeout|Unavailable)\b")
+_ELIDED: Final = "…"
+
+
+# --- what is left of a log ----------------------------------------------------------------------------------
+
+
+@cache
+def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """The texts of the server's own log lines: what matches one, and what is printed of it. All that a line
+    has of somebody (``%s``) is left out; numbers stay."""
+    texts = {text for path in sorted(_PACKAGE.rglob("*.py")) for text in _texts_in(path)}
+    forms = []
+    for text in sorted(texts, key=len, reverse=True):
+        pieces = re.split(r"(%[-+ #0-9.]*[sdrfgx%])", text)
+        pattern = "".join(map(_pattern_of, pieces))
+        forms.append((re.compile(pattern, re.DOTALL), text))
+    return tuple(forms)
+
+
+def _texts_in(module: Path) -> Iterator[str]:
+    """The first arguments of the calls of a logger in a module."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        is_level = node.func.attr in ("debug", "info", "warning", "error", "exception", "critical")
+        text = node.args[0]
+        if is_level and isinstance(text, ast.Constant) and isinstance(text.value, str) and " " in text.value:
+            yield text.value
+
+
+def _pattern_of(piece: str) -> str:
+    if piece == "%%":
+        return "%"
+    if not piece.startswith("%"):
+        return re.escape(piece)
+    return r"(-?[\d.]+)" if piece[-1] in "dfgx" else r"(?:.*?)"
+
+
+def redacted_line(line: str) -> str:
+    """What may be known of a line of the log."""
+    if line.startswith("{"):
+        return _redacted_json(line)
+    if (match := _TEXT_LINE.match(line)) is not None:
+        return match[1] + redacted_message(match[2])
+    if (frame := _FRAME.match(line)) is not None:
+        return frame[0].replace(frame[0].partition('"')[2].partition('"')[0], frame[1])
+    raised = _RAISED.match(line)
+    return f"{raised[0]}: {_ELIDED}" if raised is not None else _ELIDED
+
+
+def _redacted_json(line: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return _ELIDED
+    known = {name: record[name] for name in ("time", "level", "logger") if isinstance(record.get(name), str)}
+    if not known:
+        return _ELIDED
+    kept = dict(known, message=redacted_message(str(record.get("message", ""))))
+    if traceback := record.get("traceback"):
+        kept["traceback"] = "\n".join(map(redacted_line, str(traceback).split("\n")))
+    return json.dumps(kept, ensure_ascii=False)
+
+
+def redacted_message(message: str) -> str:
+    """A message with the words of the server, and without those of anybody else."""
+    for pattern, text in log_forms():
+        if (match := pattern.fullmatch(message)) is not None:
+            return _filled(text, iter(match.groups()))
+    return f"({len(message)} characters)"
+
+
+def _filled(text: str, numbers: Iterator[str]) -> str:
+    """The text of a log line with its numbers, and a mark in place of all else."""
+
+    def shown(form: re.Match[str]) -> str:
+        return next(numbers) if form[1] in "dfgx" else _ELIDED
+
+    return re.sub(r"%[-+ #0-9.]*([sdrfgx])", shown, text)
+
+
+# --- the parts ----------------------------------------------------------------------------------------------
+
+
+def secrets_of(settings: Config) -> set[str]:
+    """All secrets of the settings, of the data folder and of the environment."""
+    found = set(_hidden(plain(settings), plain(settings, hide=True)))
+    found.add(os.environ.get(ENVIRONMENT_KEY, ""))
+    files = [Path(settings.server.data_dir, "secret"), settings.server.secret_file]
+    for file in (*files, settings.server.second_secret_file):
+        try:
+            found.add(Path(file).read_text(encoding="latin-1").strip() if file else "")
+        except OSError:
+            continue  # it is not there, or this user may not read it
+    return {each for each in found if len(each) >= LEAST_SECRET}
+
+
+def _hidden(value: Any, shown: Any) -> Iterator[str]:
+    """The texts in a value that are hidden in its other form."""
+    if shown == HIDDEN:
+        yield str(value)
+    elif isinstance(value, Mapping) and isinstance(shown, Mapping):
+        for key in value:
+            yield from _hidden(value[key], shown.get(key))
+    elif isinstance(value, list) and isinstance(shown, list):
+        for each, other in zip(value, shown, strict=False):
+            yield from _hidden(each, other)
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """A text without these secrets, and without addresses of people."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return _PHONE.sub("(phone)", _MAIL.sub("(e-mail)", text))
+
+
+def _versions() -> str:
+    lines = [f"imserver {full_version()}", f"Python {sys.version}", platform.platform(), ""]
+    lines += sorted({f"{each.metadata['Name']} {each.version}" for each in distributions()})
+    names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
+    return "\n".join([*lines, "", "Variables of the environment, without values:", *names, ""])
+
+
+def _doctor(settings: Config) -> str:
+    lines = []
+    for each in findings(settings):
+        lines.append(f"{each.level:4}  {each.name}: {each.found}")
+        lines += [f"      {text}" for text in (each.meaning, each.mend) if text]
+    return "\n".join([*lines, ""])
+
+
+def _log(settings: Config) -> str:
+    path = settings.app.log_file
+    if not path:
+        return "app.log_file is not set: the log is that of the console, systemd or the container\n"
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}\n"
+    return "\n".join([*map(redacted_line, lines[1:] if len(lines) > 1 else lines), ""])
+
+
+def _metrics(settings: Config) -> str:
+    keys = [each.key for each in settings.api.keys if {"admin", "read", "metrics"} & set(each.scopes)]
+    key = os.environ.get(ENVIRONMENT_KEY, "") or next(iter(keys), "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    connection = HTTPConnection(host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS)
+    try:
+        connection.request("GET", "/metrics", headers=headers)
+        answer = connection.getresponse()
+        content = answer.read().decode("utf-8", "replace")
+        return content if answer.status == OK else f"the server answers with status {answer.status}\n"
+    except (OSError, HTTPException) as error:
+        return f"the server does not answer: {type(error).__name__}\n"
+    finally:
+        connection.close()
+
+
+@click.command()
+@settings_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@long_work("collecting")
+def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
+    """Write one file for whoever helps you: settings, versions, checks, log and metrics.
+
+    FILE is a new zip archive, by default imserver-support-TIME.zip. It has no secret, no message and no name
+    of a user: of the log only what the server itself says is left. Names of apps, hosts and folders are in
+    it, so read it before you send it.
+    """
+    try:
+        settings = load_settings(path, data_dir)
+        features = load_features(settings)
+    except StartError as error:
+        fail(error)
+    file = file or Path(strftime("imserver-support-%Y%m%dT%H%M%SZ.zip", gmtime()))
+    if file.exists():
+        fail(f"{file} exists already")
+    parts = {
+        "settings.yaml": dump(settings, declarations_of(features)),
+        "versions.txt": _versions(),
+        "doctor.txt": _doctor(settings),
+        "log.txt": _log(settings),
+        "metrics.txt": _metrics(settings),
+    }
+    secrets = secrets_of(settings)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with (
+            os.fdopen(descriptor, "wb") as target,
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            for name, text in parts.items():
+                archive.writestr(name, redacted(text, secrets))
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}")
+    click.echo(f"wrote {file}: {', '.join(parts)}; read it before you send it")
