@@ -130,7 +130,7 @@ def span(seconds: int, after: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "shown", "said"),
+    ("arguments", "shown", "words"),
     [
         ("", "3600 None", ""),
         ("--for 10m --after 1h", "600 3600", ""),
@@ -142,9 +142,9 @@ def span(seconds: int, after: int | None) -> None:
         ("--for 1s", "", "expected at least 1m"),
     ],
 )
-def test_a_time_span_has_a_letter(arguments: str, shown: str, said: str) -> None:
+def test_a_time_span_has_a_letter(arguments: str, shown: str, words: str) -> None:
     done = CliRunner().invoke(span, arguments.split())
-    assert (done.stdout.strip(), said in done.stderr) == (shown, True), done.output
+    assert (done.stdout.strip(), words in done.stderr) == (shown, True), done.output
 
 
 @pytest.mark.parametrize(

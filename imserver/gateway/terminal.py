@@ -291,7 +291,8 @@ class CommandLine:
                 context.meta[given] = seconds
 
         def prefer_old(context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
-            return context.meta.pop(given, value)
+            seconds: int | None = context.meta.pop(given, value)
+            return seconds
 
         def add(command: Command) -> Command:
             option = click.option(

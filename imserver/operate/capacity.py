@@ -299,9 +299,9 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
     if state:
         each = f": {resources.users_bytes / resources.users:,.0f} bytes each" if users >= ENOUGH_USERS else ""
         lines.append(f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}.")
-    noted = list(notes)
-    document = {"users": first.users, "limits": rows, "costs": costs, "assumed": user, "notes": noted}
-    CommandLine.data(document, "\n".join([*lines, *noted]))
+    sentences = list(notes)
+    document = {"users": first.users, "limits": rows, "costs": costs, "assumed": user, "notes": sentences}
+    CommandLine.data(document, "\n".join([*lines, *sentences]))
 
 
 def _rounded(number: float) -> str:

@@ -95,13 +95,13 @@ def _redacted_json(line: str) -> str:
         record = json.loads(line)
     except ValueError:
         return _ELIDED
-    known = {name: record[name] for name in ("time", "level", "logger") if isinstance(record.get(name), str)}
-    if not known:
+    fields = {name: record[name] for name in ("time", "level", "logger") if isinstance(record.get(name), str)}
+    if not fields:
         return _ELIDED
-    kept = dict(known, message=redacted_message(str(record.get("message", ""))))
+    fields["message"] = redacted_message(str(record.get("message", "")))
     if traceback := record.get("traceback"):
-        kept["traceback"] = "\n".join(map(redacted_line, str(traceback).split("\n")))
-    return json.dumps(kept, ensure_ascii=False)
+        fields["traceback"] = "\n".join(map(redacted_line, str(traceback).split("\n")))
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def redacted_message(message: str) -> str:
@@ -128,7 +128,7 @@ def secrets_of(settings: Config) -> set[str]:
     """All secrets of the settings, of the data folder and of the environment."""
     found = set(_hidden(plain(settings), plain(settings, hide=True)))
     found.add(os.environ.get(ENVIRONMENT_KEY, ""))
-    files = [Path(settings.server.data_dir, "secret"), settings.server.secret_file]
+    files = [str(Path(settings.server.data_dir, "secret")), settings.server.secret_file]
     for file in (*files, settings.server.second_secret_file):
         try:
             found.add(Path(file).read_text(encoding="latin-1").strip() if file else "")

@@ -165,12 +165,12 @@ def test_an_impossible_figure_is_an_error_that_names_it(name: str) -> None:
 @pytest.mark.linux
 def test_an_interrupted_measurement_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imserver", "doctor", "--capacity", "--data-dir", str(tmp_path)]
-    said = tmp_path.with_name("said")
-    with said.open("wb") as output:
+    errors = tmp_path.with_name("errors")
+    with errors.open("wb") as output:
         process = spawn(command, env=clean_environment(), stderr=output)
     eventually(lambda: [*tmp_path.glob("capacity-*/imserver-bench-*/data/imserver.db")], what="a server")
     assert end(process, signal.SIGINT) == 1
-    assert said.read_text("utf-8").count("Aborted!") == 1
+    assert errors.read_text("utf-8").count("Aborted!") == 1
     assert not [*tmp_path.iterdir()]
 
 

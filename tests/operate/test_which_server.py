@@ -76,7 +76,7 @@ sys.addaudithook(watch)
 
 
 @pytest.fixture
-def asked() -> Iterator[list[Any]]:
+def connections() -> Iterator[list[Any]]:
     """The addresses to which this process connects. Nobody listens there."""
     WATCHED.append([])
     yield WATCHED[-1]
@@ -97,25 +97,25 @@ def test_each_command_that_asks_a_server_is_here() -> None:
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_it_asks_the_server_of_the_settings(tmp_path: Path, asked: list[Any], command: str) -> None:
+def test_it_asks_the_server_of_the_settings(tmp_path: Path, connections: list[Any], command: str) -> None:
     (tmp_path / "imserver.yaml").write_text(SETTINGS, encoding="utf-8")
     assert "{}:{}".format(*ADDRESS) in run(tmp_path, command)
-    assert set(asked) == {ADDRESS}
+    assert set(connections) == {ADDRESS}
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_with_broken_settings_it_asks_nobody(tmp_path: Path, asked: list[Any], command: str) -> None:
+def test_with_broken_settings_it_asks_nobody(tmp_path: Path, connections: list[Any], command: str) -> None:
     (tmp_path / "imserver.yaml").write_text(f"{SETTINGS}nonsense: 1\n", encoding="utf-8")
     assert "imserver.yaml, line 3: unknown key 'nonsense'" in run(tmp_path, command)
-    said = run(tmp_path, command, IMSERVER_CONFIG="/nowhere.yaml")
-    assert "/nowhere.yaml: cannot be read: No such file or directory" in said
+    words = run(tmp_path, command, IMSERVER_CONFIG="/nowhere.yaml")
+    assert "/nowhere.yaml: cannot be read: No such file or directory" in words
     (tmp_path / "imserver.yaml").unlink()
     assert "IMSERVER_APP_HTTP_PORT" in run(tmp_path, command, IMSERVER_APP_HTTP_PORT="many")
-    assert asked == []
+    assert connections == []
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_it_asks_the_server_that_is_named(tmp_path: Path, asked: list[Any], command: str) -> None:
+def test_it_asks_the_server_that_is_named(tmp_path: Path, connections: list[Any], command: str) -> None:
     (tmp_path / "imserver.yaml").write_text(SETTINGS, encoding="utf-8")
     assert "http://192.0.2.1:99" in run(tmp_path, command, "--url", "http://192.0.2.1:99")
-    assert set(asked) == {("192.0.2.1", 99)}
+    assert set(connections) == {("192.0.2.1", 99)}

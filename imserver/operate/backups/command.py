@@ -68,8 +68,8 @@ def backup(
         if address.file is None:
             own = TOOLS[address.engine][0]
             raise StartError(
-                f"{address.shown} is not a SQLite database: add --everything, which copies any database with "
-                f"secrets and files, or use {own}"
+                f"{address.shown} is not a SQLite database: add --everything, which copies any database "
+                f"with all that belongs to it, or use {own}"
             )
         copies.backup(address.file, file)
     except StartError as error:
