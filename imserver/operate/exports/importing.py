@@ -138,9 +138,11 @@ class Import(Service, dict=True):
             return
         self.archive.verify()
         self.report("the archive is whole")
+        if there is None:
+            self._require_free_keys()  # no other app and no setting helps where these are taken
         self._require_settings()
         if there is None:
-            self._require_free()
+            self._require_empty()
             self.store.write(partial(begin_import, self.app, self.archive.digest))
         else:
             self.report(f"goes on; entries that are there: {there.entry}")
@@ -185,8 +187,8 @@ class Import(Service, dict=True):
                 f"(imserver app create {self.app} …), then import into it"
             )
 
-    def _require_free(self) -> None:
-        """The app is new or empty, and the rows are such as an export reads, with keys that are free."""
+    def _require_empty(self) -> None:
+        """The app is new or empty."""
         if self.store.is_deleted(self.app):
             raise BadArchive(f"an app {self.app} was deleted: name another one with --app")
         for page in self.store.rows_of_app(self.app):
@@ -198,6 +200,9 @@ class Import(Service, dict=True):
                     f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
                     "app with --app"
                 )
+
+    def _require_free_keys(self) -> None:
+        """The rows are such as an export reads, with keys that are free."""
         accounts: set[int] = set()
         entries = [entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)]
         for entry in sorted(entries, key=lambda entry: table_of(entry.name) != "account"):
@@ -209,7 +214,8 @@ class Import(Service, dict=True):
                 work = partial(self._rows.check, name=table, columns=columns, rows=rows, parents=accounts)
                 if key := self.store.read(work):
                     raise BadArchive(
-                        f"{table} {key} exists on this server already: import into a server without it"
+                        f"{table} {key} exists on this server already: import into a server without it; "
+                        "another name of the app does not help"
                     )
             if count != entry.rows:
                 raise BadArchive(f"the entry {entry.name} has {count} rows in place of {entry.rows}")
