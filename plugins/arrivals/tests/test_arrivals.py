@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from imserver_arrivals.records import (
 )
 from imserver_arrivals.spool import RUN_BYTES, Spool
 
+from imserver.gateway.storage.statements import text_of
 from imserver.messenger.messages.log.contract import Entry
 from tests.processes import running
 from tests.security.mail import Sink
@@ -111,6 +113,11 @@ def test_a_killed_import_has_everything_once(
             process.kill()
     subprocess.run(command, env=installed, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
     compare(site, path, name)
+    with site.store() as store:
+        rows = store.rows("SELECT id FROM upload")
+    assert {path.name.removesuffix(".t") for path in files_in(site.folder / "data" / "uploads")} == {
+        text_of(id) for (id,) in rows
+    }
     other = Site(tmp_path / "other")
     other.run(path)
     for one, same in zip(contents(site), contents(other), strict=True):
@@ -118,7 +125,7 @@ def test_a_killed_import_has_everything_once(
 
 
 def contents(site: Site) -> Iterator[tuple[object, ...]]:
-    """All entries and memberships, without what the secret of the site is in."""
+    """All entries, memberships and followers of threads, without what the secret of the site is in."""
     for each in site.entries():
         body = re.sub(rb"/uploads/[^/\"]+", b"", each.body)
         own_id, about = each.client_msg_id, (each.conversation, each.about, each.thread)
@@ -126,6 +133,8 @@ def contents(site: Site) -> Iterator[tuple[object, ...]]:
     with site.store() as store:
         columns = "conversation, member, joined_id, left_id, role, readable_after"
         yield from store.rows(f"SELECT {columns} FROM membership ORDER BY conversation, member, joined_id")
+        columns = "conversation, root, member, read_id, follows"
+        yield from store.rows(f"SELECT {columns} FROM thread_reader ORDER BY root, member")
 
 
 def stored(database: Path) -> int:
@@ -232,6 +241,39 @@ def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
         assert log.conversations.get(APP, 1).avatar.startswith("/api/v1/uploads/")
     made.problems.counts.clear()
     assert "files 0, emoji 0" in site.bring(made, status=1)
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_repeated_import_leaves_no_file_of_a_killed_one(site: Site, is_stored: bool) -> None:
+    """A process that is killed leaves what is in the folder while a file is read: before its row is stored,
+    or after that."""
+    folder, left = site.folder / "data" / "uploads", dict[Path, bytes]()
+
+    class Watched(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            left.update((path, path.read_bytes()) for path in (folder / "incoming").glob("*"))
+            return content
+
+    made = Made(ANN, BOB, TEA, Emoji("party", "e"), said("1", "one", 5, files=[File("f", "f.txt")]))
+    made.files["e"] = PNG
+    made.open = lambda id: Watched(b"text" * 50_000) if id == "f" else Made.open(made, id)  # type: ignore[method-assign]
+    site.bring(made)
+    assert left, "the folder of files that arrive was seen"
+    before = files_in(folder)
+    if not is_stored:
+        with site.store() as store:
+            store.execute("DELETE FROM upload")
+            store.execute("DELETE FROM own_emoji")
+    for path, content in left.items():
+        path.write_bytes(content)
+        path.with_name(f"{path.name}.t").write_bytes(b"thumbnail")
+    site.bring(made)
+    assert files_in(folder) == before
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None:
