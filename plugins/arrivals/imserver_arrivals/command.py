@@ -256,7 +256,10 @@ def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
         becomes = "group" if activity.owner else "nothing"
-        becomes = "conversation of two" if group.kind == "direct" else becomes
+        if group.kind == "direct":
+            becomes = "conversation of two"
+        elif activity.owner and activity.lacks_members:
+            becomes = "group of whoever wrote there"
         own = (activity.counts[each] for each in counted)
         people = (contents.people[each].nickname for each in activity.members if each in contents.people)
         name = group.name or ", ".join(people)

@@ -38,6 +38,7 @@ from imserver_arrivals.spool import RUN_BYTES, Spool
 
 from imserver.gateway.storage.statements import text_of
 from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.processes import running
 from tests.security.mail import Sink
 
@@ -298,6 +299,73 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
     empty = rows["e"]
     assert (empty["name"], empty["becomes"]) == ("'=empty", "nothing")
     assert empty[column] == "conversation of nobody: 1"
+
+
+BOT = Person("bot", "Bot", why="bot")
+
+
+def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
+    left = Group("1", "closed", "left")
+    path = site.folder / "report.csv"
+    made = Made(
+        *(ANN, BOB, CAT, BOT, left, Group("2", "open", "joined"), Group("3", "open", "empty")),
+        said("1", "one", 5, reactions=[Reaction("cat", "🔥")]),
+        Message("2", "1", "bob", 6, "two"),
+        Change("l", "1", "ann", 7, "leave", ["ann"]),
+        Message("3", "1", "bot", 8, "three"),
+        Change("j", "2", "cat", 9, "join", ["cat"]),
+    )
+    output = site.bring(made, report=path)
+    assert "2  group without members (whoever wrote there is in it)" in output
+    assert "1  conversation of nobody" in output
+    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    assert [rows[id]["becomes"] for id in "123"] == [*["group of whoever wrote there"] * 2, "nothing"]
+    assert bodies(site.entries()) == ["one", "two", "three"]
+    roles = [{"bob": "owner", "bot": "member"}, {"cat": "owner"}]
+    assert roles_in(site) == roles
+    assert "groups 0, messages 0" in site.bring(made)
+    assert roles_in(site) == roles
+
+
+def roles_in(site: Site) -> list[dict[str, str]]:
+    """For each group, the role of each member there, by the id of the person there."""
+    with site.store() as store:
+        log, names = store.part(MessageLog), dict[str, str]()
+        for subject, account in store.rows("SELECT subject, account FROM oauth_link"):
+            names[str(account)] = text_of(subject)
+        ids = [id for (id,) in store.rows("SELECT id FROM conversation WHERE pair IS NULL ORDER BY id")]
+        members = [log.conversations.members(APP, id, "", 10) for id in ids]
+    return [{names[row.user]: row.role for row in some} for some in members]
+
+
+@pytest.mark.parametrize(
+    ("listed", "writers", "becomes"),
+    [
+        ((), ("ann", "bob"), "conversation of two"),
+        (("ann",), ("bob", "bob"), "conversation of two"),
+        ((), ("ann", "ann"), "conversation of two"),
+        ((), ("ann", "bob", "cat"), "group of whoever wrote there"),
+        (("ann", "bob", "cat"), ("ann", "bob"), "group"),
+    ],
+)
+def test_whoever_wrote_in_a_direct_conversation_without_members_is_in_it(
+    site: Site, listed: tuple[str, ...], writers: tuple[str, ...], becomes: str
+) -> None:
+    path = site.folder / "report.csv"
+    direct = Group("d", "direct", members=[Member(id) for id in listed])
+    messages = [
+        Message(str(time), "d", person, time, f"from {person}") for time, person in enumerate(writers, 5)
+    ]
+    output = site.bring(Made(ANN, BOB, CAT, direct, *messages), report=path)
+    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    assert rows["d"]["becomes"] == becomes
+    assert ("without members" in output) == (len(listed) < 2)
+    entries = [each for each in site.entries() if each.kind == "message"]
+    assert bodies(entries) == [each.text for each in messages]
+    if becomes != "conversation of two":
+        assert set(roles_in(site)[0]) == {"ann", "bob", "cat"}
+    else:
+        assert len(set(entries[0].members)) == len({*listed, *writers})
 
 
 def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
