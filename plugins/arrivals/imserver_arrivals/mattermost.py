@@ -239,6 +239,7 @@ _read_first: Final = msgspec.json.Decoder(FirstLine).decode
 _read_posts: Final = msgspec.json.Decoder(PostLine).decode
 _read_post: Final = msgspec.json.Decoder(Post).decode
 _read_props: Final = msgspec.json.Decoder(Props).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def _props_of(raw: Raw) -> Props:
@@ -278,7 +279,8 @@ class Mattermost:
         """Id of a group → the header of its direct channel."""
         self._people: dict[str, Person] = {}
         self._members: dict[str, list[Member]] = {}
-        self._pins: dict[str, list[Pin]] = {}
+        self._pins: dict[str, dict[str, Pin]] = {}
+        """Id of a group → id of a pinned message → its pin."""
         self._emoji: dict[str, str] = {}
         self._twins: set[int] = set()
         """Hashes of posts that others may equal in group, person and time."""
@@ -290,7 +292,7 @@ class Mattermost:
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members, pins = self._members.get(id, ()), self._pins.get(id, ())
+            members, pins = self._members.get(id, ()), list(self._pins.get(id, {}).values())
             kind: GroupKind = "several" if len(members) > 2 else "direct"
             yield Group(id, kind, description=self._text(header, ""), members=members, pins=pins)
         yield from self._messages()
@@ -331,6 +333,8 @@ class Mattermost:
         """Read all but messages."""
         table = mmap(-1, _BITS // 8)  # a small archive touches little of it
         strangers: dict[str, None] = {}
+        others: set[int] = set()
+        """Hashes of the lines that are no posts."""
         for number, line in self._numbered():
             try:
                 row = _read_first(line or b'{"type":"post"}')
@@ -341,6 +345,11 @@ class Mattermost:
             outline = row.post or row.direct_post
             if outline is not None:
                 self._look(outline, table, strangers)
+                continue
+            known, key = len(others), hash((line or b"").strip())
+            others.add(key)
+            if len(others) == known:
+                self.problems.note("line that stands twice (counts once)")
             elif row.user is not None or row.bot is not None:
                 self._add_person(row.user, row.bot)
             elif row.direct_channel is not None:
@@ -373,14 +382,14 @@ class Mattermost:
             return
         root = _digest(group, author, post.create_at)  # of twins, that is the first one
         if post.is_pinned:
-            self._pins.setdefault(group, []).append(Pin(root, time_ms=post.create_at))
+            self._pins.setdefault(group, {})[root] = Pin(root, time_ms=post.create_at)
         counts: Counter[str] = Counter()
         for reply in post.replies or ():
             author = _author_of(reply)
             strangers[author] = None
             id = _counted(_digest(root, author, reply.create_at), counts)
             if reply.is_pinned:
-                self._pins.setdefault(group, []).append(Pin(id, time_ms=reply.create_at))
+                self._pins.setdefault(group, {})[id] = Pin(id, time_ms=reply.create_at)
 
     # --- people and groups ----------------------------------------------------------------------------------
 
@@ -433,7 +442,7 @@ class Mattermost:
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
-            pins=self._pins.get(id, ()),
+            pins=list(self._pins.get(id, {}).values()),
             is_archived=bool(channel.deleted_at),
         )
 
@@ -444,7 +453,7 @@ class Mattermost:
     # --- messages -------------------------------------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
-        counts: Counter[str] = Counter()
+        twins = _Twins()
         for number, line in self._numbered():
             try:
                 if line is None:
@@ -458,18 +467,29 @@ class Mattermost:
                     self.problems.note_broken(f"line {number}", error)
                 continue
             if post is not None:
-                yield from self._thread(post, number, counts)
+                yield from self._thread(post, number, twins)
 
-    def _thread(self, post: Post, number: int, counts: Counter[str]) -> Iterator[Message | Change | Removal]:
-        """A post and its replies."""
+    def _thread(self, post: Post, number: int, twins: "_Twins") -> Iterator[Message | Change | Removal]:
+        """A post and its replies, as far as no line before had them."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
             self.problems.note("post in a channel that is not in the export")
             return
         author = _author_of(post)
         root = _digest(group, author, post.create_at)
-        if hash((group, author, post.create_at)) in self._twins:
-            root = _counted(root, counts)
+        if hash((group, author, post.create_at)) not in self._twins:
+            yield from self._records(post, root, group, author, number)
+            return
+        for record in self._records(post, twins.id_of(root, post), group, author, number):
+            if twins.is_new(record):
+                yield record
+            else:
+                self.problems.note("post that stands twice (comes once)", group=group)
+
+    def _records(
+        self, post: Post, root: str, group: str, author: str, number: int
+    ) -> Iterator[Message | Change | Removal]:
+        """The records of a post and of its replies. ``root``: the id of the post."""
         yield from self._converted(post, root, group, author, "", number)
         own_counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
@@ -560,6 +580,39 @@ class Mattermost:
                 return whole
             id = id[:-1]
         return mention(id if id in self._people else EVERYBODY) + name[len(id) :]
+
+
+class _Twins:
+    """Posts with the same channel, author and time. They are different posts if they say something else, and
+    one post that stands twice in the export otherwise."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._ids: dict[str, str] = {}
+        """Digest of what a post says → its id."""
+        self._seen: set[int] = set()
+        """Hashes of ids and of whole records."""
+
+    def id_of(self, root: str, post: Post) -> str:
+        """The id of a post. ``root``: that of the first one with this channel, author and time."""
+        paths = [each.path for each in post.attachments or ()]
+        content = _digest(root, post.type, post.message, bytes(post.props), *paths)
+        if content not in self._ids:
+            self._ids[content] = _counted(root, self._counts)
+        return self._ids[content]
+
+    def is_new(self, record: Message | Change | Removal) -> bool:
+        """Whether a record may bring something that none before has brought: the second one of a message may
+        have more reactions, or a later text."""
+        id = record.message if isinstance(record, Removal) else record.id
+        same_id, same_record = hash(id), hash(_encode(record))
+        is_known = same_id in self._seen
+        brings_more = isinstance(record, Removal) or (
+            isinstance(record, Message) and bool(record.reactions or record.is_edited)
+        )
+        is_new = same_record not in self._seen and (brings_more or not is_known)
+        self._seen.update((same_id, same_record))
+        return is_new
 
 
 def _group_of(post: Head) -> str:
