@@ -79,6 +79,7 @@ class _Room(Struct):
     t: str
     name: str | None = None
     fname: str | None = None
+    prid: str | None = None
     topic: str | None = None
     description: str | None = None
     announcement: str | None = None
@@ -128,6 +129,8 @@ class _Message(Struct):
     pinned_at: Any = field(default=None, name="pinnedAt")
     pinned_by: _Somebody | None = field(default=None, name="pinnedBy")
     mentions: list[dict[str, Any] | None] | None = None
+    channels: list[dict[str, Any] | None] | None = None
+    drid: str | None = None
     reactions: dict[str, dict[str, Any] | None] | None = None
     file: dict[str, Any] | None = None
     files: list[dict[str, Any] | None] | None = None
@@ -266,7 +269,7 @@ class RocketChat:
         kind: GroupKind = several if room.t == "d" else "open" if room.t == "c" else "closed"
         about = room.description or room.topic or room.announcement or ""
         return Group(
-            *(room.id, kind, "" if room.t == "d" else clean(room.fname or room.name or "")),
+            *(room.id, kind, "" if room.t == "d" else self._title(room)),
             *(_converted_text(about, {}), room.u.id if room.u and room.u.id in self._people else ""),
             _ms(room.ts),
             list(members.values()),
@@ -274,6 +277,14 @@ class RocketChat:
             is_archived=bool(room.archived),
             avatar=self._avatars.get(room.id, ""),
         )
+
+    def _title(self, room: _Room | None) -> str:
+        """The name of a room for people. The ``name`` of a discussion is a second id."""
+        if room is None:
+            return ""
+        parent = self._rooms.get(room.prid or "")
+        of_parent = (parent.fname or parent.name) if parent is not None else ""
+        return clean(room.fname or of_parent or room.name or "")
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -315,10 +326,16 @@ class RocketChat:
             if each and isinstance(each.get("username"), str) and each.get("type") != "team"
         }
         names = {name: id for name, id in names.items() if id == EVERYBODY or id in self._people}
+        rooms = {
+            each["name"]: self._title(self._rooms.get(str(each.get("_id"))))
+            for each in message.channels or ()
+            if each and isinstance(each.get("name"), str)
+        }
         text, quoted = clean(message.msg or ""), _QUOTE.findall(clean(message.msg or ""))
-        reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names)]
+        reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names, rooms)]
         if message.t == "discussion-created":
-            lines = [f"💬 *{lines[0].replace('*', '')}*"]
+            title = lines[0] or self._title(self._rooms.get(message.drid or ""))
+            lines = [f"💬 *{title.replace('*', '')}*"]
         for attachment in message.attachments or ():
             if attachment is None or attachment.get("type") == "file":
                 lines.append(_converted_text(clean(text_at(attachment, "description")), names))
@@ -415,6 +432,7 @@ _INLINE: Final = re.compile(
     | (?P<address>https?://[^\s<>()\[\]|]{{1,2000}})
     | <(?P<target>https?://[^\s<>|]{{1,2000}})\|(?P<label>[^<>\n]{{1,500}})>
     | (?<![\w@.])@(?P<name>[\w.@:-]{{1,200}})
+    | (?<![\w&\#])\#(?P<channel>[\w.-]{{1,200}})
     | :(?P<emoji>[a-z0-9_+-]{{1,100}}):
     | (?<![\w~])~(?![~\s])(?P<struck>[^~\n]{{1,2000}})(?<!\s)~(?![\w~])
     """,
@@ -447,8 +465,12 @@ def _emoji(name: str) -> str:
     return _EMOJI.get(name) or emoji_named(f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name)
 
 
-def _converted_text(text: str, names: Mapping[str, str]) -> str:
-    """A text as ours. ``names``: usernames that it mentions, and the ids for their marks."""
+_NO_ROOMS: Final[Mapping[str, str]] = {}
+
+
+def _converted_text(text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS) -> str:
+    """A text as ours. ``names``: usernames that it mentions, and the ids for their marks. ``rooms``: names of
+    rooms that it mentions, and what people call them."""
 
     def part(match: re.Match[str]) -> str:
         if match["message"]:
@@ -462,6 +484,11 @@ def _converted_text(text: str, names: Mapping[str, str]) -> str:
                 (mention(names[each]) + name[len(each) :] for each in (name, short) if each in names),
                 match[0],
             )
+        if match["channel"]:
+            name = match["channel"]
+            short = name.rstrip(".-")
+            shown = next((each for each in (name, short) if rooms.get(each)), "")
+            return f"#{rooms[shown]}{name[len(shown) :]}" if shown else match[0]
         if match["emoji"]:
             return _emoji(match["emoji"]) or match[0]
         return f"~~{match['struck']}~~" if match["struck"] else match[0]
