@@ -132,7 +132,7 @@ def test_texts(tmp_path: Path) -> None:
 
 
 def test_a_discussion_is_named_by_its_title(tmp_path: Path) -> None:
-    """Its ``name`` is a second id, also where a text mentions it (RocketChat/Rocket.Chat, createDiscussion.ts;
+    """Its ``name`` is a second id, also where texts mention it (RocketChat/Rocket.Chat, createDiscussion.ts;
     zulip/zulip, data_import/rocketchat.py)."""
     channels = [{"_id": "room3", "name": "x7Hk"}, {"_id": "gone", "name": "gone"}, None, {"name": 5}]
     dump = make(3, 5)
