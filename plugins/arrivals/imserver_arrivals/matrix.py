@@ -27,7 +27,8 @@ from .matrix_events import USER, Event, Relations, Room
 from .problems import BadArchive, Problems
 from .source import source_of
 from .tables import Tables
-from .text import clean
+from .text import COVER, clean, spoilers_file, spoilers_in
+from .writing import without_marks
 
 MOST_HTML_CHARACTERS: Final = 1 << 16
 
@@ -206,6 +207,8 @@ class Matrix:
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its address at Matrix, or its name beside the events of Element."""
+        if (spoilers := spoilers_in(file)) is not None:
+            return spoilers
         media = _MEDIA.fullmatch(file)
         name = self._files.get(media[2] if media else file)
         if name is None or (media and self._is_foreign(media[1])):
@@ -368,13 +371,14 @@ class Matrix:
             return clean("\n".join((_extensible(at(poll, "question")), *answers))), []
         if kind in _FOLDERS:
             has_caption = text_at(content, "filename") not in ("", text_at(content, "body"))
-            return self._text(content, False) if has_caption else "", [self._file(event, content, kind)]
-        text = self._text(content, is_reply)
+            caption, spoilers = self._text(content, False) if has_caption else ("", [])
+            return caption, [self._file(event, content, kind), *spoilers]
+        text, spoilers = self._text(content, is_reply)
         if kind == "m.emote":
             text = marked(text, "_")
         elif kind == "m.location":
             text = f"{text} ({clean(text_at(content, 'geo_uri'))})".strip()
-        return text, []
+        return text, spoilers
 
     def _file(self, event: Event, content: Json, kind: str) -> records.File:
         body = text_at(content, "body")
@@ -395,15 +399,22 @@ class Matrix:
             why = "of another server"
         return records.File(address, name, why=why)
 
-    def _text(self, content: Json, is_reply: bool) -> str:
+    def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
+        """The text of a message, and the file with its spoilers, if it has some."""
+        spoilers: list[str] = []
         mentions, html = content.get("m.mentions"), text_at(content, "formatted_body")
         is_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
         def everybody(text: str) -> str:
             return _EVERYBODY.sub(records.mention(records.EVERYBODY), text) if is_room else text
 
+        def cover(spoiler: str, reason: str) -> str:
+            spoilers.append(without_marks(spoiler, self._name_of))
+            return f"{COVER} ({reason})" if reason else COVER
+
         if text_at(content, "format") == "org.matrix.custom.html" and 0 < len(html) <= MOST_HTML_CHARACTERS:
-            return html_text(clean(html), self._anchor, everybody, "mx-reply")
+            text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
+            return text, [spoilers_file(spoilers)] if spoilers else []
         body = clean(text_at(content, "body"))
         if is_reply:  # what it answers, for old clients
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
@@ -414,7 +425,11 @@ class Matrix:
             return records.mention(match[0]) if match[0] in users and match[0] in self._known else match[0]
 
         text = _MXID.sub(named, everybody(body))
-        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text)
+        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text), []
+
+    def _name_of(self, person: str) -> str:
+        """How a text names somebody whom it cannot mention."""
+        return "@all" if person == records.EVERYBODY else f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
         """What stands for a link to somebody or to a message; None: it is a link to something else."""

@@ -35,7 +35,8 @@ from .records import (
 )
 from .source import source_of
 from .tables import Tables
-from .text import LATEST_MS, clean, emoji_named, labelled
+from .text import COVER, LATEST_MS, clean, emoji_named, labelled, spoilers_file, spoilers_in
+from .writing import without_marks
 
 _READ: Final = 1
 """The bit of ``flags_mask`` that says that somebody has read a message."""
@@ -170,7 +171,9 @@ class Zulip:
                         yield made
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id, which is its path."""
+        """The bytes of a file by its id, which is its path, or of spoilers."""
+        if (spoilers := spoilers_in(file)) is not None:
+            return spoilers
         return self._source.open(self._top + file) if self.has(file) else None
 
     # --- for _Realm -----------------------------------------------------------------------------------------
@@ -485,18 +488,42 @@ class _Texts:
         for person in realm.people.values():
             self._ids.setdefault(person.nickname, person.id)
         self._files: list[File] = []
+        self._spoilers: list[list[str]] = []
+        """The lines of each."""
 
     def convert(self, text: str) -> tuple[str, list[File]]:
-        """A text as ours, and the files that it names."""
+        """A text as ours, and the files that it names. Its spoilers are in a file, too."""
         files: list[File] = []
         self._files = files
+        self._spoilers = []
         lines = list(self._lines(clean(text).split("\n")))
+        if spoilers := [each for each in map("\n".join, self._spoilers) if each.strip()]:
+            files.append(spoilers_file([without_marks(each, self._name_of) for each in spoilers]))
         return "\n".join(lines).strip(), files
 
+    def _name_of(self, person: str) -> str:
+        """How a text names somebody whom it cannot mention."""
+        is_known = person.isdecimal() and int(person) in self._realm.people
+        return f"@{self._realm.people[int(person)].nickname}" if is_known else "@all"
+
     def _lines(self, lines: list[str]) -> Iterator[str]:
-        """Lines outside of blocks are converted. Quotes and hidden parts may have blocks in them."""
+        """The lines of a text. Those of a spoiler are kept apart: :data:`COVER` stands in their place."""
+        was_covered = False
+        for line, is_covered in self._all_lines(lines):
+            if not is_covered:
+                yield line
+            elif was_covered:
+                self._spoilers[-1].append(line)
+            else:
+                self._spoilers.append([line])
+                yield COVER
+            was_covered = is_covered
+
+    def _all_lines(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
+        """Lines, and whether each is in a spoiler. Those outside of blocks are converted. Quotes and spoilers
+        may have blocks in them."""
         if lines[0].startswith("/me ") and len(lines) == 1:
-            yield f"_{self._inline(lines[0][4:])}_"
+            yield f"_{self._inline(lines[0][4:])}_", False
             return
         if lines[0].startswith(("/poll ", "/todo ")):
             lines = [
@@ -507,26 +534,28 @@ class _Texts:
         for line in lines:
             match = _FENCE.fullmatch(line)
             fence, kind = blocks[-1] if blocks else ("", "")
+            is_covered = any(each == "spoiler" for _, each in blocks)
             if fence and line.strip() == fence:
                 blocks.pop()
                 if kind == "code":
-                    yield "```"
+                    yield "```", is_covered
             elif kind == "code":
-                yield line
+                yield line, is_covered
             elif match and len(blocks) < 8 and not (match[1][0] == "`" and "`" in match[3]):
                 word = match[2].lower()
                 blocks.append((match[1], word if word in ("quote", "spoiler") else "code"))
                 if blocks[-1][1] == "code":
-                    yield "```" + (match[2] if _LANGUAGE.fullmatch(match[2]) else "")
+                    yield "```" + (match[2] if _LANGUAGE.fullmatch(match[2]) else ""), is_covered
                 elif match[3]:
-                    yield f"*{self._inline(match[3]).replace('*', '')}*"
+                    yield f"*{self._inline(match[3]).replace('*', '')}*", is_covered
             else:
                 before = len(self._files)
                 text = self._inline(line)
                 if text.strip() or len(self._files) == before:  # a line of files only goes
-                    yield f"> {text}" if any(each == "quote" for _, each in blocks) and text else text
+                    is_quoted = any(each == "quote" for _, each in blocks)
+                    yield f"> {text}" if is_quoted and text else text, is_covered
         if any(kind == "code" for _, kind in blocks):
-            yield "```"
+            yield "```", any(kind == "spoiler" for _, kind in blocks)
 
     def _inline(self, text: str, depth: int = 0) -> str:
         return _INLINE.sub(lambda match: self._part(match, depth), text) if depth < 4 else text

@@ -23,7 +23,7 @@ TEXTS = (
     (":smile: :+1: :party: :nope:", "😄 👍 :party: :nope:"),
     ("```python\nx = **1**\n```", "```python\nx = **1**\n```"),
     ("~~~ quote\nhi **x**\n```js\ny\n```\n~~~\nz", "> hi *x*\n```js\ny\n```\nz"),
-    ("```spoiler Head **x**\nbody\n```", "*Head x*\nbody"),
+    ("```spoiler Head **x**\nbody\n```\nafter", "*Head x*\n▒▒▒\nafter"),
     ("```\nopen", "```\nopen\n```"),
     ("/me waves", "_waves_"),
     ("/poll What?\nTea\nMilk", "*What?*\n- Tea\n- Milk"),
@@ -163,6 +163,17 @@ def test_a_packed_export_has_the_same_records_each_time(export: Export, tmp_path
 def test_texts(export: Export) -> None:
     messages = written(export, *(text for text, _ in TEXTS))
     assert [message.text for message in messages] == [expected for _, expected in TEXTS]
+
+
+def test_spoilers_are_in_a_file(export: Export) -> None:
+    text = "~~~spoiler Who\n@**Bob|11** **did**\n```js\nx\n```\n~~~\n\n```spoiler\n#**room 1>hi@1005**\n```"
+    (message,) = written(export, text)
+    assert message.text == "*Who*\n▒▒▒\n\n▒▒▒"
+    (file,) = message.files
+    content = Zulip(export.folder).open(file.id)
+    assert content is not None
+    assert content.read().decode() == "@Bob *did*\n```js\nx\n```\n\n#room 1 > hi"
+    assert file.name == "spoiler.txt"
 
 
 def test_files_that_a_text_names_are_taken_out_of_it(export: Export) -> None:
