@@ -14,7 +14,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from mmap import mmap
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
@@ -292,7 +292,7 @@ class Mattermost:
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members, pins = self._members.get(id, ()), list(self._pins.get(id, {}).values())
+            members, pins = self._members.get(id, ()), self._pins_of(id)
             kind: GroupKind = "several" if len(members) > 2 else "direct"
             yield Group(id, kind, description=self._text(header, ""), members=members, pins=pins)
         yield from self._messages()
@@ -442,9 +442,13 @@ class Mattermost:
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
-            pins=list(self._pins.get(id, {}).values()),
+            pins=self._pins_of(id),
             is_archived=bool(channel.deleted_at),
         )
+
+    def _pins_of(self, group: str) -> Sequence[Pin]:
+        pins = self._pins.get(group)
+        return list(pins.values()) if pins else ()
 
     def _titled(self, channel: Channel, name: str) -> str:
         team = self._teams[channel.team]
