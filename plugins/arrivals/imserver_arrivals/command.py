@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, Final
@@ -30,6 +31,7 @@ from .records import Archive
 from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex
+from .writing import open_private
 
 _KINDS: Final = (
     ("open", "groups that anybody may join"),
@@ -158,6 +160,8 @@ def bring(archive: Archive, wish: Wish) -> None:
     for path in filter(None, (wish.links, wish.report)):
         if not path.parent.is_dir():
             fail(f"{path.parent} is no folder")
+        if path.is_symlink() and path.is_file():
+            fail(f"{path} is a link to a file: name the file itself")
     index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run
@@ -239,10 +243,19 @@ def _links_page(tenant: Tenant, own_page: str) -> str:
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file for this user only: it has links or names."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+    """Write a file for this user only: it has links or names. One that is there is replaced. A pipe or a
+    terminal is no file: it gets the rows as it is. Raises OSError."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as target:
+            csv.writer(target).writerows(rows)
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with TextIOWrapper(open_private(part), encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
