@@ -135,7 +135,8 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     activity.owner = activity.owner or last
     if group.kind == "direct" and len(members) > _PAIR:
         result.groups[id] = replace(group, kind="several")
-        result.counts.subtract(direct=1, several=-1)
+        result.counts["direct"] -= 1
+        result.counts["several"] += 1
 
 
 def _is_id(id: str) -> bool:
