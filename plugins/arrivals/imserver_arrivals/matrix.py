@@ -52,7 +52,7 @@ class Matrix:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
         self._files: dict[str, str] = {}

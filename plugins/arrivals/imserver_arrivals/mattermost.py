@@ -267,7 +267,7 @@ class Mattermost:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._names = frozenset(self._source.names)
         self._lines = self._lines_of(path)
         self._top = self._lines[: self._lines.rfind("/") + 1]

@@ -146,7 +146,7 @@ class RocketChat:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._dump = Dump(path, _ROOMS, self.title)
+        self._dump = Dump(path, _ROOMS, self.title, self.problems)
         self._is_read = False
         self._people: dict[str, Person] = {}
         self._names: dict[str, str] = {}

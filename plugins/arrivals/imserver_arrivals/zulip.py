@@ -140,7 +140,7 @@ class Zulip:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._names = set(self._source.names)
         tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
         if not tops:
