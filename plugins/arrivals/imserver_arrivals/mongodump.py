@@ -158,7 +158,7 @@ class Dump:
                             raise
                         notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
             except (OSError, EOFError, ValueError) as error:
-                notes.note_broken(collection, error)
+                notes.note_broken(collection, error, messages=messages)
 
     def rows(
         self, collection: str, kind: type[_Row], notes: Problems, *, messages: int = 0

@@ -265,8 +265,7 @@ def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
     long = said("3", "x" * 100_000, 7, reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")])
     many = said("4", "", 8, files=[File(str(number), "../f") for number in range(25)])
     output = site.bring(
-        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far),
-        status=1,
+        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far), status=1
     )
     assert "1  message without a sender" in output
     assert "1  reaction with a long name" in output
