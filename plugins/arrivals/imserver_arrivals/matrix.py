@@ -298,7 +298,7 @@ class Matrix:
             if (reaction or id not in seen) and self._is_redacted(room, relations, id, person):
                 yield records.Removal(room.id, person or by.sender, by.time_ms, about, reaction)
         if count := len(encrypted - seen):
-            self._notes.note("encrypted message", group=room.id, count=count)
+            self._notes.note_lost("encrypted message", group=room.id, count=count)
         if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
             self._notes.note("edit or reaction of a message that is not there", group=room.id, count=lost)
 

@@ -301,7 +301,7 @@ class RocketChat:
         elif message.hidden:
             notes.note("earlier text of a message")
         elif type == "e2e" or type.startswith("otr"):
-            notes.note("encrypted message", group=room.id, person=person)
+            notes.note_lost("encrypted message", group=room.id, person=person)
         elif type == "rm":
             notes.note("deleted message", group=room.id)
         elif type in (*_JOINED, *_LEFT):
