@@ -121,7 +121,8 @@ def arrive(
     Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
     threads replies. Call it again after an interruption, or with a later archive: nothing is stored twice.
     Servers may run during the first import. Stop them for later ones: they may notify people of messages
-    before these are marked as read. The status is 1 if a part of the archive is broken.
+    before these are marked as read. The status is 1 if a part of the archive is broken, or
+    if a message does not come.
 
     With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what happens on their server while
     both run. ARCHIVE is needed once, here or before.
@@ -153,7 +154,8 @@ def arrive(
 
 
 def bring(archive: Archive, wish: Wish) -> None:
-    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken.
+    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken
+    or a message does not come.
 
     Raises OSError.
     """
@@ -304,12 +306,17 @@ def _print_survey(archive: Archive, contents: Survey) -> None:
 
 
 def print_problems(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept. Ends the command if parts are broken."""
+    """Say under a headline what is not understood or not kept. Ends the command with 1 if something of the
+    archive is broken or lost."""
     print_counts(problems, head)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
-    if problems.broken:
+    if problems.lost_messages:
+        click.echo(f"imserver: {problems.lost_messages:,} messages of the archive do not come", err=True)
+    if problems.broken or problems.has_lost_fields:
         fail("parts of the archive are broken; the rest was read")
+    if problems.lost_messages:
+        fail("the archive has messages that do not come; the rest was read")
 
 
 def print_counts(problems: Problems, head: str) -> None:

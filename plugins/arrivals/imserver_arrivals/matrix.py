@@ -13,14 +13,13 @@ Events are read as they come. Memory has people, the state of all rooms, and the
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from urllib.parse import unquote
 
-import msgspec
-
 from . import records
-from .fields import Json, at, list_at, text_at
+from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
 from .markup import html_text, marked
 from .matrix_events import USER, Event, Relations, Room
@@ -53,7 +52,7 @@ class Matrix:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
         self._files: dict[str, str] = {}
@@ -66,6 +65,7 @@ class Matrix:
         self._broken, self._notes = Problems(), self.problems
         """What is broken is noted once, when it is surveyed, and what does not come in the first reading."""
         self._has_surveyed = False
+        self._reader = RecordReader(Event)
         users: dict[str, str] = {}
         account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
@@ -87,6 +87,8 @@ class Matrix:
                     if moments := _MOMENT.findall(last):
                         folder = "/".join((*top, kind))
                         self._beside.setdefault((folder, ":".join(moments[-1])), []).append(name)
+                case [*_, "rooms", _, "events"]:
+                    self._leave_events(name)
                 case [*_, last] if last.endswith(".json"):
                     self._add_room(name)
                 case _:
@@ -119,14 +121,19 @@ class Matrix:
         except Exception as error:  # also of a decompressor
             problems.note_broken(name, error)
 
+    def _leave_events(self, name: str) -> None:
+        """Note events whose folder is named by no room: nobody knows to which they belong."""
+        said = sum(at(each, "type") in _SAID for each in self._values(name, Problems()))
+        self.problems.note_broken(name, "its folder is named by no room", messages=said)
+
     def _add_room(self, name: str) -> None:
         """A room that Element has exported."""
         try:
             with self._source.open(name) as file:
                 tables = Tables(file)
                 for table, row in tables.rows():
-                    if table != "messages" or "exported_by" not in tables.texts:
-                        break
+                    if table != "messages":
+                        continue
                     if _ROOM.fullmatch(id := text_at(row, "room_id")):
                         room = self._rooms.setdefault(id, Room(id))
                         room.files[name] = True
@@ -144,9 +151,12 @@ class Matrix:
         for name, is_room in room.files.items():
             for raw in self._values(name, self._broken, is_room):
                 try:
-                    event = msgspec.convert(raw, Event)
+                    event = self._reader.convert(raw, partial(self._broken.note_field, "an event"))
+                    if not isinstance(raw.get("content", {}), dict):
+                        raise ValueError("its content is no object")
                 except (ValueError, RecursionError) as error:
-                    self._broken.note_broken(name, f"an event: {error}")
+                    is_message = at(raw, "type") in _SAID or not isinstance(raw, dict)
+                    self._broken.note_broken(name, f"an event: {error}", messages=int(is_message))
                     continue
                 event.raw, event.version = raw, room.version
                 event.top = name.rpartition("/")[0] if is_room else None
@@ -164,6 +174,8 @@ class Matrix:
             self._broken = Problems()
             if text_at(room.content("create"), "type") == "m.space":
                 self.problems.note("space (its rooms come)")
+                if room.messages:
+                    self.problems.note_lost("message in a space", count=room.messages)
             elif not (room.is_joined or room.writers):
                 self.problems.note("room that nobody has entered")
             else:
@@ -180,6 +192,7 @@ class Matrix:
         if (user := event.state_key) is None:
             if event.type in _SAID or event.is_encrypted:
                 room.writers[event.sender] = None
+                room.messages += 1
         elif event.type == "m.room.member" and re.search(USER, user):
             membership = text_at(event.content, "membership")
             if event.depth >= room.members.get(user, (0, ""))[0]:
@@ -288,7 +301,7 @@ class Matrix:
             if (reaction or id not in seen) and self._is_redacted(room, relations, id, person):
                 yield records.Removal(room.id, person or by.sender, by.time_ms, about, reaction)
         if count := len(encrypted - seen):
-            self._notes.note("encrypted message", group=room.id, count=count)
+            self._notes.note_lost("encrypted message", group=room.id, count=count)
         if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
             self._notes.note("edit or reaction of a message that is not there", group=room.id, count=lost)
 

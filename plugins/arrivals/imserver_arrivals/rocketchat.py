@@ -37,6 +37,14 @@ from .records import (
 from .text import LATEST_MS, around_code, clean, emoji_named, labelled
 
 _ROOMS: Final = "rocketchat_room"
+_MESSAGES: Final = "rocketchat_message"
+_CHUNKS: Final = "rocketchat_uploads.chunks"
+_NEEDED: Final = {
+    "users": "nobody can claim an account",
+    "rocketchat_subscription": "who is in a room is not known",
+    _MESSAGES: "no message comes",
+}
+"""Collections without which much is missing → what."""
 _JOINED: Final = ("uj", "ujt", "ut")
 _LEFT: Final = ("ul", "ult")
 _ADDED: Final = ("au", "added-user-to-team")
@@ -149,7 +157,7 @@ class RocketChat:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._dump = Dump(path, _ROOMS, self.title)
+        self._dump = Dump(path, _ROOMS, self.title, self.problems)
         self._is_read = False
         self._people: dict[str, Person] = {}
         self._names: dict[str, str] = {}
@@ -175,7 +183,7 @@ class RocketChat:
         for room in self._rooms.values():
             if room.t in ("c", "p", "d"):
                 yield self._group(room)
-        for message in self._dump.rows("rocketchat_message", _Message, notes):
+        for message in self._dump.rows(_MESSAGES, _Message, notes, messages=1):
             yield from self._converted(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
@@ -205,6 +213,9 @@ class RocketChat:
 
     def _read(self, notes: Problems) -> None:
         dump = self._dump
+        for collection, loss in _NEEDED.items():
+            if collection not in dump.parts:
+                notes.note_broken(f"collection {collection}", f"it is not in the dump: {loss}")
         for avatar in dump.rows("rocketchat_avatars", _Upload, notes):
             owner = avatar.room or avatar.user or avatar.name
             if owner and "GridFS" in (avatar.store or ""):
@@ -214,6 +225,9 @@ class RocketChat:
         for room in dump.rows(_ROOMS, _Room, notes):
             self._rooms[room.id] = room
         self._uploads = {each.id: each for each in dump.rows("rocketchat_uploads", _Upload, notes)}
+        are_inside = any("GridFS" in (each.store or "") for each in self._uploads.values())
+        if are_inside and _CHUNKS not in dump.parts:
+            notes.note_broken(f"collection {_CHUNKS}", "it is not in the dump: files have their names alone")
         for emoji in dump.rows("rocketchat_custom_emoji", _Emoji, notes):
             for name in (
                 emoji.name,
@@ -225,7 +239,7 @@ class RocketChat:
             if room_of is not None and each.u.id:
                 self._met(each.u)
                 self._members.setdefault(each.rid, {})[each.u.id] = _member(each, room_of)
-        for message in dump.rows("rocketchat_message", _Message, Problems()):
+        for message in dump.rows(_MESSAGES, _Message, Problems()):
             room_of = self._rooms.get(message.rid)
             if room_of is None or room_of.t not in ("c", "p", "d") or message.hidden:
                 continue
@@ -292,13 +306,13 @@ class RocketChat:
         room, type, time_ms = self._rooms.get(message.rid), message.t or "", _ms(message.ts)
         id, person = _id(message.id), message.u.id
         if room is None or not time_ms or not id or person not in self._people:
-            notes.note("message without a room, a sender or a time")
+            notes.note_lost("message without a room, a sender or a time")
         elif room.t not in ("c", "p", "d"):
-            notes.note("message of omnichannel")
+            notes.note_lost("message of omnichannel")
         elif message.hidden:
             notes.note("earlier text of a message")
         elif type == "e2e" or type.startswith("otr"):
-            notes.note("encrypted message", group=room.id, person=person)
+            notes.note_lost("encrypted message", group=room.id, person=person)
         elif type == "rm":
             notes.note("deleted message", group=room.id)
         elif type in (*_JOINED, *_LEFT):

@@ -78,7 +78,8 @@ def survey(
             _meet(result, record.person)
             spool.add(record)
         elif why := _refusal(result, record):
-            problems.note(why, group=record.group, person=record.person)
+            note = problems.note_lost if isinstance(record, Message) else problems.note
+            note(why, group=record.group, person=record.person)
         else:
             _look(result, record, has_bytes, problems.note)
             spool.add(record)

@@ -11,6 +11,7 @@ A channel is a group. A topic in it is a thread: its oldest message begins it, a
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, TypeVar
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct, field
 
+from .fields import RecordReader
 from .problems import BadArchive, Problems
 from .records import (
     EVERYBODY,
@@ -48,6 +50,9 @@ _LEFT_OUT: Final = {
     "zerver_submessage": "vote in a poll, or change of a list",
 }
 """Tables that are counted → what their rows are."""
+_PART: Final = re.compile(r"messages-(\d{1,12})\.json", re.ASCII)
+_UNFINISHED: Final = ".partial"
+"""With which the name of a part ends until the export has noted who has read its messages."""
 _Row = TypeVar("_Row")
 
 
@@ -130,6 +135,20 @@ class _Avatar(Struct):
     user_profile_id: int
 
 
+_ROWS: Final = {
+    _User: "a person",
+    _Channel: "a channel",
+    _Recipient: "a recipient",
+    _Subscription: "a subscription",
+    _Emoji: "an emoji",
+    _Reaction: "a reaction",
+    _Message: "a message",
+    _Flags: "a mark of a message",
+    _Avatar: "a picture",
+}
+"""What a row is, for the report."""
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
@@ -141,14 +160,23 @@ class Zulip:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._names = set(self._source.names)
         tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
         if not tops:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
         files = sorted(name.removeprefix(self._top) for name in self._names if name.startswith(self._top))
-        self.parts = [name for name in files if re.fullmatch(r"messages-(\d{1,12})\.json", name, re.ASCII)]
+        self.parts = [name for name in files if _PART.fullmatch(name)]
+        unfinished = (name for name in files if name.endswith(_UNFINISHED))
+        self.parts += [
+            name
+            for name in unfinished
+            if _PART.fullmatch(whole := name.removesuffix(_UNFINISHED)) and whole not in self.parts
+        ]
+        if not self.parts:
+            self.problems.note_broken("messages-000001.json", "there is no file with messages")
+        self._readers: dict[type[Any], RecordReader[Any]] = {}
         self._realm: _Realm | None = None
 
     def records(self) -> Iterator[Record]:
@@ -191,14 +219,18 @@ class Zulip:
                 for number, (table, row) in enumerate(Tables(opened).rows(), 1):
                     yield table, row, f"{file}, row {number}"
         except Exception as error:  # also of a decompressor
-            (notes or self.problems).note_broken(file, error)
+            has_messages = file in self.parts
+            (notes or self.problems).note_broken(file, error, messages=int(has_messages))
 
     def row(self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None) -> _Row | None:
-        """A row with the types that it should have; None: it has others, which is noted."""
+        """A row as a record; None: it cannot be one. That is noted, as are fields of wrong types."""
+        notes = notes or self.problems
+        reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
+        is_message = kind is _Message
         try:
-            return msgspec.convert(row, kind)
+            return reader.convert(row, partial(notes.note_field, _ROWS.get(kind, where)))
         except (ValueError, RecursionError) as error:
-            (notes or self.problems).note_broken(where, error)
+            notes.note_broken(where, error, messages=int(is_message))
             return None
 
 
@@ -413,7 +445,7 @@ class _Realm:
         talk = self._talks.get(group)
         sender = self.people.get(message.sender)
         if talk is None or sender is None or not time_ms:
-            notes.note("message of nobody, to nobody or without a time", group=group)
+            notes.note_lost("message of nobody, to nobody or without a time", group=group)
             return None
         text, files = texts.convert(message.content)
         topic, thread = _topic_of(message), ""

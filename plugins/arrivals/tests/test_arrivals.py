@@ -284,7 +284,7 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
     lost = said("1", "", 5, files=[File("f", "f.png")])
     path = site.folder / "report.csv"
     made = Made(ANN, BOB, CAT, TEA, direct, Group("e", "open", "=empty"), lost, third, elsewhere)
-    site.bring(made, report=path, dry_run=True)
+    site.bring(made, status=1, report=path, dry_run=True)
     assert path.stat().st_mode & 0o077 == 0
     rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
     column = "what does not come, or differs"
@@ -375,7 +375,7 @@ def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
     long = said("3", "x" * 100_000, 7, reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")])
     many = said("4", "", 8, files=[File(str(number), "../f") for number in range(25)])
     output = site.bring(
-        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far)
+        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far), status=1
     )
     assert "1  message without a sender" in output
     assert "1  reaction with a long name" in output

@@ -258,13 +258,14 @@ def test_what_is_broken_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
         post("last", BEGIN + 6),
     )
     messages = of(archive, Message)
-    assert [message.text for message in messages] == ["props", "root", "good", "path", "last"]
-    assert [file.name for file in messages[3].files] == ["import.jsonl"]
-    assert archive.open(messages[3].files[0].id) is None
+    assert [message.text for message in messages] == ["wrong", "props", "root", "good", "path", "last"]
+    assert [file.name for file in messages[4].files] == ["import.jsonl"]
+    assert archive.open(messages[4].files[0].id) is None
     assert archive.problems.counts["line of type strange (not imported)"] == 1
     assert archive.problems.counts["post in a channel that is not in the export"] == 1
     assert archive.problems.counts["line that stands twice (counts once)"] == 1
-    assert archive.problems.counts["broken"] == 13
+    assert archive.problems.counts["broken"] == 11
+    assert archive.problems.lost_messages == 8
     assert of(archive, Person)[0].email == ""
 
 

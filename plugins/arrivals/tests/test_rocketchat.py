@@ -291,10 +291,16 @@ def test_what_is_broken_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:
         row(bson.ObjectId(b"123456789012"), msg="fine"),
     )
     assert set(kinds[Message]) - {f"m{number:06}" for number in range(5)} == {
+        "b1",
         "b6",
         "313233343536373839303132",
     }
-    assert archive.problems.counts == {"broken": 5, "message without a room, a sender or a time": 4}
+    assert archive.problems.counts == {
+        "broken": 4,
+        "message without a room, a sender or a time": 4,
+        "field msg of rocketchat_message: its type is wrong (left out)": 1,
+    }
+    assert archive.problems.lost_messages == 8
 
 
 def test_a_cut_dump_is_read_up_to_there(tmp_path: Path) -> None:
