@@ -408,6 +408,30 @@ MATTERMOST = (
         "1  reply older than its message (it comes behind it)",
     ),
     Shape(
+        "everybody has left a channel",
+        "mattermost/mattermost server/tests/import_test.zip: off-topic",
+        mattermost(
+            {
+                "type": "channel",
+                "channel": {"team": "tea", "name": "left", "type": "P", "display_name": "Left"},
+            },
+            post(1, channel="left", reactions=[{"user": "bob", "emoji_name": "+1", "create_at": 1}]),
+            post(2, channel="left", replies=[{**_REPLY, "create_at": BEGIN * 1000 + 3}]),
+            post(4, channel="left", type="system_leave_channel"),
+        ),
+        3,
+        3,
+        "1  group without members (whoever wrote there is in it)",
+    ),
+    Shape(
+        "two exports are in one file",
+        "what cat a.jsonl b.jsonl makes",
+        mattermost(post(1), *(post(2, replies=[_REPLY]), post(1), post(2, replies=[_REPLY]))),
+        3,
+        3,
+        "3  post that stands twice (comes once)",
+    ),
+    Shape(
         "a post is in a channel of another team",
         "zulip/zulip mattermost_fixtures/export.json",
         mattermost(post(1), post(2, channel="snakes", replies=[_REPLY])),
@@ -555,7 +579,32 @@ def _rocket(**fields: Any) -> Callable[[rocketchat.Dump], None]:
     return change
 
 
+def _without_subscriptions(dump: rocketchat.Dump) -> None:
+    """Nobody is in the first room, and nobody has made it."""
+    rows = dump.collections["rocketchat_subscription"]
+    kept = [each for each in rows if isinstance(each, dict) and each["rid"] != "room0"]
+    dump.collections["rocketchat_subscription"] = [*kept]
+    room = dump.collections["rocketchat_room"][0]
+    assert isinstance(room, dict)
+    del room["u"]
+
+
 ROCKETCHAT = (
+    Shape(
+        "a channel has no users",
+        "zulip/zulip zerver/tests/test_rocketchat_importer.py: no-user-channel",
+        of_rocketchat(_without_subscriptions),
+        20,
+        20,
+        "1  group without members (whoever wrote there is in it)",
+    ),
+    Shape(
+        "a text mentions a discussion by its second id",
+        "RocketChat/Rocket.Chat createDiscussion.ts; zulip/zulip zerver/data_import/rocketchat.py",
+        of_rocketchat(_rocket(msg="#x7Hk", channels=[{"_id": "room3", "name": "x7Hk"}])),
+        20,
+        20,
+    ),
     Shape(
         "there are no users",
         "zulip/zulip rocketchat_fixtures: collections are missing",
