@@ -62,15 +62,21 @@ class OwnEmoji(Store.Rows):
         """All emoji of an app, by name."""
         return _ROWS.find(self._store.rows, "WHERE app = %s ORDER BY name", app)
 
-    def add(self, app: str, name: str, content: bytes, member: str = "", address: str = "") -> EmojiRow:
+    def add(
+        self, app: str, name: str, content: bytes, member: str = "", address: str = "", file_id: str = ""
+    ) -> EmojiRow:
         """Add an emoji with the picture ``content``. ``address``: from which it comes; it pays for the bytes.
+        ``file_id``: the id of the file with this picture (``""``: a new one), which is there if the process
+        was killed that has stored it.
 
         Raises ServiceRefused and MediaUnavailable; then nothing is stored.
         """
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
         offer = Offer(app, OWNER, name, "picture", len(content), address)
-        file = self._uploads.receive(offer, BytesIO(content).read)
+        file = self._uploads.find(file_id) if file_id else None
+        if file is None:
+            file = self._uploads.receive(offer, BytesIO(content).read, file_id)
         row = EmojiRow(name, file.id, file.width, file.height, member, int(time() * 1000))
         try:
             _check(file)

@@ -237,18 +237,28 @@ class Uploads:
         """Store a file with the id ``name`` (``""``: a new one). ``read(n)`` returns up to ``n`` more bytes,
         none when the sender has disconnected.
 
+        With a ``name``, which no other process may use meanwhile, nothing stays of what a process had of the
+        file when it was killed.
+
         A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
         MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
         """
         with self.arriving(offer, offer.length) as transfer:
             self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
-            path = self.incoming() / new_id()
+            path = self.incoming() / (name or new_id())
+            if name:
+                self.storage.discard(path)
             try:
                 digest = hashlib.sha256()
                 self.write(offer, read, path, transfer, 0, offer.length, digest)
                 return self.finish(offer, path, name or new_id(), digest.hexdigest())
             finally:
                 self.storage.discard(path)
+
+    def discard_rest(self, name: str) -> None:
+        """Remove what a process has left that was killed after it had stored the file ``name``. See
+        :meth:`receive`."""
+        self.storage.discard(self.incoming() / name)
 
     @contextmanager
     def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:

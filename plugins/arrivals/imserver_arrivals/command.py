@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, Final
@@ -30,6 +31,7 @@ from .records import Archive
 from .spool import Spool
 from .survey import Survey, survey
 from .uploads import FileIndex
+from .writing import open_private
 
 _KINDS: Final = (
     ("open", "groups that anybody may join"),
@@ -119,7 +121,8 @@ def arrive(
     Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
     threads replies. Call it again after an interruption, or with a later archive: nothing is stored twice.
     Servers may run during the first import. Stop them for later ones: they may notify people of messages
-    before these are marked as read. The status is 1 if a part of the archive is broken.
+    before these are marked as read. The status is 1 if a part of the archive is broken, or
+    if a message does not come.
 
     With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what happens on their server while
     both run. ARCHIVE is needed once, here or before.
@@ -151,13 +154,16 @@ def arrive(
 
 
 def bring(archive: Archive, wish: Wish) -> None:
-    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken.
+    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken
+    or a message does not come.
 
     Raises OSError.
     """
     for path in filter(None, (wish.links, wish.report)):
         if not path.parent.is_dir():
             fail(f"{path.parent} is no folder")
+        if path.is_symlink() and path.is_file():
+            fail(f"{path} is a link to a file: name the file itself")
     index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run
@@ -239,10 +245,19 @@ def _links_page(tenant: Tenant, own_page: str) -> str:
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file for this user only: it has links or names."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+    """Write a file for this user only: it has links or names. One that is there is replaced. A pipe or a
+    terminal is no file: it gets the rows as it is. Raises OSError."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as target:
+            csv.writer(target).writerows(rows)
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with TextIOWrapper(open_private(part), encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
@@ -256,7 +271,10 @@ def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
         becomes = "group" if activity.owner else "nothing"
-        becomes = "conversation of two" if group.kind == "direct" else becomes
+        if group.kind == "direct":
+            becomes = "conversation of two"
+        elif activity.owner and activity.lacks_members:
+            becomes = "group of whoever wrote there"
         own = (activity.counts[each] for each in counted)
         people = (contents.people[each].nickname for each in activity.members if each in contents.people)
         name = group.name or ", ".join(people)
@@ -288,12 +306,17 @@ def _print_survey(archive: Archive, contents: Survey) -> None:
 
 
 def print_problems(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept. Ends the command if parts are broken."""
+    """Say under a headline what is not understood or not kept. Ends the command with 1 if something of the
+    archive is broken or lost."""
     print_counts(problems, head)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
-    if problems.broken:
+    if problems.lost_messages:
+        click.echo(f"imserver: {problems.lost_messages:,} messages of the archive do not come", err=True)
+    if problems.broken or problems.has_lost_fields:
         fail("parts of the archive are broken; the rest was read")
+    if problems.lost_messages:
+        fail("the archive has messages that do not come; the rest was read")
 
 
 def print_counts(problems: Problems, head: str) -> None:

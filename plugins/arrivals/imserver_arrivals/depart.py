@@ -1,6 +1,5 @@
 """``imserver depart``: writes an app, or some of its conversations, as an archive of another server."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -17,6 +16,7 @@ from .command import print_problems
 from .departure import Departure
 from .destination import tenant_of
 from .formats import WRITERS
+from .writing import open_private
 
 
 @click.command(short_help="Write an app as an archive that another server imports.")
@@ -49,8 +49,7 @@ def depart(
                 archive = Departure(store, app, uploads, groups, lambda n: say(f"reading: {n} messages"))
             with closing(archive), long_work("writing") as say:
                 try:
-                    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                    with os.fdopen(descriptor, "wb") as target, ZipFile(target, "w", ZIP_DEFLATED) as whole:
+                    with open_private(part) as target, ZipFile(target, "w", ZIP_DEFLATED) as whole:
                         WRITERS[name](archive, app).write(whole, lambda n: say(f"writing: {n} messages"))
                         target.flush()
                 except OSError as error:

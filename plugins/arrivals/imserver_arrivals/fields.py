@@ -1,9 +1,24 @@
 """What is in values of JSON that may be anything: an answer has the type that it should have."""
 
+import json
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import FieldInfo, fields
+
+from imserver.plugin.wire import well_formed
 
 Json = dict[str, Any]
+Note = Callable[[str], object]
+"""Takes the name of a field that is left out, such as ``pins[].created``."""
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""With which some editors, and tools of Windows, begin a file of UTF-8."""
+_Record = TypeVar("_Record")
 
 
 def at(value: object, *keys: str) -> Any:
@@ -33,3 +48,166 @@ def number_at(value: object, *keys: str) -> int | None:
     if isinstance(found, str) and re.fullmatch(r"-?\d{1,9}", found, re.ASCII):
         return int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+# --- records whose fields may have wrong types --------------------------------------------------------------
+
+
+class RecordReader(Generic[_Record]):
+    """Reads records of one struct. Servers, their versions and tools disagree about types, so a wrong type
+    costs the field alone, not its record.
+
+    The strict decoder of msgspec goes first: most records are as they should be, and it is fast. A record
+    that it refuses is read again, field by field: a number in quotes is a number, a field of another wrong
+    type gets its default and is noted, and an element of a wrong type is left out of its array. A required
+    field has no default, so a record without it is broken.
+    """
+
+    def __init__(self, kind: type[_Record]) -> None:
+        self._kind = kind
+        self._decode: Callable[[bytes | Raw], _Record] = msgspec.json.Decoder(kind).decode
+
+    def decode(self, raw: bytes | Raw, note: Note) -> _Record:
+        """The record of a piece of JSON. Raises ValueError and RecursionError if it is broken."""
+        try:
+            return self._decode(raw)
+        except ValueError:
+            return self.convert(any_value(bytes(raw)), note)
+
+    def convert(self, value: object, note: Note) -> _Record:
+        """The record of a decoded value. Raises as :meth:`decode` does."""
+        try:
+            return msgspec.convert(value, self._kind)
+        except (ValueError, TypeError):
+            record: _Record = _struct(self._kind, value, "", note)
+            return record
+
+
+def any_value(raw: bytes) -> Any:
+    """The value of a piece of JSON, also if its text has bytes or escapes that are no characters.
+
+    Raises ValueError and RecursionError.
+    """
+    raw = raw.removeprefix(BYTE_ORDER_MARK)
+    try:
+        return msgspec.json.decode(raw)
+    except ValueError:
+        return _well_formed(json.loads(raw.decode(errors="replace")))
+
+
+def _well_formed(value: Any) -> Any:
+    """The value without halves of surrogate pairs, which no storage takes."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, list):
+        return [_well_formed(each) for each in value]
+    if isinstance(value, dict):
+        return {well_formed(key): _well_formed(each) for key, each in value.items()}
+    return value
+
+
+@cache
+def _fields_of(kind: Any) -> Sequence[FieldInfo]:
+    return fields(kind)
+
+
+def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
+    """A struct of the fields whose types are right, and of defaults."""
+    if value == []:
+        value = {}  # PHP writes an empty object so
+    if not isinstance(value, dict):
+        raise _wrong(value, path)
+    found = {}
+    for row in _fields_of(kind):
+        if row.encode_name not in value:
+            if row.required:
+                raise msgspec.ValidationError(f"it has no {_joined(path, row.encode_name)}")
+            continue
+        inside = _joined(path, row.encode_name)
+        try:
+            found[row.name] = _typed(row.type, value[row.encode_name], inside, note)
+        except ValueError:
+            if row.required:
+                raise
+            is_absence = value[row.encode_name] is None
+            if not is_absence:
+                note(inside)
+    return kind(**found)
+
+
+def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
+    """A value as one of a type. Raises ValueError if it cannot be one."""
+    try:
+        return msgspec.convert(value, kind, strict=False)  # it also takes a number in quotes
+    except (ValueError, TypeError):
+        pass  # a part of it may be wrong, or it is a raw one, which msgspec does not make
+    origin = get_origin(kind)
+    choices = get_args(kind)
+    if origin is Annotated:
+        raise _wrong(value, path)
+    if kind is Raw:
+        return Raw(msgspec.json.encode(value))
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if kind is int and isinstance(value, float) and abs(value) < 1 << 53:
+        return int(value)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return _struct(kind, value, path, note)
+    if origin is list:
+        return _list(choices[0], value, path, note)
+    if origin is dict:
+        return _dict(choices[1], value, path, note)
+    return _choice(choices, value, path, note)
+
+
+def _list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
+    if isinstance(value, dict) and all(map(str.isdecimal, value)):
+        value = list(value.values())  # PHP writes an array with gaps so
+    if not isinstance(value, list):
+        raise _wrong(value, path)
+    found = []
+    for each in value:
+        try:
+            found.append(_typed(kind, each, f"{path}[]", note))
+        except ValueError:
+            note(f"{path}[]")
+    return found
+
+
+def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
+    if value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(value, path)
+    found = {}
+    for key, each in value.items():
+        try:
+            found[key] = _typed(kind, each, f"{path}.*", note)
+        except ValueError:
+            note(f"{path}.*")
+    return found
+
+
+def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any:
+    """A value as one of the first of these types that takes it."""
+    for choice in choices:
+        if choice is NoneType:
+            continue
+        noted: list[str] = []
+        try:
+            found = _typed(choice, value, path, noted.append)
+        except ValueError:
+            continue
+        for each in noted:
+            note(each)
+        return found
+    raise _wrong(value, path)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _wrong(value: object, path: str) -> msgspec.ValidationError:
+    what = f"{path} is" if path else "it is"
+    return msgspec.ValidationError(f"{what} of a wrong type: {type(value).__name__}")

@@ -43,6 +43,7 @@ NAME_CHARACTERS: Final = 50
 DESCRIPTION_CHARACTERS: Final = 500
 MOST_ITEMS: Final = 10
 """Files in one message."""
+_REFUSED: Final = "message that the log refuses"
 _MOST_PARTS: Final = 10
 """Messages of ours that a removal takes back: one of there with so many files as these can have."""
 
@@ -421,7 +422,9 @@ class Importer:
                 self._note_read(event.group, event.time_ms, id)
         self.added.update(added)
         for (kind, group), count in refused.items():
-            self._problems.note(kind, group=group, count=count)
+            is_lost = kind.startswith(_REFUSED)
+            note = self._problems.note_lost if is_lost else self._problems.note
+            note(kind, group=group, count=count)
 
     def _note_read(self, group: str, time_ms: int, id: int) -> None:
         """A message is stored: who has read less than it has read up to the one before."""
@@ -491,7 +494,7 @@ class Importer:
             draft = replace(draft, thread=0)
             stored = past.append(event.key, draft, event.reactions, event.edit)
         if isinstance(stored, Rejected):
-            refused[f"message that the log refuses: {stored.detail or stored.reason}", event.group] += 1
+            refused[f"{_REFUSED}: {stored.detail or stored.reason}", event.group] += 1
             return 0
         return int(stored)
 

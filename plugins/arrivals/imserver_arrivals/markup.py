@@ -22,7 +22,11 @@ _TOKEN: Final = re.compile(
     r"<(?:(/?)([A-Za-z][A-Za-z0-9-]{0,30})(?![A-Za-z0-9-])([^<>]{0,4000})|[!?][^<>]{0,4000})>"
 )
 """A tag or a comment. It is found in linear time, which html.parser does not promise for what users send."""
-_ATTRIBUTE: Final = re.compile(r"([A-Za-z-]{1,60})=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+))")
+_ATTRIBUTE: Final = re.compile(r"([A-Za-z-]{1,60})(?:=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+)))?")
+"""One may be without a value."""
+_SPOILER: Final = "data-mx-spoiler"
+"""The attribute of what is covered until somebody asks for it; its value says why (Matrix's specification,
+client-server API, 11.2.1.9)."""
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _LABEL: Final = re.compile(r"(?!.*(?:[@/\\\x02]|\.\S))[^\[\]\n]{1,200}", re.DOTALL)
 """The text of a link, as the messages page takes it: nothing that looks like an address."""
@@ -38,14 +42,19 @@ class _Tag(NamedTuple):
 
 
 def html_text(
-    html: str, link: Callable[[str, str], str | None], plain: Callable[[str], str], drop: str = ""
+    html: str,
+    link: Callable[[str, str], str | None],
+    plain: Callable[[str], str],
+    drop: str,
+    cover: Callable[[str, str], str],
 ) -> str:
     """HTML as a text of ours.
 
     ``link``: (address, its text) → what stands for the link; None: a link as ours. ``plain``: a text outside
     of code and links → the same with mentions. ``drop``: a tag that is left out with what is in it.
+    ``cover``: (spoiler, its reason) → what stands in its place.
     """
-    parser = _Parser(link, plain, drop)
+    parser = _Parser(link, plain, drop, cover)
     end = 0
     for token in _TOKEN.finditer(html):
         parser.add(unescape(html[end : token.start()]))
@@ -64,9 +73,13 @@ def html_text(
 
 class _Parser:
     def __init__(
-        self, link: Callable[[str, str], str | None], plain: Callable[[str], str], drop: str
+        self,
+        link: Callable[[str, str], str | None],
+        plain: Callable[[str], str],
+        drop: str,
+        cover: Callable[[str, str], str],
     ) -> None:
-        self._link, self._plain, self._drop = link, plain, drop
+        self._link, self._plain, self._drop, self._cover = link, plain, drop, cover
         self._pieces: list[str] = []
         self._open: list[_Tag] = []
         self._numbers: list[int] = []
@@ -157,6 +170,8 @@ class _Parser:
             content = self._anchor(attributes.get("href", ""), content)
         elif name in _MARKS and not self._is_in("pre", "a", *_MARKS):
             content = marked(content, _MARKS[name])
+        if _SPOILER in attributes and content and not self._is_in(self._drop):
+            content = self._cover(content, attributes[_SPOILER])
         self._pieces.append(content)
         if name in _PARAGRAPHS:
             self._break(2 if not self._numbers else 1)

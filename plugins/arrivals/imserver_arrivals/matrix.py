@@ -13,21 +13,21 @@ Events are read as they come. Memory has people, the state of all rooms, and the
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from urllib.parse import unquote
 
-import msgspec
-
 from . import records
-from .fields import Json, at, list_at, text_at
+from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
 from .markup import html_text, marked
 from .matrix_events import USER, Event, Relations, Room
 from .problems import BadArchive, Problems
 from .source import source_of
 from .tables import Tables
-from .text import clean
+from .text import COVER, clean, spoilers_file, spoilers_in
+from .writing import without_marks
 
 MOST_HTML_CHARACTERS: Final = 1 << 16
 
@@ -52,7 +52,7 @@ class Matrix:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
         self._files: dict[str, str] = {}
@@ -65,6 +65,7 @@ class Matrix:
         self._broken, self._notes = Problems(), self.problems
         """What is broken is noted once, when it is surveyed, and what does not come in the first reading."""
         self._has_surveyed = False
+        self._reader = RecordReader(Event)
         users: dict[str, str] = {}
         account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
@@ -86,6 +87,8 @@ class Matrix:
                     if moments := _MOMENT.findall(last):
                         folder = "/".join((*top, kind))
                         self._beside.setdefault((folder, ":".join(moments[-1])), []).append(name)
+                case [*_, "rooms", _, "events"]:
+                    self._leave_events(name)
                 case [*_, last] if last.endswith(".json"):
                     self._add_room(name)
                 case _:
@@ -118,14 +121,19 @@ class Matrix:
         except Exception as error:  # also of a decompressor
             problems.note_broken(name, error)
 
+    def _leave_events(self, name: str) -> None:
+        """Note events whose folder is named by no room: nobody knows to which they belong."""
+        said = sum(at(each, "type") in _SAID for each in self._values(name, Problems()))
+        self.problems.note_broken(name, "its folder is named by no room", messages=said)
+
     def _add_room(self, name: str) -> None:
         """A room that Element has exported."""
         try:
             with self._source.open(name) as file:
                 tables = Tables(file)
                 for table, row in tables.rows():
-                    if table != "messages" or "exported_by" not in tables.texts:
-                        break
+                    if table != "messages":
+                        continue
                     if _ROOM.fullmatch(id := text_at(row, "room_id")):
                         room = self._rooms.setdefault(id, Room(id))
                         room.files[name] = True
@@ -143,9 +151,12 @@ class Matrix:
         for name, is_room in room.files.items():
             for raw in self._values(name, self._broken, is_room):
                 try:
-                    event = msgspec.convert(raw, Event)
+                    event = self._reader.convert(raw, partial(self._broken.note_field, "an event"))
+                    if not isinstance(raw.get("content", {}), dict):
+                        raise ValueError("its content is no object")
                 except (ValueError, RecursionError) as error:
-                    self._broken.note_broken(name, f"an event: {error}")
+                    is_message = at(raw, "type") in _SAID or not isinstance(raw, dict)
+                    self._broken.note_broken(name, f"an event: {error}", messages=int(is_message))
                     continue
                 event.raw, event.version = raw, room.version
                 event.top = name.rpartition("/")[0] if is_room else None
@@ -163,6 +174,8 @@ class Matrix:
             self._broken = Problems()
             if text_at(room.content("create"), "type") == "m.space":
                 self.problems.note("space (its rooms come)")
+                if room.messages:
+                    self.problems.note_lost("message in a space", count=room.messages)
             elif not (room.is_joined or room.writers):
                 self.problems.note("room that nobody has entered")
             else:
@@ -179,6 +192,7 @@ class Matrix:
         if (user := event.state_key) is None:
             if event.type in _SAID or event.is_encrypted:
                 room.writers[event.sender] = None
+                room.messages += 1
         elif event.type == "m.room.member" and re.search(USER, user):
             membership = text_at(event.content, "membership")
             if event.depth >= room.members.get(user, (0, ""))[0]:
@@ -206,6 +220,8 @@ class Matrix:
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file: its address at Matrix, or its name beside the events of Element."""
+        if (spoilers := spoilers_in(file)) is not None:
+            return spoilers
         media = _MEDIA.fullmatch(file)
         name = self._files.get(media[2] if media else file)
         if name is None or (media and self._is_foreign(media[1])):
@@ -285,7 +301,7 @@ class Matrix:
             if (reaction or id not in seen) and self._is_redacted(room, relations, id, person):
                 yield records.Removal(room.id, person or by.sender, by.time_ms, about, reaction)
         if count := len(encrypted - seen):
-            self._notes.note("encrypted message", group=room.id, count=count)
+            self._notes.note_lost("encrypted message", group=room.id, count=count)
         if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
             self._notes.note("edit or reaction of a message that is not there", group=room.id, count=lost)
 
@@ -368,13 +384,14 @@ class Matrix:
             return clean("\n".join((_extensible(at(poll, "question")), *answers))), []
         if kind in _FOLDERS:
             has_caption = text_at(content, "filename") not in ("", text_at(content, "body"))
-            return self._text(content, False) if has_caption else "", [self._file(event, content, kind)]
-        text = self._text(content, is_reply)
+            caption, spoilers = self._text(content, False) if has_caption else ("", [])
+            return caption, [self._file(event, content, kind), *spoilers]
+        text, spoilers = self._text(content, is_reply)
         if kind == "m.emote":
             text = marked(text, "_")
         elif kind == "m.location":
             text = f"{text} ({clean(text_at(content, 'geo_uri'))})".strip()
-        return text, []
+        return text, spoilers
 
     def _file(self, event: Event, content: Json, kind: str) -> records.File:
         body = text_at(content, "body")
@@ -395,15 +412,22 @@ class Matrix:
             why = "of another server"
         return records.File(address, name, why=why)
 
-    def _text(self, content: Json, is_reply: bool) -> str:
+    def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
+        """The text of a message, and the file with its spoilers, if it has some."""
+        spoilers: list[str] = []
         mentions, html = content.get("m.mentions"), text_at(content, "formatted_body")
         is_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
         def everybody(text: str) -> str:
             return _EVERYBODY.sub(records.mention(records.EVERYBODY), text) if is_room else text
 
+        def cover(spoiler: str, reason: str) -> str:
+            spoilers.append(without_marks(spoiler, self._name_of))
+            return f"{COVER} ({reason})" if reason else COVER
+
         if text_at(content, "format") == "org.matrix.custom.html" and 0 < len(html) <= MOST_HTML_CHARACTERS:
-            return html_text(clean(html), self._anchor, everybody, "mx-reply")
+            text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
+            return text, [spoilers_file(spoilers)] if spoilers else []
         body = clean(text_at(content, "body"))
         if is_reply:  # what it answers, for old clients
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
@@ -414,7 +438,11 @@ class Matrix:
             return records.mention(match[0]) if match[0] in users and match[0] in self._known else match[0]
 
         text = _MXID.sub(named, everybody(body))
-        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text)
+        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text), []
+
+    def _name_of(self, person: str) -> str:
+        """How a text names somebody whom it cannot mention."""
+        return "@all" if person == records.EVERYBODY else f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
         """What stands for a link to somebody or to a message; None: it is a link to something else."""

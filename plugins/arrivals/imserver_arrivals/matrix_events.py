@@ -112,6 +112,8 @@ class Room(Struct):
     members: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Everybody who was there or was invited → (depth of the event, membership)."""
     writers: dict[str, None] = field(default_factory=dict)
+    messages: int = 0
+    """Also encrypted ones, and those that are in two exports."""
     markers: dict[str, list[str]] = field(default_factory=dict)
     """Id of an event → who has read all up to it."""
     read: dict[str, int] = field(default_factory=dict)

@@ -14,7 +14,8 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from mmap import mmap
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
@@ -23,6 +24,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from .fields import RecordReader, any_value, at, list_at
 from .markdown import of_markdown
 from .problems import BadArchive, Problems
 from .records import (
@@ -71,6 +73,7 @@ _PASSED_OVER: Final = {
 """Kinds of posts that leave no entry. The others are messages."""
 _TEXTS: Final = {"", "me", "slack_attachment", "system_generic", "system_auto_responder", "system_wrangler"}
 _EVERYBODY: Final = {"all", "channel", "here"}
+_POST_TYPES: Final = ("post", "direct_post")
 _POST: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:direct_)?post"')
 _NAME: Final = re.compile(
     r"(?<![\w:]):(?P<emoji>[a-z0-9_+-]{1,64}):"
@@ -235,10 +238,11 @@ class Props(Struct):
     new_purpose: Any = None
 
 
-_read_first: Final = msgspec.json.Decoder(FirstLine).decode
-_read_posts: Final = msgspec.json.Decoder(PostLine).decode
-_read_post: Final = msgspec.json.Decoder(Post).decode
+_FIRST_LINES: Final = RecordReader(FirstLine)
+_POST_LINES: Final = RecordReader(PostLine)
+_POSTS: Final = RecordReader(Post)
 _read_props: Final = msgspec.json.Decoder(Props).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def _props_of(raw: Raw) -> Props:
@@ -267,7 +271,7 @@ class Mattermost:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._names = frozenset(self._source.names)
         self._lines = self._lines_of(path)
         self._top = self._lines[: self._lines.rfind("/") + 1]
@@ -278,7 +282,8 @@ class Mattermost:
         """Id of a group → the header of its direct channel."""
         self._people: dict[str, Person] = {}
         self._members: dict[str, list[Member]] = {}
-        self._pins: dict[str, list[Pin]] = {}
+        self._pins: dict[str, dict[str, Pin]] = {}
+        """Id of a group → id of a pinned message → its pin."""
         self._emoji: dict[str, str] = {}
         self._twins: set[int] = set()
         """Hashes of posts that others may equal in group, person and time."""
@@ -290,7 +295,7 @@ class Mattermost:
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members, pins = self._members.get(id, ()), self._pins.get(id, ())
+            members, pins = self._members.get(id, ()), self._pins_of(id)
             kind: GroupKind = "several" if len(members) > 2 else "direct"
             yield Group(id, kind, description=self._text(header, ""), members=members, pins=pins)
         yield from self._messages()
@@ -309,7 +314,7 @@ class Mattermost:
         for name in names[:20]:
             try:
                 with self._source.open(name) as file:
-                    first = _read_first(file.readline(1 << 16))
+                    first = _FIRST_LINES.decode(file.readline(1 << 16), lambda _: None)
             except Exception:  # also of a decompressor
                 continue
             if first.type == "version" and first.version == 1:
@@ -325,22 +330,33 @@ class Mattermost:
                     if line is None or not line.isspace():
                         yield number, line
         except Exception as error:  # also of a decompressor
-            self.problems.note_broken(f"{self._lines}, after line {number}", error)
+            self.problems.note_broken(f"{self._lines}, after line {number}", error, messages=1)
 
     def _read(self) -> None:
         """Read all but messages."""
         table = mmap(-1, _BITS // 8)  # a small archive touches little of it
         strangers: dict[str, None] = {}
+        others: set[int] = set()
+        """Hashes of the lines that are no posts."""
         for number, line in self._numbered():
+            noted: list[str] = []
             try:
-                row = _read_first(line or b'{"type":"post"}')
+                row = _FIRST_LINES.decode(line or b'{"type":"post"}', noted.append)
             except (ValueError, RecursionError) as error:
-                if not _POST.match(line or b""):
+                if not _is_post(line or b""):
                     self.problems.note_broken(f"line {number}", error)
                 continue
+            if row.type not in _POST_TYPES:  # what is wrong in posts is noted where these are read
+                for each in noted:
+                    self.problems.note_field(f"a line of type {row.type[:60]}", each)
             outline = row.post or row.direct_post
             if outline is not None:
                 self._look(outline, table, strangers)
+                continue
+            known, key = len(others), hash((line or b"").strip())
+            others.add(key)
+            if len(others) == known:
+                self.problems.note("line that stands twice (counts once)")
             elif row.user is not None or row.bot is not None:
                 self._add_person(row.user, row.bot)
             elif row.direct_channel is not None:
@@ -373,14 +389,14 @@ class Mattermost:
             return
         root = _digest(group, author, post.create_at)  # of twins, that is the first one
         if post.is_pinned:
-            self._pins.setdefault(group, []).append(Pin(root, time_ms=post.create_at))
+            self._pins.setdefault(group, {})[root] = Pin(root, time_ms=post.create_at)
         counts: Counter[str] = Counter()
         for reply in post.replies or ():
             author = _author_of(reply)
             strangers[author] = None
             id = _counted(_digest(root, author, reply.create_at), counts)
             if reply.is_pinned:
-                self._pins.setdefault(group, []).append(Pin(id, time_ms=reply.create_at))
+                self._pins.setdefault(group, {})[id] = Pin(id, time_ms=reply.create_at)
 
     # --- people and groups ----------------------------------------------------------------------------------
 
@@ -433,9 +449,13 @@ class Mattermost:
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
-            pins=self._pins.get(id, ()),
+            pins=self._pins_of(id),
             is_archived=bool(channel.deleted_at),
         )
+
+    def _pins_of(self, group: str) -> Sequence[Pin]:
+        pins = self._pins.get(group)
+        return list(pins.values()) if pins else ()
 
     def _titled(self, channel: Channel, name: str) -> str:
         team = self._teams[channel.team]
@@ -444,42 +464,60 @@ class Mattermost:
     # --- messages -------------------------------------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
-        counts: Counter[str] = Counter()
+        twins = _Twins()
         for number, line in self._numbered():
+            noted: list[str] = []
             try:
                 if line is None:
                     raise ValueError("it is too long")
-                row = _read_posts(line)
+                row = _POST_LINES.decode(line, noted.append)
                 post = row.post or row.direct_post
-                if post is None and row.type in ("post", "direct_post"):
-                    raise ValueError("it has no post")
+                if post is None and row.type in _POST_TYPES:
+                    raise ValueError("it has no post that can be read")
             except (ValueError, RecursionError) as error:
-                if line is None or _POST.match(line):
-                    self.problems.note_broken(f"line {number}", error)
+                if line is None or _is_post(line):
+                    self.problems.note_broken(f"line {number}", error, messages=_messages_in(line))
                 continue
             if post is not None:
-                yield from self._thread(post, number, counts)
+                for each in noted:
+                    self.problems.note_field("a line of a post", each)
+                yield from self._thread(post, number, twins)
 
-    def _thread(self, post: Post, number: int, counts: Counter[str]) -> Iterator[Message | Change | Removal]:
-        """A post and its replies."""
+    def _thread(self, post: Post, number: int, twins: "_Twins") -> Iterator[Message | Change | Removal]:
+        """A post and its replies, as far as no line before had them."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
-            self.problems.note("post in a channel that is not in the export")
+            count = 1 + len(post.replies or ())
+            self.problems.note_lost("post in a channel that is not in the export", count=count)
             return
         author = _author_of(post)
         root = _digest(group, author, post.create_at)
-        if hash((group, author, post.create_at)) in self._twins:
-            root = _counted(root, counts)
+        if hash((group, author, post.create_at)) not in self._twins:
+            yield from self._records(post, root, group, author, number)
+            return
+        for record in self._records(post, twins.id_of(root, post), group, author, number):
+            if twins.is_new(record):
+                yield record
+            else:
+                self.problems.note("post that stands twice (comes once)", group=group)
+
+    def _records(
+        self, post: Post, root: str, group: str, author: str, number: int
+    ) -> Iterator[Message | Change | Removal]:
+        """The records of a post and of its replies. ``root``: the id of the post."""
         yield from self._converted(post, root, group, author, "", number)
         own_counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
             try:
-                reply = _read_post(raw)
+                reply = _POSTS.decode(raw, partial(self.problems.note_field, "a reply"))
             except (ValueError, RecursionError) as error:
-                self.problems.note_broken(f"line {number}, reply {index}", error)
+                self.problems.note_broken(f"line {number}, reply {index}", error, messages=1)
                 continue
             author = _author_of(reply)
             id = _counted(_digest(root, author, reply.create_at), own_counts)
+            if 0 < reply.create_at < post.create_at:
+                self.problems.note("reply older than its message (it comes behind it)", group=group)
+                reply = replace(reply, create_at=post.create_at + 1)
             yield from self._converted(reply, id, group, author, root, number)
 
     def _converted(
@@ -490,7 +528,7 @@ class Mattermost:
             self.problems.note("message of ours", group=group)
             return
         if not 0 < time_ms < _MOST_TIME_MS or author not in self._people:
-            self.problems.note_broken(f"line {number}", "a post without a time or a user")
+            self.problems.note_broken(f"line {number}", "a post without a time or a user", messages=1)
             return
         if post.deleted_at:
             yield Removal(group, author, post.deleted_at, id)
@@ -560,6 +598,59 @@ class Mattermost:
                 return whole
             id = id[:-1]
         return mention(id if id in self._people else EVERYBODY) + name[len(id) :]
+
+
+class _Twins:
+    """Posts with the same channel, author and time. They are different posts if they say something else, and
+    one post that stands twice in the export otherwise."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._ids: dict[str, str] = {}
+        """Digest of what a post says → its id."""
+        self._seen: set[int] = set()
+        """Hashes of ids and of whole records."""
+
+    def id_of(self, root: str, post: Post) -> str:
+        """The id of a post. ``root``: that of the first one with this channel, author and time."""
+        paths = [each.path for each in post.attachments or ()]
+        content = _digest(root, post.type, post.message, bytes(post.props), *paths)
+        if content not in self._ids:
+            self._ids[content] = _counted(root, self._counts)
+        return self._ids[content]
+
+    def is_new(self, record: Message | Change | Removal) -> bool:
+        """Whether a record may bring something that none before has brought: the second one of a message may
+        have more reactions, or a later text."""
+        id = record.message if isinstance(record, Removal) else record.id
+        same_id, same_record = hash(id), hash(_encode(record))
+        is_known = same_id in self._seen
+        brings_more = isinstance(record, Removal) or (
+            isinstance(record, Message) and bool(record.reactions or record.is_edited)
+        )
+        is_new = same_record not in self._seen and (brings_more or not is_known)
+        self._seen.update((same_id, same_record))
+        return is_new
+
+
+def _is_post(line: bytes) -> bool:
+    """Whether a line that is broken should be a post: by its beginning, or by its type wherever it is."""
+    if _POST.match(line):
+        return True
+    try:
+        return at(any_value(line), "type") in _POST_TYPES
+    except (ValueError, RecursionError):
+        return False
+
+
+def _messages_in(line: bytes | None) -> int:
+    """How many messages a line has that is broken: at least one."""
+    try:
+        value = any_value(line or b"")
+    except (ValueError, RecursionError):
+        return 1
+    posts = (at(value, each) for each in _POST_TYPES)
+    return 1 + sum(len(list_at(post, "replies")) for post in posts)
 
 
 def _group_of(post: Head) -> str:

@@ -8,13 +8,13 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 from weakref import finalize
 
-import msgspec
-
+from .fields import RecordReader
 from .problems import BadArchive, BrokenArchive, Problems
 from .source import source_of, unpacked
 
@@ -59,12 +59,13 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
 
 class Dump:
     """The collections of the database in a dump that has ``collection``. ``title``: whose it is, for people.
+    ``problems`` gets what is left out of the archive.
 
     Raises BadArchive if there is no such collection, or no ``bson``.
     """
 
-    def __init__(self, path: Path, collection: str, title: str) -> None:
-        self._source = source_of(path)
+    def __init__(self, path: Path, collection: str, title: str, problems: Problems) -> None:
+        self._source = source_of(path, problems)
         self._files: dict[str, IO[bytes]] = {}
         self.parts: dict[str, list[Place]] = {}
         """Collection → where its documents begin: (file, place)."""
@@ -138,8 +139,11 @@ class Dump:
             finalize(self, file.close)
         return self._files[name]
 
-    def places(self, collection: str, notes: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """(place, document) of a collection. What is broken is noted, and left out."""
+    def places(
+        self, collection: str, notes: Problems, *, messages: int = 0
+    ) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """(place, document) of a collection. What is broken is noted, and left out. ``messages``: how many
+        messages a document is."""
         for name, begin in self.parts.get(collection, ()):
             try:
                 for at, document in documents(self.file(name), begin):
@@ -148,21 +152,25 @@ class Dump:
                     try:
                         yield (name, at), self.decode(document)
                     except (ValueError, RecursionError, OverflowError) as error:
-                        notes.note_broken(f"{collection}, byte {at}", error)
+                        notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
                     except Exception as error:  # bson's own errors have no other base
                         if type(error).__module__ != "bson.errors":
                             raise
-                        notes.note_broken(f"{collection}, byte {at}", error)
+                        notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
             except (OSError, EOFError, ValueError) as error:
-                notes.note_broken(collection, error)
+                notes.note_broken(collection, error, messages=messages)
 
-    def rows(self, collection: str, kind: type[_Row], notes: Problems) -> Iterator[_Row]:
-        """The documents of a collection with the types that they should have. Others are noted."""
-        for (_, at), document in self.places(collection, notes):
+    def rows(
+        self, collection: str, kind: type[_Row], notes: Problems, *, messages: int = 0
+    ) -> Iterator[_Row]:
+        """The documents of a collection as records. Fields and documents of other types are noted.
+        ``messages``: how many messages a document is."""
+        reader = RecordReader(kind)
+        for (_, at), document in self.places(collection, notes, messages=messages):
             try:
-                yield msgspec.convert(document, kind)
+                yield reader.convert(document, partial(notes.note_field, collection))
             except (ValueError, RecursionError, TypeError) as error:
-                notes.note_broken(f"{collection}, byte {at}", error)
+                notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
 
 
 def _strings(document: bytes) -> dict[str, str]:

@@ -32,6 +32,9 @@ class Problems:
         self.of_people: dict[str, Counter[str]] = {}
         """Id of a person → the same, of what was theirs."""
         self.broken: list[str] = []
+        self.lost_messages = 0
+        """Messages that the archive has and that do not come."""
+        self.has_lost_fields = False
 
     def note(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
         """Count something that is not understood or does not come, and whose it was, for the report."""
@@ -44,8 +47,19 @@ class Problems:
         if person:
             self.of_people.setdefault(person, Counter())[kind] += count
 
-    def note_broken(self, where: str, error: object) -> None:
-        """Note something that cannot be read."""
+    def note_lost(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
+        """Count messages that the archive has and that do not come: then the command ends with 1."""
+        self.note(kind, group=group, person=person, count=count)
+        self.lost_messages += count
+
+    def note_field(self, where: str, field: str) -> None:
+        """Count a field that is left out, because its type is wrong. Its record comes."""
+        self.note(f"field {field} of {where}: its type is wrong (left out)")
+        self.has_lost_fields = True
+
+    def note_broken(self, where: str, error: object, *, messages: int = 0) -> None:
+        """Note something that cannot be read. ``messages``: how many messages go with it."""
+        self.lost_messages += messages
         self.counts["broken"] += 1
         if len(self.broken) < MOST_BROKEN:
             self.broken.append(_printable(f"{where}: {error}")[:MOST_CHARACTERS])

@@ -37,6 +37,14 @@ from .records import (
 from .text import LATEST_MS, around_code, clean, emoji_named, labelled
 
 _ROOMS: Final = "rocketchat_room"
+_MESSAGES: Final = "rocketchat_message"
+_CHUNKS: Final = "rocketchat_uploads.chunks"
+_NEEDED: Final = {
+    "users": "nobody can claim an account",
+    "rocketchat_subscription": "who is in a room is not known",
+    _MESSAGES: "no message comes",
+}
+"""Collections without which much is missing → what."""
 _JOINED: Final = ("uj", "ujt", "ut")
 _LEFT: Final = ("ul", "ult")
 _ADDED: Final = ("au", "added-user-to-team")
@@ -79,6 +87,7 @@ class _Room(Struct):
     t: str
     name: str | None = None
     fname: str | None = None
+    prid: str | None = None
     topic: str | None = None
     description: str | None = None
     announcement: str | None = None
@@ -128,6 +137,8 @@ class _Message(Struct):
     pinned_at: Any = field(default=None, name="pinnedAt")
     pinned_by: _Somebody | None = field(default=None, name="pinnedBy")
     mentions: list[dict[str, Any] | None] | None = None
+    channels: list[dict[str, Any] | None] | None = None
+    drid: str | None = None
     reactions: dict[str, dict[str, Any] | None] | None = None
     file: dict[str, Any] | None = None
     files: list[dict[str, Any] | None] | None = None
@@ -146,7 +157,7 @@ class RocketChat:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._dump = Dump(path, _ROOMS, self.title)
+        self._dump = Dump(path, _ROOMS, self.title, self.problems)
         self._is_read = False
         self._people: dict[str, Person] = {}
         self._names: dict[str, str] = {}
@@ -172,7 +183,7 @@ class RocketChat:
         for room in self._rooms.values():
             if room.t in ("c", "p", "d"):
                 yield self._group(room)
-        for message in self._dump.rows("rocketchat_message", _Message, notes):
+        for message in self._dump.rows(_MESSAGES, _Message, notes, messages=1):
             yield from self._converted(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
@@ -202,6 +213,9 @@ class RocketChat:
 
     def _read(self, notes: Problems) -> None:
         dump = self._dump
+        for collection, loss in _NEEDED.items():
+            if collection not in dump.parts:
+                notes.note_broken(f"collection {collection}", f"it is not in the dump: {loss}")
         for avatar in dump.rows("rocketchat_avatars", _Upload, notes):
             owner = avatar.room or avatar.user or avatar.name
             if owner and "GridFS" in (avatar.store or ""):
@@ -211,6 +225,9 @@ class RocketChat:
         for room in dump.rows(_ROOMS, _Room, notes):
             self._rooms[room.id] = room
         self._uploads = {each.id: each for each in dump.rows("rocketchat_uploads", _Upload, notes)}
+        are_inside = any("GridFS" in (each.store or "") for each in self._uploads.values())
+        if are_inside and _CHUNKS not in dump.parts:
+            notes.note_broken(f"collection {_CHUNKS}", "it is not in the dump: files have their names alone")
         for emoji in dump.rows("rocketchat_custom_emoji", _Emoji, notes):
             for name in (
                 emoji.name,
@@ -222,7 +239,7 @@ class RocketChat:
             if room_of is not None and each.u.id:
                 self._met(each.u)
                 self._members.setdefault(each.rid, {})[each.u.id] = _member(each, room_of)
-        for message in dump.rows("rocketchat_message", _Message, Problems()):
+        for message in dump.rows(_MESSAGES, _Message, Problems()):
             room_of = self._rooms.get(message.rid)
             if room_of is None or room_of.t not in ("c", "p", "d") or message.hidden:
                 continue
@@ -266,7 +283,7 @@ class RocketChat:
         kind: GroupKind = several if room.t == "d" else "open" if room.t == "c" else "closed"
         about = room.description or room.topic or room.announcement or ""
         return Group(
-            *(room.id, kind, "" if room.t == "d" else clean(room.fname or room.name or "")),
+            *(room.id, kind, "" if room.t == "d" else self._title(room)),
             *(_converted_text(about, {}), room.u.id if room.u and room.u.id in self._people else ""),
             _ms(room.ts),
             list(members.values()),
@@ -275,19 +292,27 @@ class RocketChat:
             avatar=self._avatars.get(room.id, ""),
         )
 
+    def _title(self, room: _Room | None) -> str:
+        """The name of a room for people. The ``name`` of a discussion is a second id."""
+        if room is None:
+            return ""
+        parent = self._rooms.get(room.prid or "")
+        of_parent = (parent.fname or parent.name) if parent is not None else ""
+        return clean(room.fname or of_parent or room.name or "")
+
     # --- messages -------------------------------------------------------------------------------------------
 
     def _converted(self, message: _Message, notes: Problems) -> Iterator[Message | Change]:
         room, type, time_ms = self._rooms.get(message.rid), message.t or "", _ms(message.ts)
         id, person = _id(message.id), message.u.id
         if room is None or not time_ms or not id or person not in self._people:
-            notes.note("message without a room, a sender or a time")
+            notes.note_lost("message without a room, a sender or a time")
         elif room.t not in ("c", "p", "d"):
-            notes.note("message of omnichannel")
+            notes.note_lost("message of omnichannel")
         elif message.hidden:
             notes.note("earlier text of a message")
         elif type == "e2e" or type.startswith("otr"):
-            notes.note("encrypted message", group=room.id, person=person)
+            notes.note_lost("encrypted message", group=room.id, person=person)
         elif type == "rm":
             notes.note("deleted message", group=room.id)
         elif type in (*_JOINED, *_LEFT):
@@ -315,10 +340,16 @@ class RocketChat:
             if each and isinstance(each.get("username"), str) and each.get("type") != "team"
         }
         names = {name: id for name, id in names.items() if id == EVERYBODY or id in self._people}
+        rooms = {
+            each["name"]: self._title(self._rooms.get(str(each.get("_id"))))
+            for each in message.channels or ()
+            if each and isinstance(each.get("name"), str)
+        }
         text, quoted = clean(message.msg or ""), _QUOTE.findall(clean(message.msg or ""))
-        reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names)]
+        reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names, rooms)]
         if message.t == "discussion-created":
-            lines = [f"💬 *{lines[0].replace('*', '')}*"]
+            title = lines[0] or self._title(self._rooms.get(message.drid or ""))
+            lines = [f"💬 *{title.replace('*', '')}*"]
         for attachment in message.attachments or ():
             if attachment is None or attachment.get("type") == "file":
                 lines.append(_converted_text(clean(text_at(attachment, "description")), names))
@@ -415,6 +446,7 @@ _INLINE: Final = re.compile(
     | (?P<address>https?://[^\s<>()\[\]|]{{1,2000}})
     | <(?P<target>https?://[^\s<>|]{{1,2000}})\|(?P<label>[^<>\n]{{1,500}})>
     | (?<![\w@.])@(?P<name>[\w.@:-]{{1,200}})
+    | (?<![\w&\#])\#(?P<channel>[\w.-]{{1,200}})
     | :(?P<emoji>[a-z0-9_+-]{{1,100}}):
     | (?<![\w~])~(?![~\s])(?P<struck>[^~\n]{{1,2000}})(?<!\s)~(?![\w~])
     """,
@@ -447,8 +479,12 @@ def _emoji(name: str) -> str:
     return _EMOJI.get(name) or emoji_named(f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name)
 
 
-def _converted_text(text: str, names: Mapping[str, str]) -> str:
-    """A text as ours. ``names``: usernames that it mentions, and the ids for their marks."""
+_NO_ROOMS: Final[Mapping[str, str]] = {}
+
+
+def _converted_text(text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS) -> str:
+    """A text as ours. ``names``: usernames that it mentions, and the ids for their marks. ``rooms``: names of
+    rooms that it mentions, and what people call them."""
 
     def part(match: re.Match[str]) -> str:
         if match["message"]:
@@ -462,6 +498,11 @@ def _converted_text(text: str, names: Mapping[str, str]) -> str:
                 (mention(names[each]) + name[len(each) :] for each in (name, short) if each in names),
                 match[0],
             )
+        if match["channel"]:
+            name = match["channel"]
+            short = name.rstrip(".-")
+            shown = next((each for each in (name, short) if rooms.get(each)), "")
+            return f"#{rooms[shown]}{name[len(shown) :]}" if shown else match[0]
         if match["emoji"]:
             return _emoji(match["emoji"]) or match[0]
         return f"~~{match['struck']}~~" if match["struck"] else match[0]

@@ -1,25 +1,26 @@
 """The files of an archive: in a folder, a zip file, a tar file, or one file alone.
 
 Nothing is extracted, and no name in an archive leads out of it: symbolic links and names with ``..`` are left
-out.
+out. Names are as the server meant them, whatever tool has packed them: see :func:`_meant`.
 """
 
 import gzip
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, Final, cast
+from typing import IO, Final, TypeVar, cast
 from weakref import finalize
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from msgspec import Struct
 
-from .problems import BrokenArchive
+from .fields import BYTE_ORDER_MARK
+from .problems import BrokenArchive, Problems
 
 MOST_NAMES: Final = 2_000_000
 """Files of an archive."""
@@ -29,6 +30,10 @@ MOST_LINE_BYTES: Final = 16 << 20
 """Bytes of one line of JSON, unpacked."""
 MOST_RATIO: Final = 200
 """How many times its size a compressed tar file may become."""
+_UTF_8_NAMES: Final = 0x800
+"""The flag of a file in a zip file that says that its name is UTF-8."""
+
+_File = TypeVar("_File")
 
 
 class Source(Struct, weakref=True):
@@ -39,32 +44,52 @@ class Source(Struct, weakref=True):
     open: Callable[[str], IO[bytes]]
 
 
-def source_of(path: Path) -> Source:
-    """The files of an archive, whatever it is packed in. Raises BadArchive and OSError."""
+def source_of(path: Path, problems: Problems) -> Source:
+    """The files of an archive, whatever it is packed in. ``problems`` gets what is left out.
+
+    Raises BadArchive and OSError.
+    """
     if path.is_dir():
-        return Source(_counted(_names_in(path)), lambda name: (path / name).open("rb"))
+        files = _named(((each, each) for each in _names_in(path)), problems)
+        return Source(list(files), lambda name: (path / files[name]).open("rb"))
     if is_zipfile(path) or path.suffix == ".zip":
-        try:
-            packed = ZipFile(path)
-        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
-            raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
-        names = (name for name in packed.namelist() if _is_inside(name) and not name.endswith("/"))
-        return Source(_counted(names), packed.open)
+        return _zip(path, problems)
     if path.name.endswith((".tar", ".tar.gz", ".tgz")):
-        return _tar(path)
+        return _tar(path, problems)
     return Source([path.name], lambda _: path.open("rb"))
 
 
-def _tar(path: Path) -> Source:
+def _zip(path: Path, problems: Problems) -> Source:
+    try:
+        packed = ZipFile(path)
+    except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
+        raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
+    rows = ((_unflagged(row), row) for row in packed.infolist())
+    files = _named(((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems)
+    return Source(list(files), lambda name: packed.open(files[name]))
+
+
+def _unflagged(row: ZipInfo) -> str:
+    """The name of a file in a zip file. Slack and others write UTF-8 without saying so; then the standard
+    has it that the name is of code page 437, as which Python reads it."""
+    if row.flag_bits & _UTF_8_NAMES:
+        return row.filename
+    try:
+        return row.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return row.filename
+
+
+def _tar(path: Path, problems: Problems) -> Source:
     """A tar file. A compressed one is unpacked once, so that each file in it is near the others."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(unpacked(path.open("rb"), path.name))
             tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
-            files = {row.name.removeprefix("./"): row for row in tar if row.isfile() and _is_inside(row.name)}
+            files = _named(((row.name, row) for row in tar if row.isfile()), problems)
         except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
             raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
-        source = Source(_counted(files), lambda name: cast(IO[bytes], tar.extractfile(files[name])))
+        source = Source(list(files), lambda name: cast(IO[bytes], tar.extractfile(files[name])))
         finalize(source, stack.pop_all().close)
     return source
 
@@ -79,24 +104,48 @@ def _names_in(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _counted(names: Iterable[str]) -> list[str]:
-    some = list(islice(names, MOST_NAMES + 1))
+def _named(files: Iterable[tuple[str, _File]], problems: Problems) -> Mapping[str, _File]:
+    """The files of an archive by their names, as these are meant."""
+    some = list(islice(files, MOST_NAMES + 1))
     if len(some) > MOST_NAMES:
         raise BrokenArchive(f"more than {MOST_NAMES} files")
-    return some
+    found: dict[str, _File] = {}
+    for given, file in some:
+        name = _meant(given)
+        if not name or ".." in name.split("/"):
+            problems.note_broken(f"file {given}", "its name leads out of the archive")
+            continue
+        if name in found:
+            problems.note_broken(f"file {name}", "there are two of this name; the last one is read")
+        found[name] = file
+    return found
+
+
+def _meant(name: str) -> str:
+    """The name of a file as a way from the top of the archive, with slashes. Old tools of Windows separate
+    folders by backslashes; where there is a slash, a backslash is a sign like any other."""
+    if "/" not in name:
+        name = name.replace("\\", "/")
+    return name.lstrip("/").removeprefix("./")
 
 
 def read_whole(file: IO[bytes]) -> bytes:
-    """All bytes of a file that is read at once. Raises ValueError if it has more than MOST_JSON_BYTES."""
+    """All bytes of a file that is read at once, without a byte order mark.
+
+    Raises ValueError if it has more than MOST_JSON_BYTES.
+    """
     content = file.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:
         raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
-    return content
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """The lines of a file. None: one with more than MOST_LINE_BYTES, which is skipped."""
+    mark = BYTE_ORDER_MARK
     while line := file.readline(MOST_LINE_BYTES + 1):
+        line = line.removeprefix(mark)
+        mark = b""
         if len(line) <= MOST_LINE_BYTES:
             yield line
             continue
@@ -141,7 +190,3 @@ def write_all(file: IO[bytes], content: bytes) -> None:
             view = view[file.write(view) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, gettempdir()) from None
-
-
-def _is_inside(name: str) -> bool:
-    return bool(name) and not name.startswith("/") and ".." not in name.split("/")

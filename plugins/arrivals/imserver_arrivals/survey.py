@@ -6,6 +6,7 @@ from heapq import heappush, heappushpop
 from typing import Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .records import Archive, Change, Emoji, Group, Message, Person, Removal
 from .spool import Spool
@@ -21,6 +22,10 @@ class Activity(Struct):
 
     owner: str
     members: Collection[str]
+    lacks_members: bool = False
+    """The archive does not name whoever is in it: so whoever wrote there is."""
+    last: dict[str, int] = field(default_factory=dict)
+    """If it lacks members: who has written there, named or described it → when last."""
     counts: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)
     """Who has done something else than to join → when first. After the survey only of archived groups, and of
@@ -65,7 +70,7 @@ def survey(
             if known is None or known.why == _UNLISTED:
                 result.people[record.id] = record
         elif isinstance(record, Group):
-            _list(result, record, problems.note)
+            _list(result, record)
         elif isinstance(record, Emoji):
             result.emoji.setdefault(record.name, record)
         elif isinstance(record, Removal):
@@ -73,22 +78,27 @@ def survey(
             _meet(result, record.person)
             spool.add(record)
         elif why := _refusal(result, record):
-            problems.note(why, group=record.group, person=record.person)
+            note = problems.note_lost if isinstance(record, Message) else problems.note
+            note(why, group=record.group, person=record.person)
         else:
             _look(result, record, has_bytes, problems.note)
             spool.add(record)
             if not result.counts["message"] % 1000:
                 done(result.counts["message"])
     for id, activity in result.of_groups.items():
+        if activity.lacks_members:
+            _admit_writers(result, id, problems.note)
         if not result.groups[id].is_archived:  # all that it is asked for
             activity.seen = {each: activity.seen[each] for each in activity.joined if each in activity.seen}
     return result
 
 
 _UNLISTED: Final = "in no list"
+_PAIR: Final = 2
+"""People in a direct conversation. One with oneself has one."""
 
 
-def _list(result: Survey, group: Group, note: Note) -> None:
+def _list(result: Survey, group: Group) -> None:
     if group.id in result.groups:
         return
     members = list(dict.fromkeys(each.person for each in group.members if _is_id(each.person)))
@@ -96,13 +106,38 @@ def _list(result: Survey, group: Group, note: Note) -> None:
     if group.creator in (owners or members) or not members:
         owners = [group.creator]
     owner = next(iter(owners or members))
+    if group.kind == "direct" and len(members) > _PAIR:
+        group = replace(group, kind="several")
+    fewest = _PAIR if group.kind == "direct" else 1
     result.groups[group.id] = group
-    result.of_groups[group.id] = Activity(owner if _is_id(owner) else "", members)
+    result.of_groups[group.id] = Activity(
+        owner if _is_id(owner) else "", members, lacks_members=len(members) < fewest
+    )
     result.counts[group.kind] += 1
     for id in (*members, owner):
         _meet(result, id)
-    if group.kind != "direct" and not _is_id(owner):
-        note("conversation of nobody", group=group.id)
+
+
+def _admit_writers(result: Survey, id: str, note: Note) -> None:
+    """Let those be in a group who wrote in it, or else who joined or left it: without anybody its history
+    would be lost. If it has no owner, the last of them is: they have read most of it, anyway."""
+    group, activity = result.groups[id], result.of_groups[id]
+    writers = sorted(activity.last, key=activity.last.__getitem__)
+    others = {**activity.joined, **activity.seen}
+    members = list(dict.fromkeys((*activity.members, *(writers or others))))
+    if len(members) > len(activity.members):
+        kind = "direct conversation" if group.kind == "direct" else "group"
+        note(f"{kind} without members (whoever wrote there is in it)", group=id)
+    elif not (members or activity.owner):
+        note("conversation of nobody", group=id)
+    activity.members = members
+    claimable = [each for each in members if result.people[each].is_member]
+    last = next(reversed(claimable or members), "")
+    activity.owner = activity.owner or last
+    if group.kind == "direct" and len(members) > _PAIR:
+        result.groups[id] = replace(group, kind="several")
+        result.counts["direct"] -= 1
+        result.counts["several"] += 1
 
 
 def _is_id(id: str) -> bool:
@@ -121,10 +156,11 @@ def _refusal(result: Survey, record: Message | Change) -> str:
     what, group = record.__class__.__name__.lower(), result.groups.get(record.group)
     if group is None or not _is_id(record.person):
         return f"{what} in an unknown group" if group is None else f"{what} without a sender"
-    activity = result.of_groups[record.group]
     if group.kind != "direct":
-        return "" if activity.owner else f"{what} in a conversation of nobody"
-    if record.person not in activity.members or len(activity.members) > 2 or what == "change":
+        return ""
+    activity = result.of_groups[record.group]
+    is_third = record.person not in activity.members and not activity.lacks_members
+    if is_third or what == "change":
         return f"direct {what} of a third"
     return ""
 
@@ -141,8 +177,11 @@ def _look(result: Survey, record: Message | Change, has_bytes: Callable[[str], b
             _meet(result, id)
             moments = activity.joined if record.kind == "join" else activity.seen
             moments[id] = min(moments.get(id, time_ms), time_ms)
+        if record.kind in ("name", "description"):
+            _note_last(activity, person, time_ms)
         return
     activity.seen[person] = min(activity.seen.get(person, time_ms), time_ms)
+    _note_last(activity, person, time_ms)
     newest = (time_ms, record.id)
     if len(activity.newest) < NEWEST:
         heappush(activity.newest, newest)
@@ -163,3 +202,8 @@ def _look(result: Survey, record: Message | Change, has_bytes: Callable[[str], b
     for target in (result.counts, activity.counts, of_person):
         for kind, count in counts.items():
             target[kind] += count
+
+
+def _note_last(activity: Activity, person: str, time_ms: int) -> None:
+    if activity.lacks_members:
+        activity.last[person] = max(activity.last.get(person, time_ms), time_ms)

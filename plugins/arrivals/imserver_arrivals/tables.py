@@ -17,10 +17,10 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*").match
 
 
 class Tables:
-    """The tables of a file."""
+    """The tables of a file, with a byte order mark or without."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._text_of = file, getincrementaldecoder("utf-8")("replace").decode
+        self._file, self._text_of = file, getincrementaldecoder("utf-8-sig")("replace").decode
         self._text, self._at = "", 0
         self._decode = json.JSONDecoder().raw_decode
         self.texts: dict[str, str] = {}

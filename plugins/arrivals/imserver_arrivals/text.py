@@ -1,17 +1,18 @@
 """What texts of all formats need: limits, names of emoji, and the marks of records as ours."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from io import BytesIO
+from typing import IO, Final
 
 import msgspec
 
 from imserver.plugin.wire import well_formed
 
 from .fields import list_at
-from .records import EVERYBODY, MARK
+from .records import EVERYBODY, MARK, File
 
 LATEST_MS: Final = 253_402_300_799_000
 """A message is older: the year 9999 ends then."""
@@ -118,6 +119,22 @@ def with_links(text: str, address_of: Callable[[str], str]) -> str:
         return (address_of(id) or address) if match[1] == "#" else match[0]
 
     return MARK.sub(replace, text)
+
+
+COVER: Final = "▒▒▒"
+"""Stands in a text where a spoiler was, which is in a file below it."""
+_SPOILERS: Final = "spoilers/"
+
+
+def spoilers_file(texts: Sequence[str]) -> File:
+    """The spoilers of a message as a file: whoever does not open it does not read them. The id has the bytes,
+    so that nobody has to remember them: see :func:`spoilers_in`."""
+    return File(_SPOILERS + "\n\n".join(texts), "spoiler.txt")
+
+
+def spoilers_in(file: str) -> IO[bytes] | None:
+    """The bytes of such a file by its id; None: it is another one."""
+    return BytesIO(file.removeprefix(_SPOILERS).encode()) if file.startswith(_SPOILERS) else None
 
 
 def attachments_in(value: object) -> Iterator[str]:

@@ -100,14 +100,23 @@ class MattermostWriter:
             yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
         for id, group in self._groups.items():
             if id not in self._channels:
-                rows = [
-                    {"username": self._names[each.person], **_read(each.read_ms)} for each in group.members
-                ]
-                direct = {"participants": rows * 2 if len(rows) == 1 else rows}
-                yield {
-                    "type": "direct_channel",
-                    "direct_channel": direct | {"header": self._text(group.description)},
-                }
+                yield {"type": "direct_channel", "direct_channel": self._direct_channel(group)}
+
+    def _direct_channel(self, group: Group) -> dict[str, Any]:
+        """The line of a direct conversation. Importers of 2023 and before take ``members`` alone, later ones
+        take when somebody has last seen it from ``participants``."""
+        names = self._names_in(group)
+        reads = {self._names[each.person]: _read(each.read_ms) for each in group.members}
+        return {
+            "members": names,
+            "participants": [{"username": name, **reads[name]} for name in names],
+            "header": self._text(group.description),
+        }
+
+    def _names_in(self, group: Group) -> list[str]:
+        """The names of the members of a direct conversation. Whoever talks to themselves stands twice."""
+        names = [self._names[each.person] for each in group.members]
+        return names * 2 if len(names) == 1 else names
 
     def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
         """The line of a person. Who has nothing to log in with is deactivated."""
@@ -154,8 +163,8 @@ class MattermostWriter:
         if id in self._channels:
             where: dict[str, Any] = {"team": self._team, "channel": self._channels[id]}
         else:
-            kind, names = "direct_post", [self._names[each.person] for each in group.members]
-            where = {"channel_members": names * 2 if len(names) == 1 else names}
+            kind = "direct_post"
+            where = {"channel_members": self._names_in(group)}
         return encode({"type": kind, kind: where | root | {"replies": replies}})
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,8 @@ _LINK: Final = re.compile(
     r"\[(?P<label>[^\[\]|\n]{1,1000})\]\((?P<target>https?://[^\s()]{1,2000})\)"
     r"|(?P<bare>https?://[^\s()|\"]{1,2000})"
 )
+_WORDS: Final = {"join": "has joined the channel", "leave": "has left the channel"}
+"""What Slack says of a change, behind the name."""
 _LETTERS: Final[dict[GroupKind, str]] = {"open": "C", "closed": "G", "several": "G", "direct": "D"}
 
 
@@ -167,7 +169,7 @@ class SlackWriter:
             event = {
                 "subtype": f"channel_{change.kind}",
                 "user": _user(person),
-                "text": f"<@{_user(person)}>",
+                "text": f"<@{_user(person)}> {_WORDS[change.kind]}",
             }
             yield event if person == change.person else event | {"inviter": user}
 

@@ -1,7 +1,7 @@
 """Files of an archive as uploads: their bytes come from a folder, or from the archive itself.
 
 An upload has an id that follows from that of the file there and the secret of the server. So a repeated
-import finds it.
+import finds it, and what a killed import has left of it.
 """
 
 import hashlib
@@ -70,14 +70,14 @@ class FileUploads:
         """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
         if not id:
             return None
-        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
-        own_id = urlsafe_b64encode(digest.digest()).decode()
+        own_id = self._id_of(id)
         try:
             file = self._index.open(id)
             if file is None:
                 return None
             with file:
                 if (found := self._uploads.find(own_id)) is not None:
+                    self._uploads.discard_rest(own_id)
                     return found
                 length = _length_of(file, self._uploads.limit_of(kind))
                 file.seek(0)
@@ -105,7 +105,9 @@ class FileUploads:
             try:
                 with self._open(each.file) as file:
                     content = file.read(self._uploads.limit_of("picture"))
-                own.add(self._app, each.name, content)
+                picture = hashlib.sha256(content).hexdigest()
+                file_id = self._id_of(f"emoji\0{each.name}\0{picture}")
+                own.add(self._app, each.name, content, file_id=file_id)
                 self.emoji += 1
             except StorageUnavailable:
                 raise
@@ -113,6 +115,11 @@ class FileUploads:
                 self._problems.note(f"emoji that is refused: {error}")
             except Exception as error:  # also of a decompressor
                 self._problems.note_broken(f"emoji {each.name}", error)
+
+    def _id_of(self, id: str) -> str:
+        """The id here of a file of the archive."""
+        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
+        return urlsafe_b64encode(digest.digest()).decode()
 
     def _open(self, id: str) -> IO[bytes]:
         file = self._index.open(id)

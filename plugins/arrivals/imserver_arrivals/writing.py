@@ -1,9 +1,11 @@
 """What writers of all formats share."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import groupby
+from pathlib import Path
 from shutil import copyfileobj
 from typing import IO
 from zipfile import ZipFile
@@ -65,6 +67,13 @@ def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
     for number, row in enumerate(rows):
         file.write(b",\n" * bool(number) + row)
     file.write(b"]")
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """A new file that only this user may read. One that is there goes, as others may read it, or have it
+    open. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:

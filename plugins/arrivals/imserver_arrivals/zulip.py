@@ -11,6 +11,7 @@ A channel is a group. A topic in it is a thread: its oldest message begins it, a
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, TypeVar
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct, field
 
+from .fields import RecordReader
 from .problems import BadArchive, Problems
 from .records import (
     EVERYBODY,
@@ -35,7 +37,8 @@ from .records import (
 )
 from .source import source_of
 from .tables import Tables
-from .text import LATEST_MS, clean, emoji_named, labelled
+from .text import COVER, LATEST_MS, clean, emoji_named, labelled, spoilers_file, spoilers_in
+from .writing import without_marks
 
 _READ: Final = 1
 """The bit of ``flags_mask`` that says that somebody has read a message."""
@@ -47,6 +50,9 @@ _LEFT_OUT: Final = {
     "zerver_submessage": "vote in a poll, or change of a list",
 }
 """Tables that are counted → what their rows are."""
+_PART: Final = re.compile(r"messages-(\d{1,12})\.json", re.ASCII)
+_UNFINISHED: Final = ".partial"
+"""With which the name of a part ends until the export has noted who has read its messages."""
 _Row = TypeVar("_Row")
 
 
@@ -129,6 +135,20 @@ class _Avatar(Struct):
     user_profile_id: int
 
 
+_ROWS: Final = {
+    _User: "a person",
+    _Channel: "a channel",
+    _Recipient: "a recipient",
+    _Subscription: "a subscription",
+    _Emoji: "an emoji",
+    _Reaction: "a reaction",
+    _Message: "a message",
+    _Flags: "a mark of a message",
+    _Avatar: "a picture",
+}
+"""What a row is, for the report."""
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
@@ -140,14 +160,23 @@ class Zulip:
 
     def __init__(self, path: Path) -> None:
         self.problems = Problems()
-        self._source = source_of(path)
+        self._source = source_of(path, self.problems)
         self._names = set(self._source.names)
         tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
         if not tops:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
         files = sorted(name.removeprefix(self._top) for name in self._names if name.startswith(self._top))
-        self.parts = [name for name in files if re.fullmatch(r"messages-(\d{1,12})\.json", name, re.ASCII)]
+        self.parts = [name for name in files if _PART.fullmatch(name)]
+        unfinished = (name for name in files if name.endswith(_UNFINISHED))
+        self.parts += [
+            name
+            for name in unfinished
+            if _PART.fullmatch(whole := name.removesuffix(_UNFINISHED)) and whole not in self.parts
+        ]
+        if not self.parts:
+            self.problems.note_broken("messages-000001.json", "there is no file with messages")
+        self._readers: dict[type[Any], RecordReader[Any]] = {}
         self._realm: _Realm | None = None
 
     def records(self) -> Iterator[Record]:
@@ -170,7 +199,9 @@ class Zulip:
                         yield made
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id, which is its path."""
+        """The bytes of a file by its id, which is its path, or of spoilers."""
+        if (spoilers := spoilers_in(file)) is not None:
+            return spoilers
         return self._source.open(self._top + file) if self.has(file) else None
 
     # --- for _Realm -----------------------------------------------------------------------------------------
@@ -188,14 +219,18 @@ class Zulip:
                 for number, (table, row) in enumerate(Tables(opened).rows(), 1):
                     yield table, row, f"{file}, row {number}"
         except Exception as error:  # also of a decompressor
-            (notes or self.problems).note_broken(file, error)
+            has_messages = file in self.parts
+            (notes or self.problems).note_broken(file, error, messages=int(has_messages))
 
     def row(self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None) -> _Row | None:
-        """A row with the types that it should have; None: it has others, which is noted."""
+        """A row as a record; None: it cannot be one. That is noted, as are fields of wrong types."""
+        notes = notes or self.problems
+        reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
+        is_message = kind is _Message
         try:
-            return msgspec.convert(row, kind)
+            return reader.convert(row, partial(notes.note_field, _ROWS.get(kind, where)))
         except (ValueError, RecursionError) as error:
-            (notes or self.problems).note_broken(where, error)
+            notes.note_broken(where, error, messages=int(is_message))
             return None
 
 
@@ -410,7 +445,7 @@ class _Realm:
         talk = self._talks.get(group)
         sender = self.people.get(message.sender)
         if talk is None or sender is None or not time_ms:
-            notes.note("message of nobody, to nobody or without a time", group=group)
+            notes.note_lost("message of nobody, to nobody or without a time", group=group)
             return None
         text, files = texts.convert(message.content)
         topic, thread = _topic_of(message), ""
@@ -485,18 +520,42 @@ class _Texts:
         for person in realm.people.values():
             self._ids.setdefault(person.nickname, person.id)
         self._files: list[File] = []
+        self._spoilers: list[list[str]] = []
+        """The lines of each."""
 
     def convert(self, text: str) -> tuple[str, list[File]]:
-        """A text as ours, and the files that it names."""
+        """A text as ours, and the files that it names. Its spoilers are in a file, too."""
         files: list[File] = []
         self._files = files
+        self._spoilers = []
         lines = list(self._lines(clean(text).split("\n")))
+        if spoilers := [each for each in map("\n".join, self._spoilers) if each.strip()]:
+            files.append(spoilers_file([without_marks(each, self._name_of) for each in spoilers]))
         return "\n".join(lines).strip(), files
 
+    def _name_of(self, person: str) -> str:
+        """How a text names somebody whom it cannot mention."""
+        is_known = person.isdecimal() and int(person) in self._realm.people
+        return f"@{self._realm.people[int(person)].nickname}" if is_known else "@all"
+
     def _lines(self, lines: list[str]) -> Iterator[str]:
-        """Lines outside of blocks are converted. Quotes and hidden parts may have blocks in them."""
+        """The lines of a text. Those of a spoiler are kept apart: :data:`COVER` stands in their place."""
+        was_covered = False
+        for line, is_covered in self._all_lines(lines):
+            if not is_covered:
+                yield line
+            elif was_covered:
+                self._spoilers[-1].append(line)
+            else:
+                self._spoilers.append([line])
+                yield COVER
+            was_covered = is_covered
+
+    def _all_lines(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
+        """Lines, and whether each is in a spoiler. Those outside of blocks are converted. Quotes and spoilers
+        may have blocks in them."""
         if lines[0].startswith("/me ") and len(lines) == 1:
-            yield f"_{self._inline(lines[0][4:])}_"
+            yield f"_{self._inline(lines[0][4:])}_", False
             return
         if lines[0].startswith(("/poll ", "/todo ")):
             lines = [
@@ -507,26 +566,28 @@ class _Texts:
         for line in lines:
             match = _FENCE.fullmatch(line)
             fence, kind = blocks[-1] if blocks else ("", "")
+            is_covered = any(each == "spoiler" for _, each in blocks)
             if fence and line.strip() == fence:
                 blocks.pop()
                 if kind == "code":
-                    yield "```"
+                    yield "```", is_covered
             elif kind == "code":
-                yield line
+                yield line, is_covered
             elif match and len(blocks) < 8 and not (match[1][0] == "`" and "`" in match[3]):
                 word = match[2].lower()
                 blocks.append((match[1], word if word in ("quote", "spoiler") else "code"))
                 if blocks[-1][1] == "code":
-                    yield "```" + (match[2] if _LANGUAGE.fullmatch(match[2]) else "")
+                    yield "```" + (match[2] if _LANGUAGE.fullmatch(match[2]) else ""), is_covered
                 elif match[3]:
-                    yield f"*{self._inline(match[3]).replace('*', '')}*"
+                    yield f"*{self._inline(match[3]).replace('*', '')}*", is_covered
             else:
                 before = len(self._files)
                 text = self._inline(line)
                 if text.strip() or len(self._files) == before:  # a line of files only goes
-                    yield f"> {text}" if any(each == "quote" for _, each in blocks) and text else text
+                    is_quoted = any(each == "quote" for _, each in blocks)
+                    yield f"> {text}" if is_quoted and text else text, is_covered
         if any(kind == "code" for _, kind in blocks):
-            yield "```"
+            yield "```", any(kind == "spoiler" for _, kind in blocks)
 
     def _inline(self, text: str, depth: int = 0) -> str:
         return _INLINE.sub(lambda match: self._part(match, depth), text) if depth < 4 else text

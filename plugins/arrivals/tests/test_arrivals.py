@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 
@@ -35,7 +36,9 @@ from imserver_arrivals.records import (
 )
 from imserver_arrivals.spool import RUN_BYTES, Spool
 
+from imserver.gateway.storage.statements import text_of
 from imserver.messenger.messages.log.contract import Entry
+from imserver.messenger.messages.log.message_log import MessageLog
 from tests.processes import running
 from tests.security.mail import Sink
 
@@ -111,6 +114,11 @@ def test_a_killed_import_has_everything_once(
             process.kill()
     subprocess.run(command, env=installed, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
     compare(site, path, name)
+    with site.store() as store:
+        rows = store.rows("SELECT id FROM upload")
+    assert {path.name.removesuffix(".t") for path in files_in(site.folder / "data" / "uploads")} == {
+        text_of(id) for (id,) in rows
+    }
     other = Site(tmp_path / "other")
     other.run(path)
     for one, same in zip(contents(site), contents(other), strict=True):
@@ -118,7 +126,7 @@ def test_a_killed_import_has_everything_once(
 
 
 def contents(site: Site) -> Iterator[tuple[object, ...]]:
-    """All entries and memberships, without what the secret of the site is in."""
+    """All entries, memberships and followers of threads, without what the secret of the site is in."""
     for each in site.entries():
         body = re.sub(rb"/uploads/[^/\"]+", b"", each.body)
         own_id, about = each.client_msg_id, (each.conversation, each.about, each.thread)
@@ -126,6 +134,8 @@ def contents(site: Site) -> Iterator[tuple[object, ...]]:
     with site.store() as store:
         columns = "conversation, member, joined_id, left_id, role, readable_after"
         yield from store.rows(f"SELECT {columns} FROM membership ORDER BY conversation, member, joined_id")
+        columns = "conversation, root, member, read_id, follows"
+        yield from store.rows(f"SELECT {columns} FROM thread_reader ORDER BY root, member")
 
 
 def stored(database: Path) -> int:
@@ -234,6 +244,39 @@ def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
     assert "files 0, emoji 0" in site.bring(made, status=1)
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_repeated_import_leaves_no_file_of_a_killed_one(site: Site, is_stored: bool) -> None:
+    """A process that is killed leaves what is in the folder while a file is read: before its row is stored,
+    or after that."""
+    folder, left = site.folder / "data" / "uploads", dict[Path, bytes]()
+
+    class Watched(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            left.update((path, path.read_bytes()) for path in (folder / "incoming").glob("*"))
+            return content
+
+    made = Made(ANN, BOB, TEA, Emoji("party", "e"), said("1", "one", 5, files=[File("f", "f.txt")]))
+    made.files["e"] = PNG
+    made.open = lambda id: Watched(b"text" * 50_000) if id == "f" else Made.open(made, id)  # type: ignore[method-assign]
+    site.bring(made)
+    assert left, "the folder of files that arrive was seen"
+    before = files_in(folder)
+    if not is_stored:
+        with site.store() as store:
+            store.execute("DELETE FROM upload")
+            store.execute("DELETE FROM own_emoji")
+    for path, content in left.items():
+        path.write_bytes(content)
+        path.with_name(f"{path.name}.t").write_bytes(b"thumbnail")
+    site.bring(made)
+    assert files_in(folder) == before
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
 def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None:
     direct = Group("d", "direct", members=[Member("ann"), Member("bob")])
     third = Message("2", "d", "cat", 6, "psst")
@@ -241,7 +284,7 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
     lost = said("1", "", 5, files=[File("f", "f.png")])
     path = site.folder / "report.csv"
     made = Made(ANN, BOB, CAT, TEA, direct, Group("e", "open", "=empty"), lost, third, elsewhere)
-    site.bring(made, report=path, dry_run=True)
+    site.bring(made, status=1, report=path, dry_run=True)
     assert path.stat().st_mode & 0o077 == 0
     rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
     column = "what does not come, or differs"
@@ -258,6 +301,73 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
     assert empty[column] == "conversation of nobody: 1"
 
 
+BOT = Person("bot", "Bot", why="bot")
+
+
+def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
+    left = Group("1", "closed", "left")
+    path = site.folder / "report.csv"
+    made = Made(
+        *(ANN, BOB, CAT, BOT, left, Group("2", "open", "joined"), Group("3", "open", "empty")),
+        said("1", "one", 5, reactions=[Reaction("cat", "🔥")]),
+        Message("2", "1", "bob", 6, "two"),
+        Change("l", "1", "ann", 7, "leave", ["ann"]),
+        Message("3", "1", "bot", 8, "three"),
+        Change("j", "2", "cat", 9, "join", ["cat"]),
+    )
+    output = site.bring(made, report=path)
+    assert "2  group without members (whoever wrote there is in it)" in output
+    assert "1  conversation of nobody" in output
+    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    assert [rows[id]["becomes"] for id in "123"] == [*["group of whoever wrote there"] * 2, "nothing"]
+    assert bodies(site.entries()) == ["one", "two", "three"]
+    roles = [{"bob": "owner", "bot": "member"}, {"cat": "owner"}]
+    assert roles_in(site) == roles
+    assert "groups 0, messages 0" in site.bring(made)
+    assert roles_in(site) == roles
+
+
+def roles_in(site: Site) -> list[dict[str, str]]:
+    """For each group, the role of each member there, by the id of the person there."""
+    with site.store() as store:
+        log, names = store.part(MessageLog), dict[str, str]()
+        for subject, account in store.rows("SELECT subject, account FROM oauth_link"):
+            names[str(account)] = text_of(subject)
+        ids = [id for (id,) in store.rows("SELECT id FROM conversation WHERE pair IS NULL ORDER BY id")]
+        members = [log.conversations.members(APP, id, "", 10) for id in ids]
+    return [{names[row.user]: row.role for row in some} for some in members]
+
+
+@pytest.mark.parametrize(
+    ("listed", "writers", "becomes"),
+    [
+        ((), ("ann", "bob"), "conversation of two"),
+        (("ann",), ("bob", "bob"), "conversation of two"),
+        ((), ("ann", "ann"), "conversation of two"),
+        ((), ("ann", "bob", "cat"), "group of whoever wrote there"),
+        (("ann", "bob", "cat"), ("ann", "bob"), "group"),
+    ],
+)
+def test_whoever_wrote_in_a_direct_conversation_without_members_is_in_it(
+    site: Site, listed: tuple[str, ...], writers: tuple[str, ...], becomes: str
+) -> None:
+    path = site.folder / "report.csv"
+    direct = Group("d", "direct", members=[Member(id) for id in listed])
+    messages = [
+        Message(str(time), "d", person, time, f"from {person}") for time, person in enumerate(writers, 5)
+    ]
+    output = site.bring(Made(ANN, BOB, CAT, direct, *messages), report=path)
+    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    assert rows["d"]["becomes"] == becomes
+    assert ("without members" in output) == (len(listed) < 2)
+    entries = [each for each in site.entries() if each.kind == "message"]
+    assert bodies(entries) == [each.text for each in messages]
+    if becomes != "conversation of two":
+        assert set(roles_in(site)[0]) == {"ann", "bob", "cat"}
+    else:
+        assert len(set(entries[0].members)) == len({*listed, *writers})
+
+
 def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
     far = Message("5", "1", "ann", 10**15, "far")
     nobody = Message("2", "1", "y" * 300, 6, "nobody")
@@ -265,7 +375,7 @@ def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
     long = said("3", "x" * 100_000, 7, reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")])
     many = said("4", "", 8, files=[File(str(number), "../f") for number in range(25)])
     output = site.bring(
-        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far)
+        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far), status=1
     )
     assert "1  message without a sender" in output
     assert "1  reaction with a long name" in output

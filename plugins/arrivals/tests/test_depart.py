@@ -1,5 +1,6 @@
 """What comes from another server and goes out again, in the same format: equal but for what is listed."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -227,6 +228,34 @@ def test_mattermost_takes_what_it_has_names_for(tmp_path: Path) -> None:
         "reaction without a name in Mattermost": 1,
         "reply outside of a thread (leaves as a post)": 1,
     }
+
+
+def test_direct_channels_of_mattermost_have_both_lists_of_members(tmp_path: Path) -> None:
+    """Importers up to 2023 need ``members`` (mattermost/mattermost-server 0276a69f0c,
+    app/import_validators.go, validateDirectChannelImportData)."""
+    pair, alone = [Member("1", read_ms=5), Member("2")], [Member("2")]
+    written(tmp_path, Group("8", "direct", members=pair), Group("9", "direct", members=alone))
+    with ZipFile(tmp_path / "out.zip") as archive:
+        lines = map(json.loads, archive.read("import.jsonl").splitlines())
+        rows = [each["direct_channel"] for each in lines if each["type"] == "direct_channel"]
+    assert [each["members"] for each in rows] == [["ann", "bob"], ["bob", "bob"]]
+    assert [each["participants"] for each in rows] == [
+        [{"username": "ann", "last_viewed_at": 5}, {"username": "bob"}],
+        [{"username": "bob"}, {"username": "bob"}],
+    ]
+
+
+def test_slack_says_in_words_who_joins_and_leaves(tmp_path: Path) -> None:
+    """Other importers show the text (docs of Slack's channel_join and channel_leave;
+    hfaran/slack-export-viewer, formatter.py)."""
+    changes = Change("19", "7", "1", 900, "join", ["2"]), Change("20", "7", "2", 901, "leave", ["2"])
+    written(tmp_path, *changes, name="slack")
+    with ZipFile(tmp_path / "out.zip") as archive:
+        rows = json.loads(archive.read("tea-cake/1970-01-01.json"))
+    assert [row["text"] for row in rows] == [
+        "<@U00000002> has joined the channel",
+        "<@U00000002> has left the channel",
+    ]
 
 
 def test_mattermost_has_posts_and_lines_of_a_length(tmp_path: Path) -> None:

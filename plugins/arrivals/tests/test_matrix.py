@@ -294,7 +294,8 @@ def html(body: str) -> dict[str, str]:
         (html("<b>a <i>b</i></b> <b> c </b>d"), "*a b* *c* d"),
         (html("<mx-reply><blockquote>old</blockquote></mx-reply>new"), "new"),
         (html("a<img data-mx-emoticon src='mxc://x/y' alt=':party:'>b @room"), f"a:party:b {mention('*')}"),
-        (html("<span data-mx-spoiler>a</span><script>b</script><u>c</u>&#2;@*&#3;"), "abc@*"),
+        (html("<span data-mx-spoiler>a</span><script>b</script><u>c</u>&#2;@*&#3;"), "▒▒▒bc@*"),
+        (html("<mx-reply><span data-mx-spoiler>a</span></mx-reply><span data-mx-spoiler></span>b"), "b"),
         (html("<a " * 20_000 + "b"), "<a " * 20_000 + "b"),  # in a time that grows with the length
         (html("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>"), "a | b\nc"),
         (
@@ -318,6 +319,24 @@ def html(body: str) -> dict[str, str]:
 def test_texts(server: Server, room: Room, tmp_path: Path, content: dict[str, Any], text: str) -> None:
     server.say(room, ANN, **{"body": "plain", **content})
     assert texts_of(server.export(tmp_path, ANN)) == [text]
+
+
+def test_spoilers_are_in_a_file(server: Server, room: Room, tmp_path: Path) -> None:
+    """Forms of Matrix's specification (matrix-org/matrix-spec, client-server API, spoiler messages)."""
+    bob = f'<a href="https://matrix.to/#/{BOB}">Bob</a>'
+    text = f'<p>It was <span data-mx-spoiler="the end">{bob} &amp; <b>Eve</b></span>.</p>'
+    server.say(
+        room,
+        ANN,
+        "x",
+        **html(f"{text}<p><span data-mx-spoiler><span data-mx-spoiler='b'>c</span>d</span></p>"),
+    )
+    archive, records = read(server.export(tmp_path, ANN))
+    (message,) = records[Message]
+    assert message.text == "It was ▒▒▒ (the end).\n\n▒▒▒"
+    (file,) = message.files
+    assert bytes_of(archive, file.id) == b"@Bob & *Eve*\n\nc\n\n\xe2\x96\x92\xe2\x96\x92\xe2\x96\x92 (b)d"
+    assert file.name == "spoiler.txt"
 
 
 def test_links_to_messages_are_marks(server: Server, room: Room, tmp_path: Path) -> None:

@@ -201,6 +201,36 @@ def test_a_later_export_gives_what_it_has_in_common_the_same_ids(tmp_path: Path)
     assert len(ids) == 7
 
 
+def test_lines_that_stand_twice_come_once(tmp_path: Path) -> None:
+    """As in an export that was written behind another one: the second has more."""
+    twice, once = tmp_path / "twice", tmp_path / "once"
+    twice.mkdir()
+    once.mkdir()
+    reply, thumb = post("reply", BEGIN + 9)["post"], {"user": "bob", "emoji_name": "+1"}
+    direct = {"channel_members": ["ann", "bob"], "user": "ann", "create_at": BEGIN, "message": "hi"}
+    lines = [
+        *({"type": "user", "user": {"username": "carl"}}, {"type": "bot", "bot": {"username": "helper"}}),
+        {"type": "direct_channel", "direct_channel": {"members": ["ann", "bob"]}},
+        *(post("one"), post("two"), post("two"), post("joined", BEGIN + 5, type="system_join_channel")),
+        post("root", BEGIN + 1, is_pinned=True, reactions=[thumb], replies=[reply, reply]),
+        {"type": "direct_post", "direct_post": direct},
+    ]
+    more = [*lines, post("root", BEGIN + 1, replies=[reply, reply, post("late", BEGIN + 10)["post"]])]
+    more.append(post("two", reactions=[thumb]))
+    first, archive = export(once, *lines), export(twice, *lines, *more)
+    expected, records = list(first.records()), list(archive.records())
+    late = [each for each in records if each not in expected]
+    assert [(each.text, len(each.reactions)) for each in late] == [("late", 0), ("two", 1)]
+    assert [each for each in records if each in expected] == expected
+    messages = [each for each in expected if isinstance(each, Message)]
+    assert [each.text for each in messages] == ["one", "two", "root", "reply", "reply", "hi"]
+    assert late[1].id == messages[1].id
+    assert archive.problems.counts == {
+        "post that stands twice (comes once)": 1 + 8 + 3,
+        "line that stands twice (counts once)": 3,
+    }
+
+
 def test_what_is_broken_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
     deep = '{"type":"post","post":{"x":' + "[" * 100_000
     archive = export(
@@ -228,12 +258,14 @@ def test_what_is_broken_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
         post("last", BEGIN + 6),
     )
     messages = of(archive, Message)
-    assert [message.text for message in messages] == ["props", "root", "good", "path", "last"]
-    assert [file.name for file in messages[3].files] == ["import.jsonl"]
-    assert archive.open(messages[3].files[0].id) is None
+    assert [message.text for message in messages] == ["wrong", "props", "root", "good", "path", "last"]
+    assert [file.name for file in messages[4].files] == ["import.jsonl"]
+    assert archive.open(messages[4].files[0].id) is None
     assert archive.problems.counts["line of type strange (not imported)"] == 1
     assert archive.problems.counts["post in a channel that is not in the export"] == 1
-    assert archive.problems.counts["broken"] == 14
+    assert archive.problems.counts["line that stands twice (counts once)"] == 1
+    assert archive.problems.counts["broken"] == 11
+    assert archive.problems.lost_messages == 8
     assert of(archive, Person)[0].email == ""
 
 

@@ -89,6 +89,30 @@ def test_what_cannot_be_imported_is_not_read(
     assert "an archive of" not in output
 
 
+def test_links_and_archives_are_in_files_that_nobody_else_may_read(site: Site, tmp_path: Path) -> None:
+    """Also where a file is there that others may read, or have open."""
+    archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
+    links, part, other = tmp_path / "links.csv", tmp_path / "out.zip.part", tmp_path / "other.csv"
+    for path in (links, part):
+        path.write_text("", encoding="utf-8")
+        path.chmod(0o644)
+    with links.open(encoding="utf-8") as by_others, part.open("rb") as archive_by_others:
+        site.run(archive, "--links", str(links))
+        site.depart(tmp_path / "out.zip", "--as", "slack")
+        assert (by_others.read(), archive_by_others.read()) == ("", b"")
+    assert "#reset=" in links.read_text(encoding="utf-8")
+    assert [path.stat().st_mode & 0o777 for path in (links, tmp_path / "out.zip")] == [0o600, 0o600]
+    other.symlink_to(links)
+    assert "is a link to a file" in site.run(archive, "--links", str(other), status=1)
+    assert {path.name for path in tmp_path.glob("*.part")} == set()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    site.run(archive, "--dry-run", "--report", str(pipe))
+    assert os.read(reader, 4) == b"kind"
+    os.close(reader)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
 def test_root_is_told_whose_server_it_is(site: Site, tmp_path: Path) -> None:
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")

@@ -131,6 +131,23 @@ def test_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_a_discussion_is_named_by_its_title(tmp_path: Path) -> None:
+    """Its ``name`` is a second id, also where texts mention it (RocketChat/Rocket.Chat, createDiscussion.ts;
+    zulip/zulip, data_import/rocketchat.py)."""
+    channels = [{"_id": "room3", "name": "x7Hk"}, {"_id": "gone", "name": "gone"}, None, {"name": 5}]
+    dump = make(3, 5)
+    dump.put("rocketchat_room", {"_id": "room4", "t": "p", "name": "y8Jl", "prid": "room0"})
+    dump.put(
+        "rocketchat_message",
+        row("d0", msg="#x7Hk. #gone #room-0 a#x7Hk &#x7Hk `#x7Hk`", channels=channels),
+        row("d1", t="discussion-created", msg="", drid="room3"),
+    )
+    kinds = read(RocketChat(dump.write(tmp_path)))
+    assert kinds[Message]["d0"].text == "#Room 3. #gone #room-0 a#x7Hk &#x7Hk `#x7Hk`"
+    assert kinds[Message]["d1"].text == "💬 *Room 3*"
+    assert kinds[Group]["room4"].name == "Room 0"
+
+
 def test_a_quote_of_the_same_room_is_a_reply(tmp_path: Path) -> None:
     quote = {"author_name": "bob", "text": "a ~b~\nc", "message_link": f"{HOST}/channel/room-0?msg=m000001"}
     other = quote | {"message_link": f"{HOST}/group/room-1?msg=m000002"}
@@ -274,10 +291,16 @@ def test_what_is_broken_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:
         row(bson.ObjectId(b"123456789012"), msg="fine"),
     )
     assert set(kinds[Message]) - {f"m{number:06}" for number in range(5)} == {
+        "b1",
         "b6",
         "313233343536373839303132",
     }
-    assert archive.problems.counts == {"broken": 5, "message without a room, a sender or a time": 4}
+    assert archive.problems.counts == {
+        "broken": 4,
+        "message without a room, a sender or a time": 4,
+        "field msg of rocketchat_message: its type is wrong (left out)": 1,
+    }
+    assert archive.problems.lost_messages == 8
 
 
 def test_a_cut_dump_is_read_up_to_there(tmp_path: Path) -> None:

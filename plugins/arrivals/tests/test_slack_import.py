@@ -266,9 +266,11 @@ def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Wri
     said = site.run(path, status=1)
     assert "tea/2020-09-15.json: " in said
     assert "tea/2020-09-16.json, message 2: " in said
-    assert "6  broken" in said
+    assert "5  broken" in said
+    assert "1  message without a sender" in said  # a byte that is no character costs nothing else
+    assert "6 messages of the archive do not come" in said
     assert "\x1b" not in said
-    for kind in ("file canvases.json", "folder lost", "file in the folder of a conversation"):
+    for kind in ("file canvases.json", "file lost/2020-09-18.json", "file in the folder of a conversation"):
         assert f"1  {kind}" in said
     with site.log() as log:
         messages = [each for each in log.entries.read("gochat", 0, 10) if each.kind == "message"]
@@ -287,7 +289,11 @@ def test_a_zip_file_reaches_nothing_outside_and_fills_no_memory(
     monkeypatch.setattr(source_module, "MOST_JSON_BYTES", 1_000_000)
     export = SlackExport(path)
     assert sum(isinstance(each, Message) for each in export.records()) == 1
-    assert export.problems.broken == ["tea/2020-09-21.json: more than 1000000 bytes"]
+    assert export.problems.broken[-1] == "tea/2020-09-21.json: more than 1000000 bytes"
+    leaving = ("../../evil.json", "tea/../../../2020-09-20.json")
+    assert export.problems.broken[:-1] == [
+        f"file {name}: its name leads out of the archive" for name in leaving
+    ]
     assert [each.name for each in tmp_path.iterdir()] == ["export.zip"]
 
 
@@ -301,25 +307,24 @@ def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None
         {"subtype": "something_new", "text": "what"},
         {"text": "gone?", "thread_ts": ts(BEGIN)},
     )
-    entries = imported(site, write(export, "export"))
-    bodies = [each.body.decode() for each in entries if each.kind == "message"]
+    said = site.run(write(export, "export"), status=1)
+    bodies = [each.body.decode() for each in site.entries() if each.kind == "message"]
     assert bodies == ["done", "from elsewhere", "_waves_", "what", "gone?"]
-    said = site.run(site.folder / "export")
+    assert "1 messages of the archive do not come" in said
     assert "message without a sender" in said
     assert "kind something_new (imported as text)" in said
     assert "reply to a message that is not there" in said
 
 
-def test_conversations_without_known_members_are_counted(site: Site, write: Write) -> None:
+def test_conversations_without_known_members_come_with_their_writers(site: Site, write: Write) -> None:
     export = small({"text": "kept"})
     export.files["channels.json"].append({"id": "C0EMPTY", "name": "empty", "members": []})
-    export.files["empty/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": ANN, "text": "lost"}]
+    export.files["empty/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": ANN, "text": "kept, too"}]
     export.files["dms.json"] = [{"id": "D0THREE", "members": [ANN, BOB, CAT]}]
     export.files["D0THREE/2020-09-13.json"] = [{"ts": ts(BEGIN + 80), "user": ANN, "text": "to whom"}]
     said = site.run(write(export, "export.zip"))
-    assert "groups 1, messages 1," in said
-    hers = ("conversation of nobody", "message in a conversation of nobody", "direct message of a third")
-    assert all(f"1  {kind}" in said for kind in hers)
+    assert "groups 3, messages 3," in said
+    assert "1  group without members (whoever wrote there is in it)" in said
 
 
 def test_direct_messages_of_two_and_of_several(site: Site, write: Write) -> None:
@@ -337,3 +342,57 @@ def test_direct_messages_of_two_and_of_several(site: Site, write: Write) -> None
         assert (group.name, group.open) == ("Ann, Bob, User2", False)
         unread = log.conversations.page("gochat", entries[1].to, 0, 10)[0]
         assert [each.unread for each in unread] == [0, 0, 0]
+
+
+def test_what_apps_and_old_workspaces_leave_out_is_found_elsewhere(write: Write) -> None:
+    service = "added an integration: <https://tea.slack.com/services/B0000001|builds>"
+    bots = [{"id": "U00000009", "profile": {"real_name": "Deploy", "bot_id": "B0000002"}}]
+    export = small(
+        {"subtype": "bot_message", "user": None, "bot_id": "B0000001", "text": "green"},
+        {"subtype": "bot_add", "bot_id": "B0000001", "text": service},
+        {"user": None, "bot_id": "B0000002", "text": "out"},
+        {"user": None, "bot_id": "B0000003", "app_id": "A02", "text": "ping"},
+        {"user": None, "username": "x" * 90, "text": "long"},
+        {"text": "", "files": [{"id": "F1", "name": "Untitled", "title": "Our tea", "filetype": "quip"}]},
+        **{"integration_logs.json": [{"user_id": 0, "app_id": "A02", "app_type": "Tester"}]},
+    )
+    export.files["users.json"] += bots
+    records = list(SlackExport(write(export, "export")).records())
+    names = {each.id: each.nickname for each in records if isinstance(each, Person) and each.why}
+    assert names["B0000001"] == "builds"
+    assert names["B0000002"] == "Deploy"
+    assert names["B0000003"] == "Tester"
+    messages = [each for each in records if isinstance(each, Message)]
+    assert len(messages) == 6
+    assert messages[-1].files[0].name == "Our tea"
+
+
+def test_tables_come_beside_the_text_of_a_message() -> None:
+    cell = {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": []}]}
+    rows = [[{"type": "raw_text", "text": "a"}, {"type": "raw_text", "text": "b\nc"}], [cell, cell]]
+    table = {"type": "table", "rows": rows}
+    assert text_of(export_module.Message("1.0", text="hi", blocks=[{"type": "divider"}, table])) == (
+        "hi\na | b c\n | "
+    )
+    assert text_of(export_module.Message("1.0", blocks=[table])) == "a | b c\n |"
+    pasted = export_module.Attachment(fallback="[no preview available]", blocks=[table])
+    assert text_of(export_module.Message("1.0", text="hi", attachments=[pasted])) == "hi\na | b c\n |"
+
+
+def test_a_reply_that_is_older_than_its_message_is_behind_it(site: Site, write: Write) -> None:
+    root = ts(BEGIN + 61)
+    entries = imported(site, write(small({"text": "reply", "thread_ts": root}, {"text": "root"}), "export"))
+    first, reply = (each for each in entries if each.kind == "message")
+    assert (first.body, reply.body, reply.thread) == (b"root", b"reply", first.id)
+
+
+def test_a_folder_that_no_list_names_is_a_conversation_of_those_who_wrote(write: Write) -> None:
+    export = small({"text": "one"}, {"text": "two", "user": BOB})
+    del export.files["channels.json"]
+    export.files[f"D0000001/{day_of(BEGIN)}.json"] = [{"ts": ts(BEGIN), "user": ANN, "text": "alone"}]
+    archive = SlackExport(write(export, "export"))
+    groups = [each for each in archive.records() if isinstance(each, Group)]
+    assert sorted((each.kind, each.name, [member.person for member in each.members]) for each in groups) == [
+        ("closed", "D0000001", [ANN]),
+        ("closed", "tea", [ANN, BOB]),
+    ]

@@ -157,27 +157,52 @@ class ThreadWriter(Service):
 
     def _follow(self, root: int, replies: Sequence[Entry], author: str, named: Iterable[str]) -> None:
         """Who wrote or is mentioned follows from then on, unless they follow or have muted the thread."""
-        first, group = replies[0].id, replies[0].conversation
-        mentioned = dict.fromkeys(named, first - 1)
-        writers = {author: first - 1}
-        for reply in replies:
-            writers.setdefault(reply.sender, reply.id)
-            for user in mentions_in(decode_meta(reply.meta)):
-                mentioned.setdefault(user, reply.id - 1)
-        following = {**mentioned, **writers}
-        there = members_among(self._sql, self._head.number, group, list(following))
-        readers = [
-            (self._head.number, user, root, group, read, 1)
-            for user, read in sorted(following.items())
-            if user in there
-        ]
+        first, last, group = replies[0].id, replies[-1].id, replies[0].conversation
+        if self._is_past:
+            reads = dict.fromkeys(self._past_followers(replies, author, named), last)
+        else:
+            mentioned = dict.fromkeys(named, first - 1)
+            writers = {author: first - 1}
+            for reply in replies:
+                writers.setdefault(reply.sender, reply.id)
+                for user in mentions_in(decode_meta(reply.meta)):
+                    mentioned.setdefault(user, reply.id - 1)
+            following = {**mentioned, **writers}
+            there = members_among(self._sql, self._head.number, group, list(following))
+            reads = {user: read for user, read in following.items() if user in there}
+        readers = [(self._head.number, user, root, group, read, 1) for user, read in sorted(reads.items())]
         if readers:
             self._sql.insert_new("thread_reader", _READER_COLUMNS, readers)
         if self._is_past:
             self._sql.execute(
                 "UPDATE thread_reader SET read_id = %s WHERE log = %s AND root = %s",
-                (replies[-1].id, self._head.number, root),
+                (last, self._head.number, root),
             )
+
+    def _past_followers(self, replies: Sequence[Entry], author: str, named: Iterable[str]) -> set[str]:
+        """Who was a member when they wrote or were mentioned; the author and whom the first message mentions
+        count with each reply.
+
+        An import may store a reply together with the leave of its sender, or in another transaction. So the
+        members at the end of the transaction say nothing.
+        """
+        of_root = {author, *named}
+        moments: dict[str, list[int]] = {}
+        for reply in replies:
+            mentioned = mentions_in(decode_meta(reply.meta))
+            for user in {*of_root, reply.sender, *mentioned}:
+                moments.setdefault(user, []).append(reply.id)
+        statement = (
+            "SELECT member, joined_id, left_id FROM membership "
+            "WHERE log = %s AND conversation = %s AND member IN {}"
+        )
+        which = self._head.number, replies[0].conversation
+        followers = set()
+        for member, joined, left in self._sql.query_in(statement, which, list(moments), many=True):
+            user = text_of(member)
+            if any(joined < id and (left is None or id <= left) for id in moments.get(user, ())):
+                followers.add(user)
+        return followers
 
 
 def thread_in(meta: dict[str, Any]) -> int:

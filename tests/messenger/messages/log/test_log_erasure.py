@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import inspect
 
 from imserver.gateway.storage.numbers import far_number
@@ -240,6 +241,49 @@ def test_messages_have_replies_reactions_and_edits(log: MessageLog) -> None:
     change = log.annotations.react(APP, "a", first.id, "👍", remove=True)
     assert not isinstance(change, Rejected)
     assert json.loads(change.entry.meta) == {"count": 1}
+
+
+def test_who_follows_an_imported_thread_does_not_depend_on_the_transactions(
+    store: Store, log: MessageLog
+) -> None:
+    """Somebody who replies and leaves, somebody who replies before they join, and the author, who leaves
+    before the last reply."""
+    steps: list[Callable[[LogImport], object]] = []
+
+    def reply(key: str, sender: str, day: int) -> Callable[[LogImport], object]:
+        def append(given: LogImport) -> object:
+            draft = draft_of(sender, key, given.conversation_of("g"), BEGIN + day * DAY)
+            root = given.find("root")
+            return given.append(key, replace(draft, thread=root, about=root) if root else draft)
+
+        return append
+
+    steps += [
+        lambda given: given.create_group("g", "owner", "tea", ["author", "leaver"], BEGIN),
+        reply("root", "author", 1),
+        reply("1", "leaver", 2),
+        reply("2", "joiner", 3),
+        lambda given: given.leave("l", given.conversation_of("g"), ["leaver"], "leaver", BEGIN + 4 * DAY),
+        lambda given: given.join("j", given.conversation_of("g"), ["joiner"], "joiner", BEGIN + 5 * DAY),
+        lambda given: given.leave("a", given.conversation_of("g"), ["author"], "author", BEGIN + 6 * DAY),
+        reply("3", "owner", 7),
+    ]
+    keys = ("g", "root", "1", "2", "3", "l", "j", "a")
+
+    def followers(app: str, at_once: int) -> list[Row]:
+        for start in range(0, len(steps), at_once):
+            some = steps[start : start + at_once]
+            past(log, keys, lambda given, some=some: [step(given) for step in some], app)
+        statement = (
+            "SELECT r.member, r.root, r.read_id, r.follows FROM thread_reader r "
+            "JOIN log l ON l.number = r.log WHERE l.app = %s ORDER BY r.member"
+        )
+        return [(text_of(member), *rest) for member, *rest in store.rows(statement, (app,))]
+
+    alone = followers("alone", 1)
+    assert [row[0] for row in alone] == ["author", "leaver", "owner"]
+    assert followers("together", len(steps)) == alone
+    assert followers("halves", 4) == alone
 
 
 def test_a_later_import_adds_what_is_new(log: MessageLog) -> None:
