@@ -66,7 +66,9 @@ def _zip(path: Path, problems: Problems) -> Source:
         raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
     rows = ((_unflagged(row), row) for row in packed.infolist())
     files = _named(((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems)
-    return Source(list(files), lambda name: packed.open(files[name]))
+    source = Source(list(files), lambda name: packed.open(files[name]))
+    finalize(source, packed.close)  # in time also where the archive is in a circle of references
+    return source
 
 
 def _unflagged(row: ZipInfo) -> str:

@@ -135,7 +135,7 @@ class _Avatar(Struct):
     user_profile_id: int
 
 
-_ROWS: Final = {
+_ROWS: Final[dict[type[Any], str]] = {
     _User: "a person",
     _Channel: "a channel",
     _Recipient: "a recipient",

@@ -350,7 +350,7 @@ def main(top: Path) -> int:
         shutil.copytree(folder / "user_data", later / each.id[1:4] / "user_data")
         for room in live:
             shutil.copytree(folder / "rooms" / room, later / each.id[1:4] / "rooms" / room)
-    output = followed.site.run(later)
+    output = followed.site.run(later, status=int(said_live.encrypted > 0))
     check("nothing twice", True, "new: accounts 0, groups 0, messages 0, reactions 0" in output)
     check("nothing changes", came, followed.read())
     said.messages |= said_live.messages
