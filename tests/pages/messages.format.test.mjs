@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { it } from "node:test";
 
-import { mentions } from "./static/messages/parts/entries.js";
+import { isEditable, mentions } from "./static/messages/parts/entries.js";
 import { mentionable } from "./static/messages/conversation/completions.js";
 import { ALL_NAMES, fitOf, namedIn, namesIn } from "./static/messages/parts/names.js";
 import { parse, unformatted } from "./static/messages/parts/format.js";
@@ -183,4 +183,12 @@ it("people who come or go one after the other have one line", () => {
   const [first, second] = [byLink("bob"), byLink("cat")];
   assert.equal(lines([first, second], second.id).length, 2, "what is unread begins anew");
   assert.equal(lines([byLink("bob"), { ...byLink("cat"), time: 90_000_000 }]).length, 2, "so does a day");
+});
+
+it("offers no edit of what somebody has answered", () => {
+  const message = { kind: "message", text: "tea?" };
+  const asks = [{}, { options: [], answers: [] }, { poll: { voters: 0 } }, { fixed: true }, { answers: [{ user: "bob" }] }, { poll: { voters: 1 } }];
+  assert.deepEqual(asks.map((ask) => isEditable({ ...message, meta: { ask } })), [true, true, true, false, false, false]);
+  const others = [{ ...message, meta: { forwarded: {} } }, { ...message, kind: "recall" }, { kind: "message", data: {} }, message];
+  assert.deepEqual(others.map(isEditable), [false, false, false, true]);
 });
