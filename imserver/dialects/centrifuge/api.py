@@ -52,6 +52,8 @@ MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
 MOST_VALUES_OF_LINES: Final = 800_000
 """The most commas, colons and brackets of the commands of ``POST /api``."""
+MOST_VALUES_OF_COMMAND: Final = 200_000
+"""The same for one command of a batch, which becomes a dict."""
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _MIN_CODE, _MAX_CODE = 3000, 4999
@@ -497,14 +499,20 @@ def _decode_lines(content: bytes) -> list[NamedCommand]:
 
 
 def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
-    """The commands of a batch. Raises ValueError, RecursionError and :class:`ApiProblem`."""
+    """The commands of a batch. May switch. Raises ValueError, RecursionError and :class:`ApiProblem`."""
     Call.require_few_commands(content, MAX_CHANNELS)
+    if is_long_turn():
+        serve_others()
     commands = _decode_batch(content or b"{}").commands or []
     if len(commands) > MAX_CHANNELS:
         raise _too_many_commands()
+    decoded: list[dict[str, Raw]] = []
     for command in commands:
-        Call.require_few_values(bytes(command))
-    return [_decode_command(command) for command in commands]
+        if is_long_turn():
+            serve_others()
+        Call.require_few_values(bytes(command), MOST_VALUES_OF_COMMAND)
+        decoded.append(_decode_command(command))
+    return decoded
 
 
 def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct, to_builtins
 
 from imserver.gateway.auth.principal import Needs
-from imserver.gateway.clock import serve_others
+from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.errors import ReplyCode
 from imserver.gateway.http.call import Api, Call, Route
 from imserver.gateway.http.form import (
@@ -219,6 +219,8 @@ def _read_batch(api: Api, call: Call) -> None:
     try:
         call.input = msgspec.json.decode(call.body, type=Batch)
     except (ValueError, RecursionError):
+        if is_long_turn():
+            serve_others()
         try:  # with other keys
             fields = _usual_spelling(parse_json(call.body))
             if isinstance(fields.get("messages"), list):
