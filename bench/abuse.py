@@ -289,21 +289,21 @@ def _data_attacks(
         sizes = {"4 MB": BODY_BYTES, "the most": allowed_bytes}
         for size, most_bytes in sizes.items():
 
-            def request(target: Target, make: Any = make, most_bytes: int = most_bytes) -> bytes:
+            def request(target: Attacker, make: Any = make, most_bytes: int = most_bytes) -> bytes:
                 return build(make(most_bytes))(target)
 
             yield Attack(f"{path}, data: {size} of {name}", request, mode=mode)
+
+
+def _post_data(path: str, document: Json, data: bytes) -> Build:
+    return _post(path, JSON, with_data(document, data))
 
 
 def _data() -> Iterator[Attack]:
     """Values that may be any JSON: many, deep, and long ones, where a user or a back end may send them."""
     for path, document in OF_DATA.items():
         where = path.partition(" ")[0]
-        yield from _data_attacks(
-            f"POST {path}",
-            lambda data, where=where, document=document: _post(where, JSON, with_data(document, data)),
-            mode="demo",
-        )
+        yield from _data_attacks(f"POST {path}", partial(_post_data, where, document), mode="demo")
     for number, pattern in enumerate(WILDCARDS):
         body = b'{"pattern":"%b"}' % pattern
         yield Attack(

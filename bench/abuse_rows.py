@@ -350,9 +350,9 @@ def data_frames(dialect: str, name: str, user: str, data: bytes) -> bytes:
         command = with_data({"seq": "1", "action": name, "data": body}, data)
         return client_frame(_compact(login)) + client_frame(command)
     kind, _, method = name.partition(" ")
-    login = {"id": 1, "connect": {}}
+    connect: Json = {"id": 1, "connect": {}}
     content = {"method": method, "data": body} if method else body
-    return client_frame(_compact(login)) + client_frame(with_data({"id": 3, kind: content}, data))
+    return client_frame(_compact(connect)) + client_frame(with_data({"id": 3, kind: content}, data))
 
 
 def _filled_in(data: object, known: Mapping[str, Any]) -> object:
