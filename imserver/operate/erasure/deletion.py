@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from time import sleep, time
 from typing import Annotated, Any, Literal
@@ -10,11 +11,20 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
 from imserver.operate.erasure.waiting import AppName, DueErasures, PlannedErasure, ReasonText, Seconds
-from imserver.plugin.errors import Problems
+from imserver.plugin.errors import Problems, Unavailable
 from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, Store
+
+log = logging.getLogger(__name__)
+
+
+class DeletionGoesOn(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
+    """Something does not answer, and the deletion of an app has begun: nodes go on with it.
+    ``contents``: those of the app."""
+
+    contents: Any = None
 
 
 class AppDeletion:
@@ -33,18 +43,33 @@ class AppDeletion:
             self._tenants.check_deletable(app)
         return self._store.contents(app)
 
-    def delete(self, app: str, erasures: Sequence[Erasure]) -> Any:
+    def delete(self, app: str, erasures: Sequence[Erasure], reason: str = "") -> Any:
         """Delete an app: its keys, sessions and rows, and what features have of it. Returns its contents.
 
         Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the
         last review of a message, so that no node writes any more. An app of this name that was created anew
-        meanwhile keeps what it has. If it fails after the first step, call it again: it deletes the rest.
+        meanwhile keeps what it has. If it fails after the first step, a node goes on within minutes, as with
+        a planned deletion; or call it again.
 
-        Raises what :meth:`contents` raises, and Unavailable of features.
+        Raises what :meth:`contents` raises, and DeletionGoesOn.
         """
         contents = self.contents(app)
         tenant = self._tenants.get(app)
-        if self._store.delete_app(app):
+        is_first = self._store.delete_app(app)
+        if is_first:
+            self.waiting.add(app, "", 0, reason, is_begun=True)
+        try:
+            self._delete_contents(app, tenant, erasures, is_first)
+        except Unavailable as error:
+            goes_on = DeletionGoesOn(str(error))
+            goes_on.contents = contents
+            raise goes_on from error
+        return contents
+
+    def _delete_contents(
+        self, app: str, tenant: Any, erasures: Sequence[Erasure], has_sessions: bool
+    ) -> None:
+        if has_sessions:
             webhook = None if tenant is None else tenant.webhook
             reviewing = webhook.review_seconds if webhook is not None and webhook.review_url else 0.0
             # Then all nodes have closed the sessions.
@@ -53,7 +78,6 @@ class AppDeletion:
             erasure.app(app)
         self._store.delete_rows(app, frozenset(table for each in erasures for table in each.tables))
         self.waiting.drop(app)
-        return contents
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
         """Let the deletion of an app begin in so many seconds, if it does not begin already. The app is
@@ -96,7 +120,11 @@ class AppDeleted(Struct):
     uploads: int
     groups: int
     ends: Annotated[
-        int | UnsetType, about("When the deletion begins, in Unix seconds. Until then it can be undone.")
+        int | UnsetType,
+        about(
+            "When the deletion begins, in Unix seconds. Until then it can be undone. A time that is over: it "
+            "has begun, something does not answer, and the server goes on by itself within minutes."
+        ),
     ] = UNSET
 
 
@@ -146,8 +174,8 @@ def delete_app(
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
     All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
-    that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
-    cannot be deleted.
+    that, so the answer takes a few seconds. If something does not answer then, the answer has `ends`, and
+    the server goes on by itself. An app with aliases cannot be deleted.
 
     With `seconds` the app is locked at once: its sessions end, and logins and requests are refused as if
     there were no such app. `apps/delete/undo` takes it back until then.
@@ -160,7 +188,12 @@ def delete_app(
     if seconds:
         contents = api.deletion.contents(app)
         return view(AppDeleted, contents, app=app, ends=api.deletion.plan(app, seconds, reason).ends)
-    return view(AppDeleted, api.deletion.delete(app, api.core.erasures), app=app, ends=UNSET)
+    try:
+        contents = api.deletion.delete(app, api.core.erasures, reason)
+    except DeletionGoesOn as error:
+        log.warning("the deletion of the app %s goes on later: %s", app, error)
+        return view(AppDeleted, error.contents, app=app, ends=int(time()))
+    return view(AppDeleted, contents, app=app, ends=UNSET)
 
 
 @routes.post(

@@ -9,6 +9,8 @@ from imserver.operate.erasure.declared import MOST_SECONDS, NotWaiting
 from imserver.plugin.http import about
 from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Store
 
+LEASE_SECONDS: Final = 600
+"""Another node goes on with an erasure that nobody has renewed for so long."""
 DUE: Final = "ends <= {now}"
 """The condition of the rows whose time has come."""
 
@@ -40,11 +42,15 @@ class DueErasures(Store.Rows):
         return _ROWS.find(self._store.rows, "WHERE id <> ''")
 
     @Store.writing
-    def add(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> None:
-        """Let an erasure begin in so many seconds, if it does not begin already."""
+    def add(
+        self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str, is_begun: bool = False
+    ) -> None:
+        """Let an erasure begin in so many seconds, if it does not begin already. ``is_begun``: the caller
+        carries it out; a node goes on with it if the caller does not end it in time."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         new = PlannedErasure(app, user, now, now + seconds, reason)
-        sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [(*_ROWS.values(new), 0, now)])
+        leased = now + LEASE_SECONDS if is_begun else now
+        sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [(*_ROWS.values(new), 0, leased)])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
         """The erasure that was added. Raises NotWaiting if somebody has taken it back."""
@@ -64,7 +70,7 @@ class DueErasures(Store.Rows):
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
     """What runs the erasures whose time has come. ``due``: the condition of their rows."""
-    return Runner(store, "erasure_due", due, work, lease_seconds=600, look_seconds=5.0)
+    return Runner(store, "erasure_due", due, work, lease_seconds=LEASE_SECONDS, look_seconds=5.0)
 
 
 def facts_of(reason: str) -> dict[str, str]:

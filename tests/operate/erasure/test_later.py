@@ -16,7 +16,7 @@ import pytest
 from imserver.gateway.config.settings import Config, StorageSettings
 from imserver.operate.erasure import FEATURE
 from imserver.operate.erasure.declared import NotWaiting
-from imserver.operate.erasure.deletion import AppDeletion
+from imserver.operate.erasure.deletion import AppDeletion, DeletionGoesOn, ErasureShown
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Tenants
 from imserver.plugin.storage import Erasure, Store
@@ -334,6 +334,15 @@ def test_a_deletion_that_failed_goes_on_and_spares_another_app_of_the_name(url: 
     store.start()
     tenants = Tenants(Config(), store, None, lambda _name, _settings: "")
     deletion = AppDeletion(store, tenants, 0.0)
+    tenants.register("made")
+    with pytest.raises(DeletionGoesOn):
+        deletion.delete("made", [Erasure(frozenset(), lambda *_: None, fail)], "closed")
+    due = deletion.waiting.get("made")
+    assert due is not None
+    assert (ErasureShown.of(due).state, due.reason) == ("under way", "closed")
+    assert deletion.begin("made", [])
+    assert deletion.waiting.get("made") is None
+
     tenants.register("made")
     deletion.plan("made", 0, "")
     fails, works = (Erasure(frozenset(), lambda *_: None, each) for each in (fail, list))
