@@ -6,11 +6,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
-from imserver.gateway.cluster.redis.connection import address_of
+from imserver.gateway.cluster.redis.connection import RedisAddress, address_of
 from imserver.gateway.config.declared import marked
 from imserver.gateway.config.settings import Config, Finding, TenantSettings
 from imserver.gateway.config.values import Locations, short_sign_key
@@ -128,16 +128,55 @@ def cluster(it: Deployment) -> Iterator[Finding]:
             yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
         if not config.server.secret_file:
             yield "server.secret_file", "nodes on several machines need the same secret; name a file"
-    if config.clustered and not (address := address_of(config.redis)).is_local:
-        if not address.options.get("password"):
-            yield "redis.password", "Redis is on another machine and has no password; set one"
-        if not address.tls:
-            why = "Redis is on another machine and its connection is not encrypted; use rediss://"
-            yield "redis.url", why
+    if config.clustered:
+        yield from _redis(address_of(config.redis))
     bind = config.cluster.bind or config.cluster.advertise
     if config.clustered and bind and not _is_private(bind):
         why = f"the port for other nodes listens on {bind}; use an address of a private network"
         yield "cluster.bind", why
+
+
+def _redis(address: RedisAddress) -> Iterator[Finding]:
+    if address.is_local:
+        return
+    if not address.options.get("password"):
+        yield "redis.password", "Redis is on another machine and has no password; set one"
+    if not address.tls:
+        yield "redis.url", "Redis is on another machine and its connection is not encrypted; use rediss://"
+        return
+    checks = address.options.get("ssl_cert_reqs", "required")
+    if checks != "required":
+        why = f"with ssl_cert_reqs={checks} anybody on the way may pose as Redis; remove it"
+        yield "redis.url", why
+    elif not address.options.get("ssl_check_hostname", True):
+        why = "with ssl_check_hostname=false another server may pose as Redis; remove it"
+        yield "redis.url", why
+
+
+def database(it: Deployment) -> Iterator[Finding]:
+    address = database_address(it.config.storage, it.config.server.data_dir)
+    if address.engine == "sqlite":
+        return
+    url = urlsplit(address.url)
+    options = dict(parse_qsl(url.query))
+    hosts = (url.hostname or options.get("host", ""), options.get("unix_socket", ""))
+    if all(_is_on_this_machine(host) for host in hosts):
+        return
+    if address.engine == "postgresql" and options.get("sslmode") != "verify-full":
+        why = (
+            "the connection to PostgreSQL on another machine may be unencrypted, or lead to another server; "
+        )
+        yield "storage.url", why + "add ?sslmode=verify-full"
+    if address.engine == "mysql" and not options.get("ssl_ca"):
+        why = (
+            "the connection to the database on another machine is not encrypted, or leads to another server; "
+        )
+        yield "storage.url", why + "add ?ssl_ca=/path/ca.pem"
+
+
+def _is_on_this_machine(host: str) -> bool:
+    """Whether this is an address of this machine, the path of a socket, or nothing."""
+    return not host or host.startswith("/") or is_here(host)
 
 
 def webhooks(it: Deployment) -> Iterator[Finding]:
@@ -166,6 +205,7 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
     limits,
     readable_files,
     cluster,
+    database,
     webhooks,
     debugging,
     features,

@@ -39,9 +39,10 @@ CLOSED = Config(
 )
 """Settings of which nothing is open."""
 GITHUB = ProviderSettings("github", "id", "secret")
+TLS = "rediss://:password@10.0.0.9:6379/0"
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
-    "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im"),
+    "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im?sslmode=verify-full"),
     "uploads": {"directory": "/srv/uploads"},
     "server": {"secret_file": "/nonexistent/secret"},
 }
@@ -129,6 +130,18 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("cluster", {"redis": RedisSettings(url="rediss://10.0.0.9/0"), **SHARED}, ["redis.password"]),
     ("cluster", {"redis": RedisSettings(addr="10.0.0.9:6379", password="x"), **SHARED}, ["redis.url"]),
     ("cluster", {"redis": RedisSettings(url="unix:///run/redis.sock")}, []),
+    ("cluster", {"redis": RedisSettings(url=f"{TLS}?ssl_cert_reqs=none"), **SHARED}, ["redis.url"]),
+    ("cluster", {"redis": RedisSettings(url=f"{TLS}?ssl_cert_reqs=optional"), **SHARED}, ["redis.url"]),
+    ("cluster", {"redis": RedisSettings(url=f"{TLS}?ssl_check_hostname=false"), **SHARED}, ["redis.url"]),
+    ("cluster", {"redis": RedisSettings(url=f"{TLS}?ssl_cert_reqs=required"), **SHARED}, []),
+    ("database", {"storage": {"url": "postgresql://im@10.0.0.9/im"}}, ["storage.url"]),
+    ("database", {"storage": {"url": "postgresql://im@10.0.0.9/im?sslmode=require"}}, ["storage.url"]),
+    ("database", {"storage": {"url": "postgresql://im@10.0.0.9/im?sslmode=verify-full"}}, []),
+    ("database", {"storage": {"url": "mysql://im@db.example.org/im"}}, ["storage.url"]),
+    ("database", {"storage": {"url": "mysql://im@db.example.org/im?ssl_ca=/etc/ca.pem"}}, []),
+    ("database", {"storage": {"url": "postgresql://im@127.0.0.1/im"}}, []),
+    ("database", {"storage": {"url": "postgresql:///im?host=/run/postgresql"}}, []),
+    ("database", {"storage": {"url": "mysql://im@localhost/im?unix_socket=/run/mysql.sock"}}, []),
     ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "0.0.0.0"}}, ["cluster.bind"]),
     ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "8.8.8.8"}}, ["cluster.bind"]),
     ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "10.0.0.5"}}, []),
