@@ -31,7 +31,6 @@ from imserver.gateway.http.reply import stream_head as stream_head
 from imserver.gateway.http.reply import stream_refused as stream_refused
 from imserver.gateway.transport.http1 import HttpRequest as HttpRequest
 from imserver.gateway.transport.http1 import HttpResponse as HttpResponse
-from imserver.gateway.transport.http1 import content_headers as content_headers
 
 
 def __getattr__(name: str) -> Any:

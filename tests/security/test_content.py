@@ -117,11 +117,11 @@ def test_whoever_makes_a_response_of_flask_takes_its_headers_from_the_one_functi
     forgetting = []
     for path in (*ROOT.glob("imserver/**/*.py"), *ROOT.glob("plugins/*/imserver_*/**/*.py")):
         name = path.relative_to(ROOT).as_posix()
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
         called = {
-            node.func.id
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            each.func.id for each in nodes if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
         }
+        called |= {each.attr for each in nodes if isinstance(each, ast.Attribute)}
         makes_response = "Response" in called and not name.startswith(WRITERS)
         if makes_response and "content_headers" not in called:
             forgetting.append(name)

@@ -613,6 +613,12 @@ class HttpResponse(Struct, frozen=True):
     page: bool = False
     whole: bytes = b""
 
+    @staticmethod
+    def content_headers(content_type: str, name: str = "") -> Headers:
+        """The headers of a response that a view streams itself, of bytes that a user has given: it can never
+        run as a page of ours. ``name``: of the file."""
+        return content_headers(content_type, name)
+
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
         """The same response with these headers, too."""
         return replace(self, headers=self.headers + headers, whole=b"")

@@ -21,16 +21,7 @@ from imserver.media.uploads.contract import Upload
 from imserver.media.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
-from imserver.plugin.http import (
-    PROBLEM,
-    Api,
-    ApiProblem,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    RequestRefused,
-    content_headers,
-)
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
 from imserver.plugin.views import as_request, to_response
 
 
@@ -176,7 +167,7 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
     content_type = row.thumbnail_type if thumbnail else row.type
     return {
-        **dict(content_headers(content_type, "" if thumbnail else row.name)),
+        **dict(HttpResponse.content_headers(content_type, "" if thumbnail else row.name)),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=86400, immutable",
         "Cross-Origin-Resource-Policy": "cross-origin",

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from imserver.operate.exports.api import FILE, OWN_FILE
 from imserver.operate.exports.exports import Exports
 from imserver.plugin.errors import ServiceRefused
-from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route, content_headers
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, HttpResponse, RequestRefused, Route
 from imserver.plugin.services import Core
 from imserver.plugin.views import as_request, to_response
 
@@ -48,7 +48,7 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         response.headers.clear()
         response.headers.extend(
             {
-                **dict(content_headers("application/zip")),
+                **dict(HttpResponse.content_headers("application/zip")),
                 "Content-Length": str(size),
                 "Content-Disposition": f'attachment; filename="{name if name.isascii() else "export"}.zip"',
                 "Cache-Control": "no-store",
