@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
 from imserver.operate.erasure.waiting import AppName, DueErasures, PlannedErasure, ReasonText, Seconds
-from imserver.plugin.errors import Problems, Unavailable
+from imserver.plugin.errors import Problems, StorageUnavailable, Unavailable
 from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
@@ -20,7 +20,7 @@ from imserver.plugin.storage import Erasure, Store
 log = logging.getLogger(__name__)
 
 
-class DeletionGoesOn(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
+class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
     """Something does not answer, and the deletion of an app has begun: nodes go on with it.
     ``contents``: those of the app."""
 
