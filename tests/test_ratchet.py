@@ -69,6 +69,7 @@ REASONS: Final = {
     "gateway/auth/rules.py": "`account_tokens` is a login rule",
     "gateway/auth/tenants.py": "`account_tokens` is a login rule",
     "cli.py": "the name of a command of the client",
+    "gateway/cluster/features.py": "the features of version 1.0, which do not change",
     "gateway/config/settings.py": "settings of login rules, and rates of messages of some principals",
     "gateway/core/core.py": _QUESTION,
     "gateway/core/services.py": _QUESTION,

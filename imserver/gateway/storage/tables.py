@@ -27,6 +27,15 @@ OF_LOGS: Final = "log IN (SELECT number FROM log WHERE app = %s)"
 """The rows whose column ``log`` has the number of a message log of the app."""
 
 
+class IndexText(Struct, frozen=True):
+    """An index that a step adds to a table with rows."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    is_unique: bool
+
+
 class Reason(Struct, frozen=True):
     """Why there is nothing in its place, in words."""
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.errors import StartError
 from imserver.gateway.storage.engines import is_lock_conflict
-from imserver.gateway.storage.tables import Migration
+from imserver.gateway.storage.tables import IndexText, Migration
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +44,6 @@ _PAUSE_SECONDS: Final = (0.1, 0.6)
 _MOST_SECONDS: Final = 3600.0
 """How long a step is tried again. An export or a backup may use its tables that long."""
 _LOG_SECONDS: Final = 10.0
-
-
-class IndexText(Struct, frozen=True):
-    """An index that a step adds to a table with rows."""
-
-    name: str
-    table: str
-    columns: tuple[str, ...]
-    is_unique: bool
 
 
 class Transactions(Struct, frozen=True):

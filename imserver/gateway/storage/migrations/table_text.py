@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, LargeBinary, String
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from imserver.gateway.storage.migrations.runner import IndexText
+from imserver.gateway.storage.tables import IndexText
 
 _MYSQL: Final = ("mysql", "mariadb")
 
